@@ -1,0 +1,292 @@
+/**
+ * hyperd's API, spoken over HTTP/1.1 on a unix socket. hyperd knows VMs, containers, images and
+ * streams, and nothing of Kubernetes; the kubelet is one client of it, `hyperctl` another.
+ *
+ *   GET    /v1/info                                   HyperdInfo
+ *   GET    /v1/events?after=SEQ                       HyperdEvent, one JSON object a line, for ever
+ *   POST   /v1/images/pull           PullImage     -> ImageStatus
+ *   GET    /v1/images                                 ImageStatus[]
+ *   DELETE /v1/images?reference=R
+ *   GET    /v1/pods                                   PodState[]
+ *   PUT    /v1/pods/{pod}            HyperPodSpec  -> PodState   idempotent; starts the VM
+ *   GET    /v1/pods/{pod}                             PodState
+ *   DELETE /v1/pods/{pod}                             ends the VM, removes everything of the pod
+ *   PUT    /v1/pods/{pod}/volumes/{name}  VolumeFiles   replaces a file volume's content atomically
+ *   PUT    /v1/pods/{pod}/containers/{id} HyperContainerSpec -> ContainerState   idempotent; starts it
+ *   POST   /v1/pods/{pod}/containers/{id}/signal?signal=TERM
+ *   DELETE /v1/pods/{pod}/containers/{id}             a stopped one, with its logs
+ *   GET    /v1/pods/{pod}/containers/{id}/log?follow&stdout&stderr…   LogRecord framing, see below
+ *   POST   /v1/pods/{pod}/containers/{id}/exec    ExecRequest   -> 101, Upgrade: hyper-stream
+ *   POST   /v1/pods/{pod}/containers/{id}/attach  AttachRequest -> 101, Upgrade: hyper-stream
+ *   POST   /v1/pods/{pod}/port/{port}                           -> 101, Upgrade: hyper-raw
+ *   POST   /v1/pods/{pod}/probe       ProbeRequest  -> ProbeResult
+ *   GET    /v1/pods/{pod}/stats                        PodStats
+ *
+ * Errors are Kubernetes `Status` objects (`api/status.ts`); image failures carry the
+ * `ImageErrorReason` in `details.causes[0].reason`.
+ *
+ * After `101 Upgrade: hyper-stream` both sides send frames: one byte channel, four bytes length
+ * (big endian), payload of at most STREAM_FRAME_BYTES_MAX. A frame of length 0 on a data channel
+ * is the end of that channel. Flow control is the socket's: an unread socket stops the guest.
+ * The request of an upgrade is a JSON body with Content-Length; the 101 answers it. With
+ * `hyper-raw` the bytes after the 101 are those of the TCP connection inside the guest.
+ */
+export const STREAM_FRAME_BYTES_MAX = 64 * 1024;
+
+export const STREAM_CHANNEL = {
+  /** client -> hyperd */
+  stdin: 0,
+  /** hyperd -> client */
+  stdout: 1,
+  stderr: 2,
+  /** hyperd -> client, last frame of all: JSON `ProcessExit`. */
+  exit: 3,
+  /** client -> hyperd: JSON `TerminalSize`. */
+  resize: 4,
+} as const;
+
+export interface HyperdInfo {
+  version: string;
+  /** Changes at every start of the daemon. */
+  instance: string;
+  hypervisor: string;
+  accelerator: 'kvm' | 'tcg' | 'fake';
+  acceleratorReason: string;
+  kernelVersion: string;
+  /** What a VM costs beyond the memory that its containers may use. */
+  overhead: { memoryMib: number; cpuMillis: number };
+  machine: { cpuCount: number; memoryBytes: number; diskBytes: number };
+  podCount: number;
+}
+
+/** Sequence numbers grow by one over the daemon's life; `instance` tells lives apart. */
+export interface HyperdEvent {
+  sequence: number;
+  pod: string;
+  type: 'pod' | 'container' | 'image';
+  /** The container's id, where the event is about one. */
+  container?: string;
+}
+
+export interface PullImage {
+  reference: string;
+  credentials: { username: string; password: string }[];
+  /** `never` and `if-not-present` look at what the node has first. */
+  policy: 'always' | 'if-not-present' | 'never';
+}
+
+export interface ImageStatus {
+  id: string;
+  digest: string;
+  references: string[];
+  diskBytes: number;
+  config: {
+    architecture: string;
+    user: string;
+    env: string[];
+    entrypoint: string[];
+    command: string[];
+    workingDir: string;
+    exposedPorts: string[];
+    volumes: string[];
+    stopSignal: string;
+    labels: Record<string, string>;
+  };
+}
+
+export interface HyperPodSpec {
+  /** The Kubernetes uid. */
+  id: string;
+  namespace: string;
+  name: string;
+  hostname: string;
+  domain: string;
+  cpuCount: number;
+  /** What the guest sees, its own overhead included. */
+  memoryMib: number;
+  limits: { cpuMillis: number; cpuWeightMillis: number; memoryMib: number };
+  /** Size of the pod's writable disk (container layers, emptyDir). It is sparse. */
+  scratchMib: number;
+  /** The segment of the pod, or null for none. */
+  network: { id: string; cidr: string; gateway: string; mtu: number; nat: boolean } | null;
+  dns: { nameservers: string[]; searches: string[]; options: string[] };
+  hostAliases: { ip: string; hostnames: string[] }[];
+  sysctls: Record<string, string>;
+  shareProcessNamespace: boolean;
+  volumes: HyperVolume[];
+  /** Free for the client; returned in PodState. */
+  labels: Record<string, string>;
+}
+
+export type HyperVolume =
+  | { name: string; type: 'scratch'; sizeLimitMib: number }
+  | { name: string; type: 'memory'; sizeLimitMib: number }
+  /** Files given by content: ConfigMap, Secret, projected, downward API. Kept in guest memory. */
+  | { name: string; type: 'files'; content: VolumeFiles };
+
+export interface VolumeFiles {
+  /** Grows with each change; an older content never replaces a newer one. */
+  version: number;
+  /** Relative paths without `..`; content is base64. */
+  files: { path: string; mode: number; content: string; uid?: number; gid?: number }[];
+}
+
+export interface HyperContainerSpec {
+  /** 1 to 64 of [a-z0-9-]; unique in the pod over all attempts. */
+  id: string;
+  name: string;
+  attempt: number;
+  imageId: string;
+  process: ProcessSpec;
+  /** What stops it: `TERM` where the image says nothing. */
+  stopSignal: string;
+  readOnlyRootfs: boolean;
+  mounts: ContainerMount[];
+  resources: { cpuMillis: number; cpuWeightMillis: number; memoryBytes: number };
+  /** Absolute path in the container; what it holds at exit is in the exit's message. */
+  terminationMessagePath: string;
+  /** Whether the tail of the log stands in when that file is empty and the exit code is not 0. */
+  terminationMessageFromLog: boolean;
+  stdin: boolean;
+  stdinOnce: boolean;
+  labels: Record<string, string>;
+}
+
+export interface ProcessSpec {
+  argv: string[];
+  /** `NAME=value`. */
+  env: string[];
+  workingDir: string;
+  /** `uid`, `name`, `uid:gid` or `name:group`, looked up in the image; empty is root. */
+  user: string;
+  /** Overrides the group that `user` gives. */
+  gid?: number;
+  supplementalGroups: number[];
+  tty: boolean;
+  security: {
+    privileged: boolean;
+    runAsNonRoot: boolean;
+    noNewPrivileges: boolean;
+    /** Names with CAP_; the effective set of the process. */
+    capabilities: string[];
+    seccompDefault: boolean;
+  };
+}
+
+export interface ContainerMount {
+  volume: string;
+  path: string;
+  subPath: string;
+  readOnly: boolean;
+}
+
+export type PodPhase = 'creating' | 'running' | 'stopped' | 'deleting';
+
+export interface PodState {
+  id: string;
+  namespace: string;
+  name: string;
+  phase: PodPhase;
+  labels: Record<string, string>;
+  /** Of `HyperPodSpec` as it was accepted, so that a restarted client need not remember. */
+  spec: HyperPodSpec;
+  /** Without prefix length; empty before the port exists. */
+  address: string;
+  /** Why a pod is stopped, or what keeps it from starting. */
+  reason: '' | 'PoweredOff' | 'GuestPanic' | 'VmmKilled' | 'VmmFailed' | 'StartFailed';
+  message: string;
+  guest: { kernelVersion: string; bootId: string } | null;
+  /** Milliseconds since the epoch at which a stage was complete. */
+  timings: PodTimings;
+  containers: ContainerState[];
+}
+
+export interface PodTimings {
+  requested?: number;
+  network?: number;
+  disks?: number;
+  vmm?: number;
+  kernel?: number;
+  guest?: number;
+}
+
+export interface ContainerState {
+  id: string;
+  name: string;
+  attempt: number;
+  imageId: string;
+  phase: 'creating' | 'running' | 'exited';
+  createdAtMs: number;
+  startedAtMs: number;
+  /** First byte that it wrote, 0 before. */
+  firstByteAtMs: number;
+  exit: ProcessExit | null;
+  /** The hash or whatever the client keeps with it. */
+  labels: Record<string, string>;
+}
+
+export interface ProcessExit {
+  /** 128 + signal when it was killed by one, as a shell would tell it. */
+  exitCode: number;
+  /** 0 when it ended by itself. */
+  signal: number;
+  oomKilled: boolean;
+  /** `Error` in Kubernetes' sense: could not be started (`StartError`), `OOMKilled`, `Completed`… */
+  reason: string;
+  message: string;
+  finishedAtMs: number;
+}
+
+export interface ExecRequest {
+  process: ProcessSpec;
+  stdin: boolean;
+  stdout: boolean;
+  stderr: boolean;
+  /** @default 0 (none) */
+  timeoutMs: number;
+}
+
+export interface AttachRequest {
+  stdin: boolean;
+  stdout: boolean;
+  stderr: boolean;
+}
+
+export interface TerminalSize {
+  width: number;
+  height: number;
+}
+
+export type ProbeRequest =
+  | { type: 'tcp'; host: string; port: number; timeoutMs: number }
+  | {
+      type: 'http';
+      scheme: 'http' | 'https';
+      host: string;
+      port: number;
+      path: string;
+      headers: { name: string; value: string }[];
+      timeoutMs: number;
+    };
+
+export interface ProbeResult {
+  success: boolean;
+  message: string;
+}
+
+export interface PodStats {
+  cpuNanos: number;
+  memoryBytes: number;
+  hostMemoryBytes: number;
+  containers: { id: string; cpuNanos: number; memoryBytes: number }[];
+}
+
+/**
+ * Log stream: `application/x-hyper-log`, records of the fixed header below followed by `length`
+ * bytes. Text formatting (timestamps, limits in lines) is the client's, which asks with query
+ * parameters: follow, tailLines, sinceMs, limitBytes.
+ *
+ *   u8 stream (1 stdout, 2 stderr) | u8 flags (1: the line goes on in the next record) |
+ *   u16 0 | u32 length | u64 time in nanoseconds since the epoch
+ */
+export const LOG_RECORD_HEADER_BYTES = 16;

@@ -1,0 +1,86 @@
+/**
+ * Images of a node: pulled from OCI registries, verified, and turned into one read-only disk
+ * file per image, shared by all VMs that use it.
+ */
+export interface ImageStore {
+  /**
+   * Makes the image present and returns it. Pulls of the same digest are shared; an interrupted
+   * pull goes on where it stopped.
+   * @throws ImageError
+   */
+  pull(request: PullRequest, signal?: AbortSignal): Promise<Image>;
+  /** By reference or by id; undefined where it is not present. */
+  get(reference: string): Image | undefined;
+  list(): Image[];
+  /** Removes the reference, and the disk when nothing refers to it. @throws ImageError InUse */
+  remove(reference: string): Promise<void>;
+  /** Pins the disk of an image while a VM uses it. */
+  acquire(imageId: string, owner: string): Promise<string>;
+  release(imageId: string, owner: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface PullRequest {
+  reference: string;
+  /** Tried in order before the node's own configuration. */
+  credentials: RegistryCredential[];
+}
+
+export interface RegistryCredential {
+  username: string;
+  password: string;
+}
+
+export interface Image {
+  /** Digest of the image's configuration: `sha256:…`. */
+  id: string;
+  /** Digest of the manifest, as in `repo@sha256:…`. */
+  digest: string;
+  references: string[];
+  /** Of the read-only disk. */
+  diskBytes: number;
+  config: ImageConfig;
+}
+
+/** The part of the OCI image configuration that running a container needs. */
+export interface ImageConfig {
+  architecture: string;
+  user: string;
+  env: string[];
+  entrypoint: string[];
+  command: string[];
+  workingDir: string;
+  exposedPorts: string[];
+  volumes: string[];
+  stopSignal: string;
+  labels: Record<string, string>;
+}
+
+export type ImageErrorReason =
+  | 'InvalidReference'
+  | 'NotFound'
+  | 'Unauthorized'
+  | 'DigestMismatch'
+  | 'WrongPlatform'
+  | 'Malformed'
+  | 'TooLarge'
+  | 'Unreachable'
+  | 'InUse'
+  | 'NoSpace';
+
+/** A pull that failed. The message names the image, the registry and what went wrong. */
+export class ImageError extends Error {
+  override name = 'ImageError';
+  readonly reason: ImageErrorReason;
+  /** Whether trying again may help. */
+  readonly transient: boolean;
+  constructor(
+    reason: ImageErrorReason,
+    message: string,
+    options: { transient?: boolean; cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.reason = reason;
+    this.transient = options.transient ?? reason === 'Unreachable';
+  }
+}
