@@ -32,3 +32,28 @@ export interface AuthorizationDecision {
 export interface Authorizer {
   authorize(attributes: AuthorizationAttributes): AuthorizationDecision;
 }
+
+/** The credentials of one request, as the TLS and HTTP layers have found them. */
+export interface AuthenticationRequest {
+  /** The subject of a client certificate whose chain and validity the TLS layer has verified. */
+  clientCertificate?: { commonName: string; organizations: string[] };
+  bearerToken?: string;
+  /** For whom a token has to be meant. Empty or absent: the API server itself. */
+  audiences?: string[];
+}
+
+export interface AuthenticatedUser {
+  user: UserInfo;
+  /** The audiences that the token and the request have in common. */
+  audiences?: string[];
+}
+
+/**
+ * Finds out who asks. Several are asked in order; the first that recognises a credential decides.
+ *
+ * @returns undefined when the request carries no credential of this authenticator's kind
+ * @throws StatusError Unauthorized when it carries one that is not valid
+ */
+export interface Authenticator {
+  authenticate(request: AuthenticationRequest): Promise<AuthenticatedUser | undefined>;
+}
