@@ -59,7 +59,12 @@ export interface HyperdInfo {
   podCount: number;
 }
 
-/** Sequence numbers grow by one over the daemon's life; `instance` tells lives apart. */
+/**
+ * Sequence numbers grow by one over the daemon's life; `instance` tells lives apart. An event
+ * says that something about the pod changed; what it is now is asked with a GET. A client that
+ * connects first opens the stream (without `after`: from now on), then lists. 410 answers an
+ * `after` that is no longer kept, and a stream whose reader is too slow is closed: list again.
+ */
 export interface HyperdEvent {
   sequence: number;
   pod: string;
@@ -288,5 +293,8 @@ export interface PodStats {
  *
  *   u8 stream (1 stdout, 2 stderr) | u8 flags (1: the line goes on in the next record) |
  *   u16 0 | u32 length | u64 time in nanoseconds since the epoch
+ *
+ * A record holds at most one line, with its line feed: the records of one stream, joined, are
+ * the bytes that the process wrote. Codec: `api/hyperlog.ts`.
  */
 export const LOG_RECORD_HEADER_BYTES = 16;
