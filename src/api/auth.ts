@@ -58,26 +58,6 @@ export interface Authenticator {
   authenticate(request: AuthenticationRequest): Promise<AuthenticatedUser | undefined>;
 }
 
-/** What a connection or a request brings along to prove who is asking. */
-export interface Credentials {
-  /** The token of `Authorization: Bearer`. */
-  bearerToken: string | undefined;
-  /** DER of the client's certificate. TLS has verified its chain up to the cluster's client CA. */
-  clientCertificate: Uint8Array | undefined;
-  /** Whom a token has to be meant for; empty means the API server itself. */
-  audiences: string[];
-}
-
-/**
- * Several are asked in order; the first that knows the credentials decides.
- *
- * @returns undefined when the credentials are not of its kind
- * @throws StatusError `Unauthorized` when they are, and are not good
- */
-export interface Authenticator {
-  authenticate(credentials: Credentials): Promise<UserInfo | undefined>;
-}
-
 export const ANONYMOUS: UserInfo = {
   name: 'system:anonymous',
   uid: '',
