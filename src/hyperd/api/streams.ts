@@ -1,0 +1,133 @@
+import type { Duplex, Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { STREAM_CHANNEL } from '../../api/hyperd.ts';
+import type { AttachRequest, ExecRequest, ProcessExit, TerminalSize } from '../../api/hyperd.ts';
+import { drained, readFrames, writeFrames } from '../../api/hyperstream.ts';
+import type { Clock } from '../../base/clock.ts';
+import type { GuestProcess } from '../agent/agent.ts';
+import type { Container } from '../daemon/container.ts';
+import type { Pod } from '../daemon/pod.ts';
+import type { Writable } from 'node:stream';
+
+/**
+ * The bridges between a client's socket and the guest. Whichever side is slow slows the other;
+ * whichever ends takes the other with it. Frames: `api/hyperstream.ts`.
+ */
+
+const SIGKILL = 9;
+
+interface InputTarget {
+  stdin: Writable | undefined;
+  resize: (size: TerminalSize) => Promise<void>;
+}
+
+/** A process of its own in a running container; it does not outlive the client's socket. */
+export async function serveExec(
+  socket: Duplex,
+  process: GuestProcess,
+  request: ExecRequest,
+  clock: Clock,
+): Promise<void> {
+  const limit =
+    request.timeoutMs > 0
+      ? clock.after(request.timeoutMs, () => void process.signal(SIGKILL).catch(() => {}))
+      : undefined;
+  socket.on('close', () => process.close());
+  const stdin = request.stdin ? process.stdin : undefined;
+  if (!stdin) process.stdin.end();
+  const input = takeInput(socket, { stdin, resize: (size) => process.resize(size) });
+  try {
+    const output = { stdout: process.stdout, stderr: process.stderr };
+    const copies = (['stdout', 'stderr'] as const).map((name) =>
+      request[name] ? copyOut(socket, STREAM_CHANNEL[name], output[name]) : discard(output[name]),
+    );
+    await Promise.all(copies);
+    await sendExit(socket, await process.exited);
+  } finally {
+    limit?.cancel();
+    process.close();
+    socket.end();
+    await input;
+  }
+}
+
+/** The streams of the container's own process, from now on. */
+export async function serveAttach(
+  socket: Duplex,
+  pod: Pod,
+  container: Container,
+  request: AttachRequest,
+): Promise<void> {
+  const { spec } = container.record;
+  const channels = new Map<1 | 2, number>();
+  if (request.stdout) channels.set(1, STREAM_CHANNEL.stdout);
+  if (request.stderr && !spec.process.tty) channels.set(2, STREAM_CHANNEL.stderr);
+  const attached = container.attach(async (stream, bytes) => {
+    const channel = channels.get(stream);
+    if (channel !== undefined) await writeFrames(socket, channel, bytes);
+  });
+  const closed = new Promise<undefined>((resolve) => socket.once('close', () => resolve(undefined)));
+  try {
+    const wantsInput = request.stdin && spec.stdin;
+    const stdin = wantsInput
+      ? await pod.agent((agent) => Promise.resolve(agent.containerStdin(spec.id)))
+      : undefined;
+    // The process keeps its stdin for the next client, unless it was promised to one only.
+    const endStdin = spec.stdinOnce;
+    const resize = (size: TerminalSize) => pod.agent((agent) => agent.resizeContainer(spec.id, size));
+    const input = takeInput(socket, { stdin, resize }, endStdin);
+    const exit = await Promise.race([container.exited, closed]);
+    if (exit) await sendExit(socket, exit);
+    socket.end();
+    await input;
+  } finally {
+    attached.detach();
+  }
+}
+
+/** One TCP connection inside the guest. */
+export async function servePort(socket: Duplex, connection: Duplex): Promise<void> {
+  await Promise.all([pipeline(socket, connection), pipeline(connection, socket)]).finally(() => {
+    socket.destroy();
+    connection.destroy();
+  });
+}
+
+async function takeInput(socket: Duplex, target: InputTarget, endStdin = true): Promise<void> {
+  try {
+    for await (const { channel, payload } of readFrames(socket)) {
+      if (channel === STREAM_CHANNEL.resize) await target.resize(parseSize(payload)).catch(() => {});
+      if (channel !== STREAM_CHANNEL.stdin || !target.stdin) continue;
+      if (payload.length === 0 && endStdin) target.stdin.end();
+      else if (payload.length > 0 && !target.stdin.write(payload)) await drained(target.stdin);
+    }
+  } catch {
+    // The process closed its stdin, or the client sent what is no frame: its input is over.
+    socket.resume();
+  }
+  if (endStdin) target.stdin?.end();
+}
+
+function parseSize(payload: Buffer): TerminalSize {
+  const { width, height } = JSON.parse(payload.toString('utf8')) as TerminalSize;
+  return { width: clampSize(width), height: clampSize(height) };
+}
+
+/** The kernel keeps terminal sizes in 16 bits. */
+function clampSize(value: number): number {
+  return Math.min(65535, Math.max(0, Math.trunc(Number(value)) || 0));
+}
+
+async function copyOut(socket: Duplex, channel: number, source: Readable): Promise<void> {
+  for await (const chunk of source as AsyncIterable<Buffer>) await writeFrames(socket, channel, chunk);
+  await writeFrames(socket, channel, Buffer.alloc(0));
+}
+
+async function discard(source: Readable): Promise<void> {
+  source.resume();
+  await new Promise((resolve) => source.once('close', resolve));
+}
+
+async function sendExit(socket: Duplex, exit: ProcessExit): Promise<void> {
+  await writeFrames(socket, STREAM_CHANNEL.exit, Buffer.from(JSON.stringify(exit)));
+}

@@ -1,0 +1,100 @@
+import type { HyperContainerSpec, ProcessExit } from '../../api/hyperd.ts';
+import { decodeLogRecords } from '../../api/hyperlog.ts';
+import type { GuestOutput } from '../agent/agent.ts';
+import { openContainerLog } from './logstore.ts';
+import type { ContainerLog } from './logstore.ts';
+import type { ContainerRecord } from './record.ts';
+
+/**
+ * One attempt at running a container: its record, its log, and who looks on. The state goes
+ * creating → running → exited, or creating → exited when it could not be started; it never goes
+ * back.
+ */
+export interface Container {
+  readonly record: ContainerRecord;
+  readonly log: ContainerLog;
+  /** Takes output of the guest; resolves when it is safe and everyone attached has taken it. */
+  output(output: GuestOutput): Promise<void>;
+  /** Live output from now on, until `detach`. The writer waits for the sink: flow control. */
+  attach(sink: OutputSink): { detach(): void };
+  /** Settles the state. False when it was settled before. */
+  exit(exit: ProcessExit): Promise<boolean>;
+  readonly exited: Promise<ProcessExit>;
+  close(): Promise<void>;
+}
+
+export type OutputSink = (stream: 1 | 2, bytes: Uint8Array) => Promise<void>;
+
+/** As much of a log as Kubernetes takes for a termination message: 80 lines, 2048 bytes. */
+const MESSAGE_LOG_LINES = 80;
+const MESSAGE_LOG_BYTES = 2048;
+
+export function newContainerRecord(spec: HyperContainerSpec, createdAtMs: number): ContainerRecord {
+  return {
+    spec,
+    state: {
+      id: spec.id,
+      name: spec.name,
+      attempt: spec.attempt,
+      imageId: spec.imageId,
+      phase: 'creating',
+      createdAtMs,
+      startedAtMs: 0,
+      firstByteAtMs: 0,
+      exit: null,
+      labels: spec.labels,
+    },
+  };
+}
+
+export async function openContainer(
+  record: ContainerRecord,
+  logDirectory: string,
+  nowMs: () => number,
+): Promise<Container> {
+  const log = await openContainerLog(logDirectory);
+  const sinks = new Set<OutputSink>();
+  let settle: (exit: ProcessExit) => void = () => {};
+  const exited = new Promise<ProcessExit>((resolve) => (settle = resolve));
+  if (record.state.exit) {
+    log.finish();
+    settle(record.state.exit);
+  }
+  return {
+    record,
+    log,
+    exited,
+    async output({ stream, offset, bytes, timeMs }) {
+      const fresh = bytes.subarray(Math.max(0, log.offset(stream) - offset));
+      if (record.state.firstByteAtMs === 0 && fresh.length > 0) record.state.firstByteAtMs = nowMs();
+      await log.append(stream, offset, bytes, timeMs);
+      if (fresh.length === 0) return;
+      const taken = [...sinks].map((sink) => sink(stream, fresh).catch(() => sinks.delete(sink)));
+      await Promise.all(taken);
+    },
+    attach(sink) {
+      sinks.add(sink);
+      return { detach: () => void sinks.delete(sink) };
+    },
+    async exit(exit) {
+      if (record.state.exit) return false;
+      const wantsLog = record.spec.terminationMessageFromLog && exit.exitCode !== 0;
+      const message = exit.message || (wantsLog ? await logTail(log) : '');
+      record.state.phase = 'exited';
+      record.state.exit = { ...exit, message };
+      log.finish();
+      settle(record.state.exit);
+      return true;
+    },
+    close: () => log.close(),
+  };
+}
+
+async function logTail(log: ContainerLog): Promise<string> {
+  const signal = new AbortController().signal;
+  const streams = new Set<1 | 2>([1, 2]);
+  const options = { follow: false, tailLines: MESSAGE_LOG_LINES, sinceMs: 0, streams, signal };
+  const parts: Uint8Array[] = [];
+  for await (const record of decodeLogRecords(log.read(options))) parts.push(record.bytes);
+  return Buffer.concat(parts).subarray(-MESSAGE_LOG_BYTES).toString('utf8');
+}
