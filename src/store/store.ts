@@ -8,7 +8,8 @@ import type { KubeObject } from '../api/object.ts';
  * Promises:
  * - A write is acknowledged only after it is durable (unless the resource is volatile).
  * - Revisions grow by exactly one per write, in the order in which writes become visible, over
- *   all resources, and never go back, not even over a crash.
+ *   all resources, and never go back, not even over a crash. (Opening a store jumps ahead of
+ *   everything it may have handed out before.)
  * - What `list` returns at revision R is exactly the effect of all writes up to R, and a watch
  *   from R sees every later one, once and in order.
  */
@@ -34,11 +35,15 @@ export interface Store {
    *
    * @returns what is stored after the write is durable and visible. `undefined` return of
    *   `transform` leaves the key as it is and uses no revision; `DELETE` removes it.
+   * @throws ObjectTooLargeError, InvalidKeyError: nothing was written
+   * @throws StoreBusyError when too much is waiting to become durable; try again later
+   * @throws StoreUnavailableError when the write could not be made durable; it is not visible
    */
   mutate(key: Key, transform: Transform): Promise<MutateResult>;
 
   /**
-   * All writes to `resource` (and, if given, one namespace) after `afterRevision`.
+   * All writes to `resource` (and, if given, one namespace) after `afterRevision`. What is written
+   * from this call on is queued, whether or not the stream is being read.
    * @throws CompactedError when events right after that revision are no longer kept
    * @throws FutureRevisionError when the revision was not given out yet
    */
@@ -120,15 +125,22 @@ export interface WatchOptions {
  * behind by more than the store's queue limit gets `SlowWatcherError`; it resumes by revision.
  */
 export interface StoreWatch extends AsyncIterable<StoreEvent> {
-  /** Up to which revision everything that concerns this watch has been delivered to the queue. */
+  /**
+   * Up to which revision everything that concerns this watch has been handed to its reader: what a
+   * bookmark may say. It grows with writes to other resources too, and never goes back.
+   */
   readonly progressRevision: number;
 }
 
 export interface StoreStats {
   revision: number;
+  /** From this revision on, every resource can be listed and watched. */
   compactRevision: number;
   objectCount: number;
+  /** Of the objects as JSON, without their history. */
   bytes: number;
+  historyEventCount: number;
+  historyBytes: number;
   watcherCount: number;
   /** Since start. */
   commitCount: number;
@@ -153,17 +165,92 @@ export class FutureRevisionError extends Error {
   }
 }
 
+/** The watcher did not read fast enough. What it had not read is dropped. */
 export class SlowWatcherError extends Error {
   override name = 'SlowWatcherError';
+  constructor(queueLength: number) {
+    super(`Watch ended: the reader is more than ${queueLength} events behind; resume by revision`);
+  }
+}
+
+/** The object does not fit, as JSON, into `StoreLimits.objectBytes`. */
+export class ObjectTooLargeError extends Error {
+  override name = 'ObjectTooLargeError';
+  readonly sizeBytes: number;
+  readonly limitBytes: number;
+  constructor(key: Key, sizeBytes: number, limitBytes: number) {
+    const subject = `${key.resource} "${key.namespace ? `${key.namespace}/` : ''}${key.name}"`;
+    super(`Cannot store ${subject}: it is ${sizeBytes} bytes long, the limit is ${limitBytes}`);
+    this.sizeBytes = sizeBytes;
+    this.limitBytes = limitBytes;
+  }
+}
+
+/** A part of the key is empty where it may not be, too long, or contains a NUL character. */
+export class InvalidKeyError extends Error {
+  override name = 'InvalidKeyError';
+}
+
+/** More than `StoreLimits.pendingBytes` wait to become durable. */
+export class StoreBusyError extends Error {
+  override name = 'StoreBusyError';
+}
+
+/** A write could not be made durable (disk full, I/O error). Reads go on. `cause` says why. */
+export class StoreUnavailableError extends Error {
+  override name = 'StoreUnavailableError';
+}
+
+export class StoreClosedError extends Error {
+  override name = 'StoreClosedError';
+  constructor() {
+    super('Cannot use the store: it is closed');
+  }
+}
+
+/** The store cannot be opened as it lies there; `message` says why and what to do. */
+export class StoreOpenError extends Error {
+  override name = 'StoreOpenError';
 }
 
 export interface StoreLimits {
-  /** Events kept in memory per resource for resuming watches. */
+  /** Events kept per resource, for resuming watches and for lists at an old revision. */
   ringEventCount: number;
-  /** How long superseded revisions are kept on disk and in memory, at least. */
+  /** How long events are kept, in memory and on disk, unless a count or size is reached before. */
   historyMs: number;
+  /**
+   * Memory given to the history of all resources together. Beyond it the resource with the largest
+   * history loses its oldest events, so that one busy resource does not cost the others theirs.
+   */
+  historyBytes: number;
   /** Events a single watcher may be behind. */
   watcherQueueLength: number;
   /** Largest object, as JSON. etcd's limit, which clients know, is 1.5 MiB. */
   objectBytes: number;
+  /** Bytes accepted and not yet durable: what a stalled disk may cost in memory. */
+  pendingBytes: number;
 }
+
+export const STORE_LIMITS: StoreLimits = {
+  ringEventCount: 100_000,
+  historyMs: 5 * 60_000,
+  historyBytes: 256 << 20,
+  watcherQueueLength: 10_000,
+  objectBytes: 1536 << 10,
+  pendingBytes: 128 << 20,
+};
+
+/** A resource, or one namespace of it, that is kept in memory only and lost with the process. */
+export interface VolatileRule {
+  resource: string;
+  namespace?: string;
+}
+
+/**
+ * Node heartbeats and Events need no disk. Leases of other namespaces stay durable: leader election
+ * relies on a holder's lease outliving the server.
+ */
+export const VOLATILE_RULES: readonly VolatileRule[] = [
+  { resource: 'coordination.k8s.io/leases', namespace: 'kube-node-lease' },
+  { resource: 'events' },
+];

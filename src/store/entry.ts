@@ -1,0 +1,109 @@
+import type { KubeObject } from '../api/object.ts';
+import { InvalidKeyError } from './store.ts';
+import type { Entry, Key } from './store.ts';
+
+/** Longest part of a key. Kubernetes' names end at 253; resources add a group of that length. */
+const KEY_PART_LENGTH_MAX = 512;
+
+/** Sorts by namespace, then name; NUL sorts below every character a name can have. */
+const SEPARATOR = '\0';
+
+/** The key's place among those of its resource, as a string. */
+export function entryId(namespace: string, name: string): string {
+  return namespace + SEPARATOR + name;
+}
+
+export interface IdRange {
+  /** Inclusive. */
+  from: string;
+  /** Exclusive; undefined is the end. */
+  to: string | undefined;
+}
+
+/** The ids of one namespace, or of all, that lie after `after`. */
+export function idRange(
+  namespace: string | undefined,
+  after: { namespace: string; name: string } | undefined,
+): IdRange {
+  const from = namespace === undefined ? '' : namespace + SEPARATOR;
+  // A string with NUL appended is the very next one in order.
+  const next = after ? entryId(after.namespace, after.name) + SEPARATOR : '';
+  return {
+    from: next > from ? next : from,
+    to: namespace === undefined ? undefined : `${namespace}\x01`,
+  };
+}
+
+/** @throws InvalidKeyError for a key under which nothing can be stored */
+export function checkKey(key: Key): void {
+  for (const part of ['resource', 'namespace', 'name'] as const) {
+    const value = key[part];
+    const shown = JSON.stringify(value.slice(0, 80));
+    if (value.length === 0 && part !== 'namespace') {
+      throw new InvalidKeyError(`Cannot store ${JSON.stringify(key)}: its ${part} is empty`);
+    }
+    if (value.length > KEY_PART_LENGTH_MAX) {
+      const limit = `the limit is ${KEY_PART_LENGTH_MAX} characters`;
+      throw new InvalidKeyError(`Cannot store ${part} ${shown}…: it has ${value.length}, ${limit}`);
+    }
+    if (value.includes(SEPARATOR)) {
+      throw new InvalidKeyError(`Cannot store ${part} ${shown}: it contains a NUL character`);
+    }
+  }
+}
+
+/**
+ * One version of one object. The parsed form is made when it is first asked for and can be
+ * forgotten again: most objects read from disk, and most superseded ones, are never looked at,
+ * and parsed they take several times the memory of their bytes.
+ */
+export class StoredEntry implements Entry {
+  readonly key: Key;
+  readonly revision: number;
+  readonly createRevision: number;
+  readonly bytes: Uint8Array;
+  #object: KubeObject | undefined;
+
+  constructor(
+    key: Key,
+    revision: number,
+    createRevision: number,
+    bytes: Uint8Array,
+    object?: KubeObject,
+  ) {
+    this.key = key;
+    this.revision = revision;
+    this.createRevision = createRevision;
+    this.bytes = bytes;
+    this.#object = object;
+  }
+
+  get object(): KubeObject {
+    this.#object ??= JSON.parse(textOf(this.bytes)) as KubeObject;
+    return this.#object;
+  }
+
+  forgetObject(): void {
+    this.#object = undefined;
+  }
+}
+
+/** The version of `object` that is written at `revision`, which it then carries. */
+export function encodeEntry(
+  key: Key,
+  object: KubeObject,
+  revision: number,
+  createRevision: number,
+): StoredEntry {
+  const metadata = { ...object.metadata, resourceVersion: String(revision) };
+  const stored = { ...object, metadata };
+  const text = JSON.stringify(stored);
+  // Memory of its own: a slice of Node's shared pool would keep the whole pool block alive.
+  const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(text));
+  bytes.write(text);
+  return new StoredEntry(key, revision, createRevision, bytes, stored);
+}
+
+function textOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
+}
