@@ -1,0 +1,90 @@
+import type { PeerCertificate } from 'node:tls';
+import type { AuthenticationRequest, Authenticator, UserInfo } from '../api/auth.ts';
+import { StatusError } from '../api/status.ts';
+import type { Clock } from '../base/clock.ts';
+import { verifyBootstrapToken } from './bootstrap-tokens.ts';
+import type { SecretLookup } from './bootstrap-tokens.ts';
+import type { ServiceAccountTokens } from './service-account-tokens.ts';
+
+export const AUTHENTICATED_GROUP = 'system:authenticated';
+export const ANONYMOUS_USER: UserInfo = {
+  name: 'system:anonymous',
+  uid: '',
+  groups: ['system:unauthenticated'],
+  extra: {},
+};
+
+/**
+ * Who a TLS peer is by its certificate. Call it only for a socket whose `authorized` is true:
+ * chain and validity are the TLS layer's business.
+ *
+ * @returns undefined when there is no certificate or it names nobody unambiguously
+ */
+export function peerIdentity(
+  certificate: Pick<PeerCertificate, 'subject'> | undefined,
+): AuthenticationRequest['clientCertificate'] {
+  const commonName: unknown = certificate?.subject?.CN;
+  if (typeof commonName !== 'string' || !commonName) return undefined;
+  const organizations: string | string[] = certificate?.subject.O ?? [];
+  return { commonName, organizations: [organizations].flat() };
+}
+
+/** A client certificate: the common name is the user, organizations are the groups. */
+export function createCertificateAuthenticator(): Authenticator {
+  return {
+    authenticate({ clientCertificate }) {
+      if (!clientCertificate) return Promise.resolve(undefined);
+      const { commonName, organizations } = clientCertificate;
+      const groups = [...new Set([...organizations, AUTHENTICATED_GROUP])];
+      return Promise.resolve({ user: { name: commonName, uid: '', groups, extra: {} } });
+    },
+  };
+}
+
+/** Service account tokens (JWTs of our own issuer). */
+export function createServiceAccountAuthenticator(tokens: ServiceAccountTokens): Authenticator {
+  return {
+    async authenticate({ bearerToken, audiences }) {
+      if (!bearerToken) return undefined;
+      const verified = await tokens.verify(bearerToken, audiences);
+      return verified && { user: verified.user, audiences: verified.audiences };
+    },
+  };
+}
+
+/** Bootstrap tokens (Secrets in kube-system). */
+export function createBootstrapAuthenticator(lookup: SecretLookup, clock: Clock): Authenticator {
+  return {
+    authenticate({ bearerToken, audiences }) {
+      // These tokens speak to the API server alone; a TokenReview for others must not accept them.
+      if (!bearerToken || audiences?.length) return Promise.resolve(undefined);
+      return Promise.resolve().then(() => {
+        const user = verifyBootstrapToken(bearerToken, lookup, clock);
+        return user && { user };
+      });
+    },
+  };
+}
+
+/**
+ * Asks each authenticator in order. A request without any credential is anonymous; one whose
+ * credential nobody recognises is refused, and so is one whose credential is bad.
+ */
+export function createUnionAuthenticator(
+  authenticators: Authenticator[],
+  options: { anonymous: boolean },
+): Authenticator {
+  return {
+    async authenticate(request) {
+      for (const authenticator of authenticators) {
+        const result = await authenticator.authenticate(request);
+        if (result) return result;
+      }
+      const hasCredential = request.bearerToken !== undefined || request.clientCertificate;
+      if (hasCredential || !options.anonymous) {
+        throw new StatusError('Unauthorized', 'Unauthorized');
+      }
+      return { user: ANONYMOUS_USER };
+    },
+  };
+}
