@@ -18,8 +18,13 @@ export interface AuthorizationAttributes {
   resource: string;
   subresource: string;
   namespace: string;
+  /**
+   * Of list, watch and deletecollection: the value of `metadata.name=` in the field selector.
+   */
   name: string;
   path: string;
+  /** The request's field selector as it was sent: a node may list only its own pods. */
+  fieldSelector?: string;
 }
 
 export interface AuthorizationDecision {
@@ -56,58 +61,4 @@ export interface AuthenticatedUser {
  */
 export interface Authenticator {
   authenticate(request: AuthenticationRequest): Promise<AuthenticatedUser | undefined>;
-}
-
-export const ANONYMOUS: UserInfo = {
-  name: 'system:anonymous',
-  uid: '',
-  groups: ['system:unauthenticated'],
-  extra: {},
-};
-
-/** The group of every user that has proved who it is; the server adds it. */
-export const AUTHENTICATED_GROUP = 'system:authenticated';
-
-/** A rule as `rbac.authorization.k8s.io/v1` PolicyRule writes it. */
-export interface PolicyRule {
-  verbs: string[];
-  apiGroups?: string[];
-  resources?: string[];
-  resourceNames?: string[];
-  nonResourceURLs?: string[];
-}
-
-/** What a user may do, as rules. Serves SelfSubjectRulesReview and the check against escalation. */
-export interface RuleResolver {
-  /** All rules that hold for `user` in `namespace` (empty: cluster-wide ones only). */
-  rulesFor(user: UserInfo, namespace: string): PolicyRule[];
-  /**
-   * Those of `rules` that `user` does not hold, and so must not give to anybody in `namespace`
-   * (empty: the whole cluster).
-   */
-  missingRules(user: UserInfo, namespace: string, rules: PolicyRule[]): PolicyRule[];
-}
-
-/** To whom and for how long a service account's token is given. */
-export interface ServiceAccountTokenRequest {
-  namespace: string;
-  name: string;
-  uid: string;
-  /** Empty means the API server's own audience. */
-  audiences: string[];
-  expirationSeconds: number;
-  /** The token dies with this object. */
-  boundObject?: { apiVersion: string; kind: string; name: string; uid: string };
-  /** The node of a bound pod. */
-  node?: { name: string; uid: string };
-}
-
-export interface ServiceAccountTokenIssuer {
-  issue(
-    request: ServiceAccountTokenRequest,
-  ): Promise<{ token: string; expirationTimestamp: string; audiences: string[] }>;
-  /** Body of `/.well-known/openid-configuration`. */
-  openidConfiguration(): Record<string, unknown>;
-  /** Body of `/openid/v1/jwks`. */
-  jwks(): Record<string, unknown>;
 }
