@@ -1,0 +1,74 @@
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+
+/** Where everything of one machine's Hypernetes lies, beneath one data directory. */
+export interface DataPaths {
+  root: string;
+  assets: string;
+  pki: string;
+  adminKubeconfig: string;
+  storeFile: string;
+  node: string;
+  hyperd: string;
+  images: string;
+  registry: string;
+  network: string;
+  run: string;
+  hyperdSocket: string;
+  supervisorSocket: string;
+  log: string;
+  /** What `up` and `node` were started with; read by every component. */
+  config: string;
+}
+
+export const DEFAULT_DATA_DIRECTORY = '/var/lib/hypernetes';
+
+export function dataDirectory(option: string | undefined): string {
+  return option ?? process.env.HYPERNETES_DATA_DIR ?? DEFAULT_DATA_DIRECTORY;
+}
+
+export function dataPaths(root: string): DataPaths {
+  const run = join(root, 'run');
+  return {
+    root,
+    assets: join(root, 'assets'),
+    pki: join(root, 'server/pki'),
+    adminKubeconfig: join(root, 'server/admin.kubeconfig'),
+    storeFile: join(root, 'server/store.db'),
+    node: join(root, 'node'),
+    hyperd: join(root, 'hyperd'),
+    images: join(root, 'hyperd/images'),
+    registry: join(root, 'hyperd/registry'),
+    network: join(root, 'hyperd/network'),
+    run,
+    hyperdSocket: join(run, 'hyperd.sock'),
+    supervisorSocket: join(run, 'supervisor.sock'),
+    log: join(root, 'log'),
+    config: join(root, 'config.json'),
+  };
+}
+
+/** The machine's name as a node name: RFC 1123, lower case. */
+export function defaultNodeName(): string {
+  const name = hostname().toLowerCase().replace(/[^a-z0-9.-]+/g, '-').replace(/^[-.]+|[-.]+$/g, '');
+  return name || 'node';
+}
+
+/** What this machine is in the cluster. */
+export interface MachineConfig {
+  /** Format of the data directory; another one is refused. */
+  version: number;
+  role: 'server' | 'node';
+  nodeName: string;
+  /** Address under which other machines and pods reach this one. */
+  address: string;
+  apiPort: number;
+  kubeletPort: number;
+  registryPort: number;
+  /** For a node: where the server is, and how to join it. */
+  server: { url: string; token: string } | null;
+  clusterCidr: string;
+  serviceCidr: string;
+}
+
+export const DATA_VERSION = 1;

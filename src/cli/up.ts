@@ -1,0 +1,170 @@
+import { createWriteStream, openSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { start } from '../base/exec.ts';
+import { systemClock } from '../base/clock.ts';
+import { createLog } from '../base/log.ts';
+import { dataDirectory, dataPaths } from './config.ts';
+import type { DataPaths, MachineConfig } from './config.ts';
+import { queryStatus, serveControl } from './control.ts';
+import type { MachineStatus } from './control.ts';
+import { prepareData } from './data.ts';
+import type { ConfigOverrides } from './data.ts';
+import { UsageError } from './errors.ts';
+import { removeLocalPods } from './local-pods.ts';
+import { prepareIdentities } from './identities.ts';
+import { superviseComponents } from './supervisor.ts';
+import type { ComponentSpec, Supervisor } from './supervisor.ts';
+import { versionString } from './version.ts';
+
+export interface UpOptions {
+  detach?: boolean;
+  address?: string;
+  nodeName?: string;
+  apiPort?: number;
+  kubeletPort?: number;
+  registryPort?: number;
+}
+
+/** In the order in which they start; they end the other way round. */
+const COMPONENTS: Record<MachineConfig['role'], string[]> = {
+  server: ['hyperd', 'server', 'kubelet'],
+  node: ['hyperd', 'kubelet'],
+};
+
+/** What a slow machine may take from nothing to a Ready node. */
+const READY_TIMEOUT_MS = 60_000;
+const READY_POLL_MS = 20;
+
+export function up(dataDir: string | undefined, options: UpOptions): Promise<void> {
+  const { detach, ...overrides } = options;
+  return bringUp(dataDir, 'server', overrides, detach ?? false, 'up');
+}
+
+export function joinNode(
+  dataDir: string | undefined,
+  options: UpOptions & { server: string; token: string },
+): Promise<void> {
+  const { detach, server: url, token, ...rest } = options;
+  if (!URL.canParse(url) || new URL(url).protocol !== 'https:') {
+    throw new UsageError(`Cannot join "${url}": --server must be a URL such as https://10.0.0.1:6443.`);
+  }
+  const overrides = { ...rest, server: { url, token } };
+  return bringUp(dataDir, 'node', overrides, detach ?? false, 'node');
+}
+
+async function bringUp(
+  dataDir: string | undefined,
+  role: MachineConfig['role'],
+  overrides: ConfigOverrides,
+  detach: boolean,
+  command: string,
+): Promise<void> {
+  const paths = dataPaths(dataDirectory(dataDir));
+  const config = await prepareData(paths, role, overrides);
+  if (detach) await detachSelf(paths, command, overrides);
+  else await runForeground(paths, config);
+}
+
+/** Starts the same command again without `--detach` and waits until the node is Ready. */
+async function detachSelf(paths: DataPaths, command: string, overrides: ConfigOverrides): Promise<void> {
+  const running = await queryStatus(paths.supervisorSocket);
+  if (running) {
+    throw new UsageError(
+      `Cannot start on this data directory: Hypernetes runs on it already, as process ${running.pid}.`,
+    );
+  }
+  const logPath = join(paths.log, 'supervisor.log');
+  const output = openSync(logPath, 'a', 0o600);
+  const joinArguments = overrides.server
+    ? ['--server', overrides.server.url, '--token', overrides.server.token]
+    : [];
+  const main = fileURLToPath(new URL('./main.ts', import.meta.url));
+  const args = [...process.execArgv, main, '--data-dir', paths.root, command, ...joinArguments];
+  const child = start(process.execPath, args, { detached: true, stdio: ['ignore', output, output] });
+  let exitCode: number | null | undefined;
+  child.on('exit', (code) => (exitCode = code ?? 1));
+  const deadlineMs = systemClock.monotonicMs() + READY_TIMEOUT_MS;
+  for (;;) {
+    const status = await queryStatus(paths.supervisorSocket);
+    if (status && isReady(status)) break;
+    if (exitCode !== undefined) {
+      throw new UsageError(`It ended while starting. ${await lastLine(logPath)}`);
+    }
+    if (systemClock.monotonicMs() > deadlineMs) {
+      throw new UsageError(`It is not ready after ${READY_TIMEOUT_MS / 1000} s: see "hypernetes logs".`);
+    }
+    await systemClock.sleep(READY_POLL_MS);
+  }
+  child.unref();
+}
+
+function isReady(status: MachineStatus): boolean {
+  return status.components.every(({ state }) => state === 'ready');
+}
+
+async function lastLine(path: string): Promise<string> {
+  const { readFileIfExists } = await import('../base/files.ts');
+  const lines = ((await readFileIfExists(path)) ?? '').trimEnd().split('\n');
+  return lines.at(-1) ?? '';
+}
+
+async function runForeground(paths: DataPaths, config: MachineConfig): Promise<void> {
+  const startedAtMs = systemClock.nowMs();
+  const log = createLog({ component: 'supervisor', write: supervisorLog(paths) });
+  const stopping = Promise.withResolvers<{ keepPods: boolean }>();
+  const stopped = Promise.withResolvers<void>();
+  let supervisor: Supervisor | undefined;
+  const control = await serveControl(paths.supervisorSocket, {
+    status: () => ({
+      pid: process.pid,
+      version: versionString(),
+      role: config.role,
+      nodeName: config.nodeName,
+      startedAtMs,
+      components: supervisor?.status() ?? [],
+    }),
+    stop(request) {
+      stopping.resolve(request);
+      return stopped.promise;
+    },
+  });
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.once(signal, () => stopping.resolve({ keepPods: signal === 'SIGTERM' }));
+  }
+  try {
+    if (config.role === 'server') await prepareIdentities(paths, config);
+    supervisor = superviseComponents(componentSpecs(paths, config), { clock: systemClock, log });
+    void supervisor.ready().then(
+      () => printReady(config, startedAtMs),
+      () => {},
+    );
+    const { keepPods } = await Promise.race([stopping.promise, supervisor.failed]);
+    await supervisor.stop('kubelet');
+    if (!keepPods) await removeLocalPods(paths.hyperdSocket);
+  } finally {
+    await supervisor?.stop();
+    stopped.resolve();
+    await control.close();
+  }
+}
+
+function componentSpecs(paths: DataPaths, config: MachineConfig): ComponentSpec[] {
+  const main = fileURLToPath(new URL('./main.ts', import.meta.url));
+  return COMPONENTS[config.role].map((name) => ({
+    name,
+    command: process.execPath,
+    args: [...process.execArgv, main, '--data-dir', paths.root, 'run', name],
+    logPath: join(paths.log, `${name}.log`),
+  }));
+}
+
+function supervisorLog(paths: DataPaths): (line: string) => void {
+  const stream = createWriteStream(join(paths.log, 'supervisor.log'), { flags: 'a', mode: 0o600 });
+  return (line) => void stream.write(line);
+}
+
+function printReady(config: MachineConfig, startedAtMs: number): void {
+  const seconds = ((systemClock.nowMs() - startedAtMs) / 1000).toFixed(1);
+  process.stdout.write(`node ${config.nodeName} is Ready after ${seconds} s\n`);
+}
