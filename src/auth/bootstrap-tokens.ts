@@ -6,7 +6,7 @@ import type { Clock } from '../base/clock.ts';
 import { rfc3339 } from '../base/clock.ts';
 import type { Random } from '../base/random.ts';
 
-/** Bootstrap tokens: Secrets by which a machine that knows nothing yet may ask for a certificate. */
+/** Bootstrap tokens: Secrets by which a machine that is new may ask for a certificate. */
 export const BOOTSTRAP_SECRET_TYPE = 'bootstrap.kubernetes.io/token';
 export const BOOTSTRAP_SECRET_NAMESPACE = 'kube-system';
 export const BOOTSTRAP_USER_PREFIX = 'system:bootstrap:';
@@ -34,7 +34,9 @@ export interface JoinToken {
 export function parseJoinToken(text: string): JoinToken {
   const match = JOIN_TOKEN_PATTERN.exec(text.trim());
   if (!match) {
-    throw new Error('Cannot read join token: want "<sha-256 of the CA, 64 hex digits>::<id>.<secret>"');
+    throw new Error(
+      'Cannot read join token: want "<sha-256 of the CA, 64 hex digits>::<id>.<secret>"',
+    );
   }
   return { caSha256: match[1] ?? '', bearerToken: match[2] ?? '' };
 }

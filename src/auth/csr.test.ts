@@ -34,7 +34,12 @@ test('parseCertificateRequest() reads what createCertificateRequest() makes', ()
   const request = parseCertificateRequest(pem);
   assert.equal(request.commonName, 'system:node:n1');
   assert.deepEqual(request.organizations, ['system:nodes']);
-  assert.deepEqual(request.names, { dns: ['n1'], ips: ['10.0.0.1', 'fd00::1'], emails: [], uris: [] });
+  assert.deepEqual(request.names, {
+    dns: ['n1'],
+    ips: ['10.0.0.1', 'fd00::1'],
+    emails: [],
+    uris: [],
+  });
 });
 
 test('parseCertificateRequest() reads a request of openssl', () => {
@@ -57,7 +62,11 @@ test('parseCertificateRequest() refuses a request signed with another key', () =
     der.context(0),
   );
   const algorithm = der.sequence(der.oid(OID.ecdsaWithSha256));
-  const forged = der.sequence(info, algorithm, der.bitString(sign('sha256', info, other.privateKey)));
+  const forged = der.sequence(
+    info,
+    algorithm,
+    der.bitString(sign('sha256', info, other.privateKey)),
+  );
   assert.throws(
     () => parseCertificateRequest(toPem('CERTIFICATE REQUEST', forged)),
     /signature does not match/,

@@ -52,8 +52,8 @@ function pemBytes(pem: string): Buffer {
   if (pem.length > REQUEST_LIMIT_BYTES) {
     throw new Error(`it has ${pem.length} bytes, the limit is ${REQUEST_LIMIT_BYTES}`);
   }
-  const block =
-    /^\s*-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]+)-----END (?:NEW )?CERTIFICATE REQUEST-----\s*$/;
+  const label = '(?:NEW )?CERTIFICATE REQUEST-----';
+  const block = new RegExp(`^\\s*-----BEGIN ${label}([A-Za-z0-9+/=\\s]+)-----END ${label}\\s*$`);
   const match = block.exec(pem);
   if (!match?.[1]) throw new Error('PEM block type must be CERTIFICATE REQUEST');
   return Buffer.from(match[1], 'base64');
@@ -91,13 +91,13 @@ function checkKey(key: KeyObject): void {
     throw new Error(`RSA key has ${bits} bits, want ${range}`);
   }
   const curve = key.asymmetricKeyDetails?.namedCurve;
-  if (curve !== undefined && !CURVES.has(curve)) throw new Error(`curve "${curve}" is not supported`);
+  if (curve !== undefined && !CURVES.has(curve))
+    throw new Error(`curve "${curve}" is not supported`);
 }
 
-function readName(name: der.DerElement): Pick<
-  CertificateRequest,
-  'subject' | 'commonName' | 'organizations'
-> {
+function readName(
+  name: der.DerElement,
+): Pick<CertificateRequest, 'subject' | 'commonName' | 'organizations'> {
   const subject: NameAttribute[] = [];
   for (const rdn of der.readChildren(name)) {
     for (const attribute of der.readChildren(rdn, der.TAG.set)) {

@@ -152,7 +152,8 @@ export function readOid(element: DerElement | undefined): string {
   let arc = 0;
   for (const byte of content) {
     arc = arc * 128 + (byte & 0x7f);
-    if (arc > Number.MAX_SAFE_INTEGER / 128) throw new DerError('Cannot read DER: OID is too large');
+    if (arc > Number.MAX_SAFE_INTEGER / 128)
+      throw new DerError('Cannot read DER: OID is too large');
     if (byte < 0x80) {
       arcs.push(arc);
       arc = 0;

@@ -55,7 +55,7 @@ export function checkEscalation(
   if (missing.length) throw forbid(user, object, resource, missing);
 }
 
-/** A selector over ClusterRoles grants what it may ever match: only who holds everything may set it. */
+/** A selector grants whatever it may ever match: only who holds everything may set one. */
 function checkAggregation(rbac: Rbac, user: UserInfo, object: KubeObject): void {
   if (object.kind !== 'ClusterRole' || !object.aggregationRule) return;
   const all: PolicyRule[] = [

@@ -144,7 +144,10 @@ test('a node writes about itself and lists its own pods', () => {
   assert.equal(list('spec.nodeName=n2'), 'no-opinion');
   assert.equal(list('spec.nodeName!=n1'), 'no-opinion');
   const stranger = { ...user, groups: ['system:authenticated'] };
-  assert.equal(authorizer.authorize(ask('get nodes  n1', { user: stranger })).decision, 'no-opinion');
+  assert.equal(
+    authorizer.authorize(ask('get nodes  n1', { user: stranger })).decision,
+    'no-opinion',
+  );
 });
 
 test('checkNodeRestriction() keeps a node from changing another or fencing itself', () => {
@@ -162,12 +165,20 @@ test('checkNodeRestriction() keeps a node from changing another or fencing itsel
     assert.throws(() => checkNodeRestriction(write), why);
   refuse({ ...base, operation: 'create', object: node('n2') }, /not allowed to modify node "n2"/);
   const labels = { labels: { 'a.node-restriction.kubernetes.io/x': '1' } };
-  refuse({ ...base, operation: 'update', object: node('n1', labels), oldObject: own }, /modify labels/);
+  refuse(
+    { ...base, operation: 'update', object: node('n1', labels), oldObject: own },
+    /modify labels/,
+  );
   refuse(
     { ...base, operation: 'update', object: node('n1', {}, [{ key: 'x' }]), oldObject: own },
     /modify taints/,
   );
-  const token = { ...base, operation: 'create', resource: 'serviceaccounts', subresource: 'token' } as const;
+  const token = {
+    ...base,
+    operation: 'create',
+    resource: 'serviceaccounts',
+    subresource: 'token',
+  } as const;
   const request = (boundObjectRef?: object): KubeObject => ({
     apiVersion: 'authentication.k8s.io/v1',
     kind: 'TokenRequest',
@@ -177,5 +188,10 @@ test('checkNodeRestriction() keeps a node from changing another or fencing itsel
   refuse({ ...token, object: request() }, /bound to a pod/);
   refuse({ ...token, object: request({ kind: 'Pod' }) }, /without its uid/);
   checkNodeRestriction({ ...token, object: request({ kind: 'Pod', uid: 'u' }) });
-  checkNodeRestriction({ ...base, user: { ...user, groups: [] }, operation: 'create', object: node('x') });
+  checkNodeRestriction({
+    ...base,
+    user: { ...user, groups: [] },
+    operation: 'create',
+    object: node('x'),
+  });
 });

@@ -47,7 +47,12 @@ const REFERRED_READS: Record<string, string[]> = {
   'serviceaccounts/token': ['create'],
 };
 
-const POD_WRITES = new Set(['pods delete', 'pods/status update', 'pods/status patch', 'pods/eviction create']);
+const POD_WRITES = new Set([
+  'pods delete',
+  'pods/status update',
+  'pods/status patch',
+  'pods/eviction create',
+]);
 
 interface PodFacts {
   node: string;
@@ -150,7 +155,8 @@ export function createNodeAuthorizer(): NodeAuthorizer {
       const key = `${object.metadata.namespace ?? ''}/${object.metadata.name ?? ''}`;
       if (object.kind === 'Pod') forgetPod(key);
       else if (object.kind === 'PersistentVolumeClaim') forgetClaim(key);
-      else if (object.kind === 'VolumeAttachment') attachmentNode.delete(object.metadata.name ?? '');
+      else if (object.kind === 'VolumeAttachment')
+        attachmentNode.delete(object.metadata.name ?? '');
     },
 
     authorize(attributes): AuthorizationDecision {

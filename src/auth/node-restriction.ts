@@ -13,7 +13,7 @@ export interface NodeWrite {
   oldObject?: KubeObject;
 }
 
-/** Labels of this prefix are how operators fence off nodes; a node must not grant them to itself. */
+/** With these labels operators fence off nodes; a node must not grant them to itself. */
 const RESTRICTED_LABEL_PATTERN = /(^|\.)node-restriction\.kubernetes\.io\//;
 
 /**
@@ -38,10 +38,12 @@ export function checkNodeRestriction(write: NodeWrite): void {
       if (object) checkNodeObject(node, object, oldObject, refuse);
       return;
     case 'leases.coordination.k8s.io':
-      if (name !== node) refuse(`can only access node lease with the same name as the requesting node`);
+      if (name !== node)
+        refuse(`can only access node lease with the same name as the requesting node`);
       return;
     case 'csinodes.storage.k8s.io':
-      if (name !== node) refuse('can only access CSINode with the same name as the requesting node');
+      if (name !== node)
+        refuse('can only access CSINode with the same name as the requesting node');
       return;
     case 'pods':
       if (operation === 'create' && !write.subresource) {

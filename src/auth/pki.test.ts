@@ -38,7 +38,7 @@ test('ensurePki() makes certificates that fit together, with private files', asy
   }
 });
 
-test('ensurePki() changes nothing when called again, and repairs a missing certificate', async () => {
+test('ensurePki() changes nothing when called again, and repairs what is missing', async () => {
   const clock = new FakeClock(Date.now());
   const options = { hosts, clock, random: seededRandom(2) };
   const path = join(directory, 'b');
@@ -48,10 +48,12 @@ test('ensurePki() changes nothing when called again, and repairs a missing certi
   const third = await ensurePki(path, options);
   assert.equal(third.caCert, first.caCert);
   assert.equal(third.serverCert, first.serverCert);
-  assert.ok(new X509Certificate(third.adminCert).verify(new X509Certificate(first.caCert).publicKey));
+  assert.ok(
+    new X509Certificate(third.adminCert).verify(new X509Certificate(first.caCert).publicKey),
+  );
 });
 
-test('ensurePki() renews leaves near their end and for new hosts, but keeps CA and keys', async () => {
+test('ensurePki() renews leaves near their end or for new hosts, not CA and keys', async () => {
   const clock = new FakeClock(Date.now());
   const path = join(directory, 'c');
   const first = await ensurePki(path, { hosts, clock, random: seededRandom(3) });

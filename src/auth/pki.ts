@@ -64,7 +64,8 @@ const BACKDATE_MS = 5 * 60 * 1000;
 export async function ensurePki(directory: string, options: PkiOptions): Promise<Pki> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const ca = await ensureCa(directory, options);
-  const leaf = (name: string, request: LeafRequest) => ensureLeaf(directory, name, ca, request, options);
+  const leaf = (name: string, request: LeafRequest) =>
+    ensureLeaf(directory, name, ca, request, options);
   const client = (commonName: string): LeafRequest => ({
     subject: subjectOf(commonName, [MASTERS_GROUP]),
     extendedUsages: ['client auth'],
@@ -115,7 +116,8 @@ async function ensureCa(directory: string, options: PkiOptions): Promise<KeyPair
     return { cert: made, key };
   }
   const key = await readFileIfExists(keyPath);
-  if (key === undefined) throw new Error(`Cannot use CA "${certPath}": its key "${keyPath}" is missing`);
+  if (key === undefined)
+    throw new Error(`Cannot use CA "${certPath}": its key "${keyPath}" is missing`);
   const parsed = new X509Certificate(cert);
   if (!parsed.checkPrivateKey(createPrivateKey(key))) {
     throw new Error(`Cannot use CA "${certPath}": "${keyPath}" is not its key`);
@@ -126,7 +128,7 @@ async function ensureCa(directory: string, options: PkiOptions): Promise<KeyPair
   return { cert, key };
 }
 
-/** A self-signed cluster CA for `key`. Its name carries a number so that two CAs never look alike. */
+/** A self-signed cluster CA for `key`. Its name has a number: no two CAs look alike. */
 export function createCa(key: string, options: { clock: Clock; random: Random }): string {
   const nowMs = options.clock.nowMs();
   const privateKey = createPrivateKey(key);

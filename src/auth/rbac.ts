@@ -25,6 +25,7 @@ export interface Subject {
   kind: 'User' | 'Group' | 'ServiceAccount' | string;
   name: string;
   namespace?: string;
+  apiGroup?: string;
 }
 
 /** Kinds whose objects the evaluator has to be told about. */

@@ -201,11 +201,7 @@ export function serviceAccountUser(namespace: string, name: string): string {
 
 /** The groups every service account of a namespace is in. */
 export function serviceAccountGroups(namespace: string): string[] {
-  return [
-    'system:serviceaccounts',
-    `system:serviceaccounts:${namespace}`,
-    'system:authenticated',
-  ];
+  return ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'];
 }
 
 /** The issuer that a token claims, unverified; only to tell whose authenticator it is for. */

@@ -99,10 +99,7 @@ test('a forged or unsigned token is refused, and a foreign one is left to others
   await assert.rejects(tokens.verify(token), unauthorized(/signature/));
   const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const payload = encode({ iss: SERVICE_ACCOUNT_ISSUER });
-  await assert.rejects(
-    tokens.verify(`${encode({ alg: 'none' })}.${payload}.`),
-    unauthorized(/./),
-  );
+  await assert.rejects(tokens.verify(`${encode({ alg: 'none' })}.${payload}.`), unauthorized(/./));
   assert.equal(await tokens.verify(`a.${encode({ iss: 'https://else' })}.b`), undefined);
   assert.equal(await tokens.verify('opaque'), undefined);
   assert.equal(await tokens.verify('.'.repeat(100_000)), undefined);
@@ -121,7 +118,10 @@ test('the key set verifies what the issuer signs', async () => {
 test('a join token is the fingerprint and the bearer token', () => {
   const hash = 'ab'.repeat(32);
   const text = formatJoinToken(hash, 'abcdef.0123456789abcdef');
-  assert.deepEqual(parseJoinToken(text), { caSha256: hash, bearerToken: 'abcdef.0123456789abcdef' });
+  assert.deepEqual(parseJoinToken(text), {
+    caSha256: hash,
+    bearerToken: 'abcdef.0123456789abcdef',
+  });
   for (const bad of ['', 'abcdef.0123456789abcdef', `${hash}::abcdef.short`, `${hash}:x`]) {
     assert.throws(() => parseJoinToken(bad), /Cannot read join token/);
   }
@@ -130,15 +130,17 @@ test('a join token is the fingerprint and the bearer token', () => {
 test('a bootstrap token is good until it expires, for authentication, with its own secret', () => {
   const clock = new FakeClock();
   const { bearerToken, secret } = createBootstrapToken({ clock, random: seededRandom(7) });
-  const lookup = (changes: Record<string, string | undefined> = {}) => (_ns: string, name: string) => {
-    if (name !== secret.metadata.name) return undefined;
-    const data = { ...(secret.data as Record<string, string>) };
-    for (const [key, value] of Object.entries(changes)) {
-      if (value === undefined) delete data[key];
-      else data[key] = Buffer.from(value).toString('base64');
-    }
-    return { ...secret, data } as KubeObject;
-  };
+  const lookup =
+    (changes: Record<string, string | undefined> = {}) =>
+    (_ns: string, name: string) => {
+      if (name !== secret.metadata.name) return undefined;
+      const data = { ...(secret.data as Record<string, string>) };
+      for (const [key, value] of Object.entries(changes)) {
+        if (value === undefined) delete data[key];
+        else data[key] = Buffer.from(value).toString('base64');
+      }
+      return { ...secret, data } as KubeObject;
+    };
   const user = verifyBootstrapToken(bearerToken, lookup(), clock);
   assert.equal(user?.name, `system:bootstrap:${bearerToken.slice(0, 6)}`);
   assert.ok(user?.groups.includes('system:bootstrappers:hypernetes:nodes'));
@@ -154,7 +156,10 @@ test('a bootstrap token is good until it expires, for authentication, with its o
     [{ 'token-secret': '' }, /no token-secret/],
   ];
   for (const [changes, why] of cases) {
-    assert.throws(() => verifyBootstrapToken(bearerToken, lookup(changes), clock), unauthorized(why));
+    assert.throws(
+      () => verifyBootstrapToken(bearerToken, lookup(changes), clock),
+      unauthorized(why),
+    );
   }
 });
 

@@ -106,11 +106,7 @@ function encodeExtensions(
   authorityKeyId: Buffer | undefined,
 ): Buffer[] {
   const extension = (id: string, value: Buffer, critical = false) =>
-    der.sequence(
-      der.oid(id),
-      ...(critical ? [der.boolean(true)] : []),
-      der.octetString(value),
-    );
+    der.sequence(der.oid(id), ...(critical ? [der.boolean(true)] : []), der.octetString(value));
   const constraints = der.sequence(...(fields.isCa ? [der.boolean(true)] : []));
   const extensions = [
     extension(OID.basicConstraints, constraints, true),
@@ -220,7 +216,10 @@ export function publicKeyOf(privateKey: KeyObject): KeyObject {
 }
 
 export function toPem(label: string, bytes: Uint8Array): string {
-  const lines = Buffer.from(bytes).toString('base64').match(/.{1,64}/g) ?? [];
+  const lines =
+    Buffer.from(bytes)
+      .toString('base64')
+      .match(/.{1,64}/g) ?? [];
   return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
 }
 
