@@ -23,9 +23,8 @@ export interface ResourceRow {
   type: string;
   subresources: SubresourceRow[];
   columns: PrinterColumn[];
-  /** The version in which the group's kind is stored; rows of other versions are converted. */
+  /** apiVersion in which the kind is stored (`autoscaling/v2`); other versions are converted. */
   storageVersion: string;
-  /** Aggregated discovery's `singularResource` and legacy `storageVersionHash` need nothing more. */
 }
 
 export interface SubresourceRow {
@@ -76,8 +75,10 @@ export interface ObjectType {
   required: string[];
   mapType?: 'atomic' | 'granular';
   unions?: { discriminator: string; fields: string[] }[];
-  /** Protobuf message and numbers: field name → [number, proto type]. */
-  protobuf?: { message: string; fields: Record<string, [number, string]> };
+  /** Name of the protobuf message, for `SchemaTable.message`. */
+  message?: string;
+  /** Group, version and kind of the API objects that have this type. */
+  kinds?: [string, string, string][];
 }
 
 /** The table of one server: built-in rows now, rows of custom resources added at run time. */
@@ -88,12 +89,22 @@ export interface SchemaTable {
   /** By object: `apps/v1`, `Deployment`. */
   byKind(apiVersion: string, kind: string): ResourceRow | undefined;
   type(name: string): ObjectType | undefined;
+  /** Names of all types, sorted. */
+  typeNames(): string[];
+  /** The type of any API object, also of those without a resource: lists, options, `Scale`. */
+  typeOfKind(apiVersion: string, kind: string): string | undefined;
+  /** Fields of a protobuf message; embedded messages (`volumeSource`) have messages of their own. */
+  message(name: string): ProtobufMessage | undefined;
 }
+
+/** JSON field → [number, proto type]: `string`, `[]int32`, `map<string>bytes`, `inline k8s.io…`. */
+export type ProtobufMessage = Record<string, [number, string]>;
 
 /** What a pass over an object found. `unknown` and `duplicate` become warnings or errors. */
 export interface StructuralFindings {
-  /** Dotted paths as Kubernetes prints them: `unknown field "spec.foo"`. */
+  /** Dotted paths as Kubernetes prints them: `spec.containers[0].foo`. */
   unknown: string[];
+  /** `FieldValueTypeInvalid` is a malformed body (400); `FieldValueRequired` an invalid one (422). */
   errors: StatusCause[];
 }
 
