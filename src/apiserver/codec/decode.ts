@@ -1,0 +1,104 @@
+import type { KubeObject } from '../../api/object.ts';
+import { badRequest } from '../../api/status.ts';
+import { decodeBody } from '../../api/schema/decode.ts';
+import type { DecodedBody } from '../../api/schema/decode.ts';
+import type { ResourceRow, SchemaTable } from '../../api/schema/schema.ts';
+import {
+  strictFailure,
+  strictProblems,
+  structuralFailure,
+  structure,
+} from '../../api/schema/validate.ts';
+import type { RequestContext } from '../context.ts';
+import { readBody } from './body.ts';
+
+/** What a body has to be: a resource's kind, or that of an option such as `Scale`. */
+export interface ExpectedType {
+  group: string;
+  version: string;
+  kind: string;
+  /** Name in the type table. */
+  type: string;
+}
+
+const FIELD_VALIDATIONS = new Set(['Strict', 'Warn', 'Ignore']);
+
+/**
+ * Reads, decodes and structurally checks the object in a request's body. Unknown and duplicate
+ * fields are dropped and, as `fieldValidation` says, refused, warned about or ignored.
+ */
+export async function readObject(
+  context: RequestContext,
+  expected: ExpectedType,
+): Promise<KubeObject> {
+  const { server, exchange } = context;
+  const bytes = await readBody(exchange, server.limits, server.clock);
+  if (bytes.length === 0) throw badRequest(`the body is empty: it has to be a ${expected.kind}`);
+  const apiVersion = versionOf(expected);
+  const decoded = decodeBody(exchange.headers['content-type'], bytes, {
+    table: server.schema,
+    expectedKind: expected.kind,
+    defaults: { apiVersion, kind: expected.kind },
+  });
+  checkKind(decoded, expected, apiVersion);
+  return checkStructure(context, expected, decoded.value, decoded.duplicates);
+}
+
+/** The structural half of `readObject`, for objects that a patch has made. */
+export function checkStructure(
+  context: RequestContext,
+  expected: ExpectedType,
+  value: Record<string, unknown>,
+  duplicates: string[],
+): KubeObject {
+  const findings = structure(context.server.schema, expected.type, value);
+  const name = findings.value.metadata?.name ?? '';
+  const failure = structuralFailure(expected, name, findings);
+  if (failure) throw failure;
+  const problems = strictProblems(duplicates, findings.unknown);
+  if (problems.length > 0) reportProblems(context, expected, problems);
+  const apiVersion = versionOf(expected);
+  const { metadata } = findings.value;
+  return { ...findings.value, apiVersion, kind: expected.kind, metadata: metadata ?? {} };
+}
+
+function reportProblems(context: RequestContext, expected: ExpectedType, problems: string[]): void {
+  const mode = context.exchange.query.get('fieldValidation') || 'Warn';
+  if (!FIELD_VALIDATIONS.has(mode)) {
+    throw badRequest(`the query parameter "fieldValidation" is "${mode}": it has to be Strict, Warn or Ignore`);
+  }
+  if (mode === 'Strict') {
+    const failure = strictFailure(expected as ResourceRow, problems);
+    if (failure) throw failure;
+  }
+  if (mode === 'Warn') context.warnings.push(...problems);
+}
+
+function checkKind(decoded: DecodedBody, expected: ExpectedType, apiVersion: string): void {
+  if (decoded.kind === expected.kind && decoded.apiVersion === apiVersion) return;
+  if (decoded.kind === expected.kind && decoded.apiVersion) {
+    throw badRequest(
+      `the API version in the data (${decoded.apiVersion}) does not match the expected API ` +
+        `version (${apiVersion})`,
+    );
+  }
+  const found = `kind ${JSON.stringify(decoded.kind)} of version ${JSON.stringify(decoded.apiVersion)}`;
+  throw badRequest(`the object provided is unrecognized (must be of type ${expected.kind}): ${found}`);
+}
+
+function versionOf(expected: ExpectedType): string {
+  return expected.group ? `${expected.group}/${expected.version}` : expected.version;
+}
+
+/** The type of an object that is no resource of its own. It has to be in the table. */
+export function optionType(
+  schema: SchemaTable,
+  group: string,
+  version: string,
+  kind: string,
+): ExpectedType {
+  const expected = { group, version, kind };
+  const type = schema.typeOfKind(versionOf({ ...expected, type: '' }), kind);
+  if (!type) throw new RangeError(`cannot read a ${kind}: its type is not in the table`);
+  return { ...expected, type };
+}

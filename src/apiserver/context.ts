@@ -1,0 +1,65 @@
+import type { Clock } from '../base/clock.ts';
+import type { Log } from '../base/log.ts';
+import type { Random } from '../base/random.ts';
+import type { Authenticator, Authorizer, UserInfo } from '../api/auth.ts';
+import type { ResourceRow, SchemaTable } from '../api/schema/schema.ts';
+import type { Rbac } from '../auth/rbac.ts';
+import type { ServiceAccountTokens } from '../auth/service-account-tokens.ts';
+import type { Store } from '../store/store.ts';
+import type { AdmissionChain } from './admission/chain.ts';
+import type { ApiServerLimits } from './limits.ts';
+import type { Metrics } from './server/metrics.ts';
+import type { ApiExchange, ApiReply } from './server/exchange.ts';
+import type { RequestInfo } from './server/path.ts';
+import type { ServiceAllocator } from './registry/strategies/service-allocator.ts';
+
+/** What the parts of one API server share. Made once, by `createApiServer`. */
+export interface ServerContext {
+  store: Store;
+  schema: SchemaTable;
+  clock: Clock;
+  random: Random;
+  log: Log;
+  limits: ApiServerLimits;
+  authenticators: readonly Authenticator[];
+  authorizer: Authorizer;
+  rbac: Rbac | undefined;
+  tokens: ServiceAccountTokens | undefined;
+  admission: AdmissionChain;
+  services: ServiceAllocator;
+  metrics: Metrics;
+  /** Host and port at which clients reach the server. */
+  advertiseAddress: string;
+  kubelet: KubeletConnector | undefined;
+  /** Aborts when the server closes: everything that runs on ends then. */
+  closing: AbortSignal;
+}
+
+/** How node agents are reached. Made by `proxy/`. */
+export interface KubeletConnector {
+  proxy(node: NodeAddress, exchange: ApiExchange, path: string, query: string): Promise<ApiReply>;
+}
+
+export interface NodeAddress {
+  name: string;
+  host: string;
+  port: number;
+}
+
+/** One request on its way, after authentication and authorization. */
+export interface RequestContext {
+  server: ServerContext;
+  exchange: ApiExchange;
+  info: RequestInfo;
+  user: UserInfo;
+  /** Sent with the answer as `Warning` headers. */
+  warnings: string[];
+  auditId: string;
+}
+
+/** A request for a resource that exists. */
+export interface ResourceContext extends RequestContext {
+  row: ResourceRow;
+}
+
+export type ResourceHandler = (context: ResourceContext) => Promise<ApiReply>;

@@ -1,0 +1,53 @@
+/** Bounds of what one client can make the API server hold, wait for or do. */
+export interface ApiServerLimits {
+  /** Largest request body, decompressed. kube-apiserver's limit, which clients know. */
+  requestBodyBytes: number;
+  /** From the end of the headers to the end of the body. Stops bodies that trickle. */
+  requestBodyTimeoutMs: number;
+  /** From the first byte to the end of the headers, on HTTP/1.1. */
+  requestHeadersTimeoutMs: number;
+  /** From accept to the end of the TLS handshake. */
+  tlsHandshakeTimeoutMs: number;
+  requestHeaderBytes: number;
+  connectionCount: number;
+  /** Concurrent streams of one HTTP/2 connection; Go's client opens another one beyond it. */
+  streamsPerConnection: number;
+  /** A connection without a request is closed after this. */
+  connectionIdleTimeoutMs: number;
+  /** Requests that are being answered, streams and watches not counted. More get 429. */
+  readsInFlight: number;
+  writesInFlight: number;
+  /** Answers above this are compressed when the client takes gzip. */
+  gzipThresholdBytes: number;
+  /** A watch without `timeoutSeconds` ends at a random time between this and its double. */
+  watchTimeoutMinMs: number;
+  bookmarkIntervalMs: number;
+  /** A client that takes nothing of its answer for this long is cut off. */
+  replyStallTimeoutMs: number;
+  /** Objects that one delete-collection request removes at the same time. */
+  deleteCollectionWorkers: number;
+  /** Until the kubelet has accepted a connection and answered its first line. */
+  kubeletConnectTimeoutMs: number;
+  /** Running exec, attach, port-forward and log streams. */
+  proxyStreams: number;
+}
+
+export const DEFAULT_LIMITS: ApiServerLimits = {
+  requestBodyBytes: 3 * 1024 * 1024,
+  requestBodyTimeoutMs: 30_000,
+  requestHeadersTimeoutMs: 10_000,
+  tlsHandshakeTimeoutMs: 10_000,
+  requestHeaderBytes: 64 * 1024,
+  connectionCount: 20_000,
+  streamsPerConnection: 250,
+  connectionIdleTimeoutMs: 180_000,
+  readsInFlight: 2_000,
+  writesInFlight: 2_000,
+  gzipThresholdBytes: 128 * 1024,
+  watchTimeoutMinMs: 30 * 60_000,
+  bookmarkIntervalMs: 60_000,
+  replyStallTimeoutMs: 60_000,
+  deleteCollectionWorkers: 16,
+  kubeletConnectTimeoutMs: 10_000,
+  proxyStreams: 2_000,
+};

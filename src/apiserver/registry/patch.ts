@@ -1,0 +1,78 @@
+import type { KubeObject } from '../../api/object.ts';
+import { StatusError, badRequest, invalid } from '../../api/status.ts';
+import { parseJson } from '../../api/json.ts';
+import { readBody } from '../codec/body.ts';
+import { checkStructure } from '../codec/decode.ts';
+import { negotiate, parseMediaType } from '../codec/negotiate.ts';
+import { patchObject } from '../codec/operations.ts';
+import type { PatchType } from '../codec/operations.ts';
+import type { ResourceContext } from '../context.ts';
+import type { ApiReply } from '../server/exchange.ts';
+import { writtenReply } from './create.ts';
+import { checkIdentity } from './metadata.ts';
+import { targetOf, updateObject } from './update.ts';
+
+const PATCH_TYPES: Record<string, PatchType> = {
+  'application/json-patch+json': 'json',
+  'application/merge-patch+json': 'merge',
+  'application/strategic-merge-patch+json': 'strategic',
+};
+
+/** PATCH of an object, or of its status. */
+export async function handlePatch(context: ResourceContext): Promise<ApiReply> {
+  const { exchange, info, row } = context;
+  const representation = negotiate(exchange.headers.accept);
+  const target = targetOf(context);
+  const patch = await readPatch(context);
+  const written = await updateObject(target, (current) => {
+    const patched = applyPatch(context, current, patch);
+    checkIdentity(patched, target.namespace, info.name);
+    const sent = patched.metadata.resourceVersion;
+    // A patch that does not speak of the version is meant for the newest one.
+    if (sent === current.metadata.resourceVersion) delete patched.metadata.resourceVersion;
+    return patched;
+  });
+  return writtenReply({ ...context, row }, 200, written, representation);
+}
+
+export interface Patch {
+  type: PatchType;
+  value: unknown;
+}
+
+/**
+ * @throws StatusError 415 for a type that is not served: clients that try server-side apply or
+ *   CBOR first then fall back
+ */
+export async function readPatch(context: ResourceContext): Promise<Patch> {
+  const { exchange, server } = context;
+  const { type: mediaType } = parseMediaType(exchange.headers['content-type'] ?? '');
+  const type = Object.hasOwn(PATCH_TYPES, mediaType) ? PATCH_TYPES[mediaType] : undefined;
+  if (!type) {
+    const accepted = Object.keys(PATCH_TYPES).join(', ');
+    const message =
+      'the body of the request was in an unknown format - accepted media types include: ' +
+      accepted;
+    throw new StatusError('UnsupportedMediaType', message);
+  }
+  const bytes = await readBody(exchange, server.limits, server.clock);
+  try {
+    return { type, value: parseJson(Buffer.from(bytes).toString('utf8')).value };
+  } catch (error) {
+    throw badRequest(`error decoding patch: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** The patched object, structurally checked; nothing of the current one is changed. */
+export function applyPatch(context: ResourceContext, current: KubeObject, patch: Patch): KubeObject {
+  const { row, server } = context;
+  const patched = patchObject(server.schema, row, current, patch.type, patch.value);
+  try {
+    return checkStructure(context, row, patched as Record<string, unknown>, []);
+  } catch (error) {
+    if (!(error instanceof StatusError) || error.reason !== 'BadRequest') throw error;
+    const message = `Invalid value: ${JSON.stringify(patch.value)?.slice(0, 512)}: ${error.message}`;
+    const cause = { reason: 'FieldValueInvalid', field: 'patch', message };
+    throw invalid(row.group, row.kind, current.metadata.name ?? '', [cause]);
+  }
+}

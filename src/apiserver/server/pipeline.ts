@@ -1,0 +1,130 @@
+import { AssertionError } from '../../base/assert.ts';
+import { describeError } from '../../base/log.ts';
+import { StatusError } from '../../api/status.ts';
+import { CompactedError, FutureRevisionError } from '../../store/store.ts';
+import { statusReply, warningHeader } from '../codec/reply.ts';
+import type { RequestContext, ServerContext } from '../context.ts';
+import { authenticate, impersonate } from './authentication.ts';
+import { attributesOf, requireAuthorization } from './authorization.ts';
+import type { ApiExchange, ApiReply } from './exchange.ts';
+import { parseRequestInfo } from './path.ts';
+import type { RequestInfo } from './path.ts';
+
+const READ_VERBS = new Set(['get', 'list', 'watch']);
+const STREAM_SUBRESOURCES = new Set(['attach', 'exec', 'proxy', 'log', 'portforward']);
+const WARNINGS_MAX = 50;
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']);
+
+export type Dispatch = (context: RequestContext) => Promise<ApiReply>;
+
+/**
+ * The way of every request, from sockets and from the loopback alike: parse, authenticate,
+ * impersonate, authorize, admit to the limit of requests in flight, answer. It never throws:
+ * whatever goes wrong is answered as a `Status`.
+ */
+export function createPipeline(
+  server: ServerContext,
+  dispatch: Dispatch,
+): (exchange: ApiExchange) => Promise<ApiReply> {
+  const inFlight = { read: 0, write: 0 };
+  return async (exchange) => {
+    const auditId = server.random.uuid();
+    const startMs = server.clock.monotonicMs();
+    let info: RequestInfo | undefined;
+    let reply: ApiReply;
+    try {
+      info = parseRequestInfo(exchange.method, exchange.path, exchange.query);
+      const context = await identify(server, exchange, info, auditId);
+      reply = await limited(server, context, inFlight, () => dispatch(context));
+      addWarnings(reply, context.warnings);
+    } catch (error) {
+      reply = statusReply(toStatusError(error, server, exchange, auditId));
+    }
+    reply.headers['audit-id'] = auditId;
+    const { verb = exchange.method, resource = '' } = info ?? {};
+    const tookMs = server.clock.monotonicMs() - startMs;
+    server.metrics.countRequest(info?.isResourceRequest ? resource : '', verb, reply.status, tookMs);
+    return reply;
+  };
+}
+
+async function identify(
+  server: ServerContext,
+  exchange: ApiExchange,
+  info: RequestInfo,
+  auditId: string,
+): Promise<RequestContext> {
+  if (!METHODS.has(exchange.method)) {
+    throw new StatusError('MethodNotAllowed', `the method "${exchange.method}" is not known here`);
+  }
+  const authenticated = await authenticate(exchange, server.authenticators);
+  const user = impersonate(exchange, authenticated, server.authorizer);
+  requireAuthorization(server.authorizer, attributesOf(info, user));
+  return { server, exchange, info, user, warnings: [], auditId };
+}
+
+async function limited(
+  server: ServerContext,
+  context: RequestContext,
+  inFlight: { read: number; write: number },
+  work: () => Promise<ApiReply>,
+): Promise<ApiReply> {
+  const { info, user } = context;
+  const isLong = info.verb === 'watch' || STREAM_SUBRESOURCES.has(info.subresource);
+  // Operators must get in while tenants overload the server, and its own parts even more so.
+  const isExempt = context.exchange.user !== undefined || user.groups.includes('system:masters');
+  if (isLong || isExempt) return work();
+  const kind = READ_VERBS.has(info.verb) ? 'read' : 'write';
+  const limit = kind === 'read' ? server.limits.readsInFlight : server.limits.writesInFlight;
+  if (inFlight[kind] >= limit) {
+    const message = 'Too many requests, please try again later.';
+    throw new StatusError('TooManyRequests', message, { details: { retryAfterSeconds: 1 } });
+  }
+  inFlight[kind] += 1;
+  try {
+    return await work();
+  } finally {
+    inFlight[kind] -= 1;
+  }
+}
+
+function addWarnings(reply: ApiReply, warnings: string[]): void {
+  if (warnings.length === 0) return;
+  reply.headers.warning = [...new Set(warnings)].slice(0, WARNINGS_MAX).map(warningHeader);
+}
+
+function toStatusError(
+  error: unknown,
+  server: ServerContext,
+  exchange: ApiExchange,
+  auditId: string,
+): StatusError {
+  if (error instanceof StatusError) return error;
+  if (error instanceof CompactedError) {
+    const message = `too old resource version: the oldest kept is ${error.compactRevision}`;
+    return new StatusError('Expired', message);
+  }
+  if (error instanceof FutureRevisionError) return futureRevision(error);
+  if (error instanceof AssertionError) {
+    // A broken invariant must end the process, not turn into an answer.
+    setImmediate(() => {
+      throw error;
+    });
+  }
+  const { method, path } = exchange;
+  const stack = error instanceof Error ? error.stack : undefined;
+  server.log.error('Cannot answer a request', { error, stack, method, path, auditId });
+  const message = `Internal error occurred: ${describeError(error)}`;
+  return new StatusError('InternalError', message, {
+    details: { causes: [{ message: describeError(error) }] },
+  });
+}
+
+/** Clients recognise the cause and come back after a second. */
+export function futureRevision(error: FutureRevisionError): StatusError {
+  const cause = { reason: 'ResourceVersionTooLarge', message: 'Too large resource version' };
+  const message = `Timeout: Too large resource version: current: ${error.currentRevision}`;
+  return new StatusError('Timeout', message, {
+    details: { causes: [cause], retryAfterSeconds: 1 },
+  });
+}
