@@ -17,7 +17,8 @@ export async function status(dataDir: string | undefined, options: { json?: bool
       String(restartCount),
       lastExit || '-',
     ]);
-    process.stdout.write(`${machine.role} ${machine.nodeName}, version ${machine.version}, ${paths.root}\n\n`);
+    const { role, nodeName, version } = machine;
+    process.stdout.write(`${role} ${nodeName}, version ${version}, ${paths.root}\n\n`);
     process.stdout.write(table(['COMPONENT', 'STATE', 'PID', 'RESTARTS', 'LAST EXIT'], rows));
   }
   if (!machine) process.exitCode = 3;
