@@ -199,7 +199,7 @@ async function listAllPages<T>(
     try {
       const first = await listPage({ limit: PAGE_LENGTH });
       const items = first.items;
-      for (let next = first.metadata.continue; next; ) {
+      for (let next = first.metadata.continue; next;) {
         const page = await listPage({ limit: PAGE_LENGTH, continue: next });
         for (const item of page.items) items.push(item);
         next = page.metadata.continue;
