@@ -2,12 +2,20 @@
 
 #include <string.h>
 
-// The value of an option is split in place: "12:ro:/path" by its first colons.
-static char *split(char *text, const char *option) {
-  char *colon = strchr(text, ':');
+// The value of an option is split in place: "12:ro:/path" by its first colons, a pair of paths by
+// its last, since what we choose ourselves has none.
+static char *split_at(char *colon, const char *text, const char *option) {
   if (!colon) refuse("%s \"%s\" has no \":\"", option, text);
   *colon = 0;
   return colon + 1;
+}
+
+static char *split(char *text, const char *option) {
+  return split_at(strchr(text, ':'), text, option);
+}
+
+static char *split_last(char *text, const char *option) {
+  return split_at(strrchr(text, ':'), text, option);
 }
 
 static const char *absolute(const char *option, const char *path) {
@@ -39,7 +47,7 @@ static const char *plain_name(const char *option, const char *name) {
 
 static void add_bind(struct options *o, const char *option, char *value, bool executable) {
   if (o->bind_count == BINDS_MAX) refuse("more than %d binds", BINDS_MAX);
-  char *target = split(value, option);
+  char *target = split_last(value, option);
   o->binds[o->bind_count++] = (struct bind){absolute(option, value), absolute(option, target),
                                             executable};
 }
@@ -70,7 +78,7 @@ static void parse_option(struct options *o, const char *name, char *value) {
   } else if (!strcmp(name, "--cgroup-set")) {
     if (o->setting_count == CGROUP_SETTINGS_MAX)
       refuse("more than %d of %s", CGROUP_SETTINGS_MAX, name);
-    char *setting = split(value, name);
+    char *setting = split_last(value, name);
     o->settings[o->setting_count++] = (struct setting){absolute(name, value), setting};
   } else if (!strcmp(name, "--disk")) {
     char *mode = split(value, name);

@@ -9,7 +9,10 @@ export interface Hypervisor {
   probe(signal?: AbortSignal): Promise<HypervisorInfo>;
   /** Starts a VM and returns as soon as its monitor answers; the guest is still booting. */
   create(spec: VmSpec, signal?: AbortSignal): Promise<Vm>;
-  /** Takes over a running VM of an earlier daemon; undefined when it is gone. */
+  /**
+   * Takes over the VM of an earlier daemon. One that died meanwhile is returned too, its `exited`
+   * settled with the truth. Undefined where none was ever started in that directory.
+   */
   adopt(vmDirectory: string, signal?: AbortSignal): Promise<Vm | undefined>;
 }
 
@@ -56,6 +59,11 @@ export interface DiskSpec {
   serial: string;
   path: string;
   readOnly: boolean;
+  /**
+   * Its content need not survive a crash of the host: flushes of the guest cost nothing.
+   * @default false
+   */
+  ephemeral?: boolean;
 }
 
 export interface NicSpec {
@@ -90,6 +98,17 @@ export interface VmExit {
   exitCode: number | undefined;
   signal: string | undefined;
   message: string;
+}
+
+/** A VM that could not be started or told something. `message` says which and why. */
+export class HypervisorError extends Error {
+  override name = 'HypervisorError';
+  /** `Invalid`: the request; `Failed`: the machine; `Gone`: the VM has ended. */
+  readonly reason: 'Invalid' | 'Failed' | 'Gone';
+  constructor(reason: 'Invalid' | 'Failed' | 'Gone', message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.reason = reason;
+  }
 }
 
 export interface VmStats {

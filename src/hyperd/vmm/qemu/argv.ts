@@ -1,0 +1,206 @@
+import type { DiskSpec, VmSpec } from '../hypervisor.ts';
+
+/**
+ * A VM's specification turned into the command lines of jail and emulator. Pure; a golden file
+ * shows the whole of it.
+ */
+export interface LaunchPlan {
+  /** Arguments of `hyperjail`, the emulator's command line at their end. */
+  arguments: string[];
+}
+
+export interface LaunchContext {
+  qemuPath: string;
+  accelerator: 'kvm' | 'tcg';
+  /** Of the host's time stamp counter, which an emulated guest reads and cannot measure. */
+  tscKhz: number;
+  /** Libraries and modules of the emulator, bound at their own paths. */
+  libraries: string[];
+  /** Directories with its firmware. */
+  firmware: string[];
+  cgroup: CgroupPlan;
+  /** Of each boot disk, in order, whether it is a block device and not a file. */
+  blockDevices: boolean[];
+}
+
+export interface CgroupPlan {
+  directories: string[];
+  settings: { file: string; value: string }[];
+  keeperDirectories: string[];
+}
+
+export const SOCKET_NAMES = {
+  monitor: 'qmp.sock',
+  /** A second monitor, over which disks are handed in while the daemon holds the first. */
+  attach: 'attach.sock',
+  control: 'control.sock',
+} as const;
+
+export const CONTROL_PORT_NAME = 'io.hypernetes.control';
+export const CONTROL_PORT_ID = 'control';
+export const SCSI_BUS = 'scsi.0';
+
+/**
+ * `microvm` has 24 virtio slots with a second IO-APIC; four are taken by serial, random numbers,
+ * SCSI and network. Further disks are attached to the SCSI bus.
+ */
+export const BOOT_DISK_COUNT_MAX = 16;
+
+/** Emulator, its event loops, clients of its sockets, disks: far below this. */
+const OPEN_FILES_MAX = 1024;
+
+/**
+ * Buffer for translated code. A Debian kernel and a few processes use some 25 MiB of it; when it
+ * is full QEMU throws all of it away and translates again, which a busy pod notices.
+ */
+export const TRANSLATION_BUFFER_MIB = 64;
+
+/** Worker threads for disk requests; QEMU's default of 64 would not fit the limit of processes. */
+const DISK_THREAD_COUNT_MAX = 8;
+
+const FD = { monitor: 10, attach: 11, control: 12, console: 13, tap: 14, firstDisk: 20 } as const;
+const CONSOLE_FDSET = 1;
+const FIRST_DISK_FDSET = 2;
+
+const SANDBOX =
+  'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
+
+export function launchPlan(spec: VmSpec, context: LaunchContext): LaunchPlan {
+  return { arguments: ['run', ...jailArguments(spec, context), '--', ...qemuArguments(spec, context)] };
+}
+
+function jailArguments(spec: VmSpec, context: LaunchContext): string[] {
+  const { cgroup } = context;
+  const pairs: [string, string][] = [
+    ['--directory', spec.directory],
+    ['--uid', String(spec.uid)],
+    ['--files-max', String(OPEN_FILES_MAX)],
+    ...cgroup.directories.map((path): [string, string] => ['--cgroup', path]),
+    ...cgroup.settings.map((s): [string, string] => ['--cgroup-set', `${s.file}:${s.value}`]),
+    ...cgroup.keeperDirectories.map((path): [string, string] => ['--keeper-cgroup', path]),
+    ['--bind-executable', `${context.qemuPath}:${context.qemuPath}`],
+    ...context.libraries.map((path): [string, string] => ['--bind-executable', `${path}:${path}`]),
+    ...context.firmware.map((path): [string, string] => ['--bind', `${path}:${path}`]),
+    ['--bind', `${spec.kernelPath}:/kernel`],
+    ...(spec.initrdPath === '' ? [] : [['--bind', `${spec.initrdPath}:/initrd`] as [string, string]]),
+    // QEMU tries out on it whether open file description locks work.
+    ['--device', '/dev/null'],
+    ...(context.accelerator === 'kvm' ? [['--device', '/dev/kvm'] as [string, string]] : []),
+    ['--listen', `${FD.monitor}:${SOCKET_NAMES.monitor}`],
+    ['--listen', `${FD.attach}:${SOCKET_NAMES.attach}`],
+    ['--listen', `${FD.control}:${SOCKET_NAMES.control}`],
+    ['--console', String(FD.console)],
+    ...spec.disks.map((disk, i): [string, string] => [
+      '--disk',
+      `${FD.firstDisk + i}:${disk.readOnly ? 'ro' : 'rw'}:${disk.path}`,
+    ]),
+  ];
+  if (spec.nic !== undefined) {
+    pairs.push(['--tap', `${FD.tap}:${spec.nic.tapName}:/run/netns/${spec.nic.netns}`]);
+  }
+  return pairs.flat();
+}
+
+function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
+  const { accelerator } = context;
+  return [
+    context.qemuPath,
+    ...['-name', `hypernetes-${spec.id}`],
+    ...['-machine', 'microvm,acpi=on,rtc=on,ioapic2=on'],
+    ...['-global', 'virtio-mmio.force-legacy=false'],
+    ...['-accel', accelerator === 'kvm' ? 'kvm' : `tcg,tb-size=${TRANSLATION_BUFFER_MIB}`],
+    ...['-cpu', accelerator === 'kvm' ? 'host' : 'max'],
+    ...['-m', String(spec.memoryMib)],
+    ...['-smp', String(spec.cpuCount)],
+    ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none'],
+    ...['-sandbox', SANDBOX],
+    ...['-object', `main-loop,id=main-loop,thread-pool-max=${DISK_THREAD_COUNT_MAX}`],
+    ...['-kernel', '/kernel'],
+    ...(spec.initrdPath === '' ? [] : ['-initrd', '/initrd']),
+    ...['-append', kernelCommandLine(spec, context)],
+    ...consoleArguments(),
+    ...monitorArguments('monitor', FD.monitor),
+    ...monitorArguments('attach', FD.attach),
+    ...['-chardev', `socket,id=control,fd=${FD.control},server=on,wait=off`],
+    ...['-device', 'virtio-serial-device,max_ports=2'],
+    ...[
+      '-device',
+      `virtserialport,id=${CONTROL_PORT_ID},chardev=control,name=${CONTROL_PORT_NAME},nr=1`,
+    ],
+    ...['-device', 'virtio-rng-device'],
+    ...['-device', 'virtio-scsi-device,id=scsi,num_queues=1'],
+    ...spec.disks.flatMap((disk, i) => bootDiskArguments(disk, i, context.blockDevices[i] ?? false)),
+    ...nicArguments(spec),
+  ];
+}
+
+/**
+ * `panic=-1 reboot=t`: a panic resets at once, which ends the emulator (`-no-reboot`); an orderly
+ * end powers off instead, so the two can be told apart. `tsc_early_khz`: with ACPI, microvm shows
+ * the guest no timer to measure the counter with; about every second boot hung without it.
+ */
+function kernelCommandLine(spec: VmSpec, context: LaunchContext): string {
+  const tsc = context.accelerator === 'tcg' ? [`tsc_early_khz=${context.tscKhz}`] : [];
+  return [
+    ...['console=ttyS0', 'quiet', 'reboot=t', 'panic=-1', 'tsc=reliable', ...tsc],
+    'random.trust_cpu=on',
+    ...spec.kernelArguments,
+  ].join(' ');
+}
+
+function consoleArguments(): string[] {
+  return [
+    ...['-add-fd', `fd=${FD.console},set=${CONSOLE_FDSET}`],
+    ...['-chardev', `file,id=console,path=/dev/fdset/${CONSOLE_FDSET},append=on`],
+    ...['-serial', 'chardev:console'],
+  ];
+}
+
+function monitorArguments(id: string, fd: number): string[] {
+  return [
+    ...['-chardev', `socket,id=${id},fd=${fd},server=on,wait=off`],
+    ...['-mon', `chardev=${id},mode=control`],
+  ];
+}
+
+/** Name of a disk's block node and of its device. */
+export function diskId(serial: string): string {
+  return `disk-${serial}`;
+}
+
+/** The block layer's description of a disk whose open file lies in a descriptor set. */
+export function blockNode(disk: DiskSpec, fdset: number, blockDevice: boolean): object {
+  return {
+    driver: 'raw',
+    'node-name': diskId(disk.serial),
+    'read-only': disk.readOnly,
+    cache: { direct: false, 'no-flush': disk.ephemeral === true },
+    file: {
+      driver: blockDevice ? 'host_device' : 'file',
+      filename: `/dev/fdset/${fdset}`,
+      'read-only': disk.readOnly,
+      'auto-read-only': false,
+      cache: { direct: false, 'no-flush': disk.ephemeral === true },
+      ...(disk.readOnly ? {} : { discard: 'unmap' }),
+    },
+    ...(disk.readOnly ? {} : { discard: 'unmap' }),
+  };
+}
+
+function bootDiskArguments(disk: DiskSpec, index: number, blockDevice: boolean): string[] {
+  const fdset = FIRST_DISK_FDSET + index;
+  const id = diskId(disk.serial);
+  return [
+    ...['-add-fd', `fd=${FD.firstDisk + index},set=${fdset}`],
+    ...['-blockdev', JSON.stringify(blockNode(disk, fdset, blockDevice))],
+    ...['-device', `virtio-blk-device,id=${id},drive=${id},serial=${disk.serial}`],
+  ];
+}
+
+function nicArguments(spec: VmSpec): string[] {
+  if (spec.nic === undefined) return [];
+  return [
+    ...['-netdev', `tap,id=nic,fd=${FD.tap}`],
+    ...['-device', `virtio-net-device,netdev=nic,mac=${spec.nic.mac}`],
+  ];
+}

@@ -1,0 +1,179 @@
+import { chmod, mkdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '../../../base/clock.ts';
+import type { Exec } from '../../../base/exec.ts';
+import { readFileIfExists, writeFileAtomic } from '../../../base/files.ts';
+import { describeError } from '../../../base/log.ts';
+import type { Log } from '../../../base/log.ts';
+import type { Random } from '../../../base/random.ts';
+import { HypervisorError } from '../hypervisor.ts';
+import type { Hypervisor, HypervisorInfo, Vm, VmSpec } from '../hypervisor.ts';
+import { adoptVm } from './adopt.ts';
+import { SOCKET_NAMES, diskId, launchPlan } from './argv.ts';
+import type { LaunchContext } from './argv.ts';
+import { cgroupPlan, detectCgroups, prepareCgroups, removeCgroups } from './cgroup.ts';
+import type { CgroupLayout } from './cgroup.ts';
+import { connectSocket, killJail, readJailProcesses, startJail, awaitJailEnd } from './jail.ts';
+import { emulatorLibraries } from './libraries.ts';
+import { probeMachine } from './probe.ts';
+import type { Machine } from './probe.ts';
+import { connectQmp } from './qmp.ts';
+import { validateVmSpec } from './validate.ts';
+import { createQemuVm } from './vm.ts';
+
+export interface QemuOptions {
+  /** Absolute path of qemu-system-x86_64. */
+  qemuPath: string;
+  /** Absolute path of the compiled hyperjail. */
+  jailPath: string;
+  /** Firmware of QEMU. @default Debian's directories */
+  firmwareDirectories?: string[];
+  /** Where the result of the probe is kept, and where the probe VM lives. Made if missing. */
+  directory: string;
+  /** Kernel for the probe VM. */
+  kernelPath: string;
+  /** Name of the parent of all VMs' control groups. @default 'hypernetes' */
+  cgroupParent?: string;
+  exec: Exec;
+  clock: Clock;
+  random: Random;
+  log: Log;
+}
+
+/** What every VM of one driver shares; found out once. */
+export interface Host {
+  cgroups: CgroupLayout;
+  libraries: string[];
+  firmware: string[];
+}
+
+const FIRMWARE_DIRECTORIES = ['/usr/share/qemu', '/usr/share/seabios'];
+/** From the start of the jail to the monitor's greeting; 0.1 s on an idle machine. */
+const START_TIMEOUT_MS = 30_000;
+
+/**
+ * VMs as QEMU processes, each in a jail of its own.
+ *
+ *     create: jail --> cell becomes QEMU --> monitor answers --> Vm
+ *     end:    QEMU ends --> keeper removes the control groups, writes exit.json, ends
+ *
+ * Everything that has to be known after a restart of the daemon lies in the VM's directory:
+ * `vm.json` (what was asked for), `jail.json` (who runs), `exit.json` (how it ended), three
+ * sockets, and console and error output of bounded size. The emulator can write none of it.
+ */
+export function createQemuHypervisor(options: QemuOptions): Hypervisor {
+  const host = once(async (): Promise<Host> => {
+    const cgroups = await detectCgroups(options.cgroupParent ?? 'hypernetes');
+    await prepareCgroups(cgroups);
+    const firmware = options.firmwareDirectories ?? FIRMWARE_DIRECTORIES;
+    return { cgroups, libraries: await emulatorLibraries(options.qemuPath), firmware };
+  });
+  const machine = once(async (): Promise<Machine> => {
+    await mkdir(options.directory, { recursive: true, mode: 0o700 });
+    return probeMachine(options, (spec, found, signal) => launch(spec, found, signal));
+  });
+
+  const launch = async (
+    spec: VmSpec,
+    found: Pick<Machine, 'accelerator' | 'tscKhz'>,
+    signal?: AbortSignal,
+  ): Promise<Vm> => {
+    validateVmSpec(spec);
+    const shared = await host();
+    const context = await launchContext(options, shared, spec, found);
+    await chmod(spec.directory, 0o700);
+    await writeFileAtomic(join(spec.directory, 'vm.json'), JSON.stringify(spec));
+    const deadline = AbortSignal.timeout(START_TIMEOUT_MS);
+    const bounded = signal === undefined ? deadline : AbortSignal.any([deadline, signal]);
+    try {
+      return await startVm(options, shared, spec, launchPlan(spec, context).arguments, bounded);
+    } catch (error) {
+      await abandon(options, shared, spec);
+      signal?.throwIfAborted();
+      throw await explain(spec, error);
+    }
+  };
+
+  return {
+    name: 'qemu',
+    async probe() {
+      const { accelerator, acceleratorReason, version, overheadMemoryMib } = await machine();
+      return { accelerator, acceleratorReason, version, overheadMemoryMib } satisfies HypervisorInfo;
+    },
+    create: async (spec, signal) => launch(spec, await machine(), signal),
+    adopt: async (directory, signal) => adoptVm(options, await host(), directory, signal),
+  };
+}
+
+async function launchContext(
+  options: QemuOptions,
+  host: Host,
+  spec: VmSpec,
+  found: Pick<Machine, 'accelerator' | 'tscKhz'>,
+): Promise<LaunchContext> {
+  const blockDevices = await Promise.all(
+    spec.disks.map(async (disk) => (await stat(disk.path)).isBlockDevice()),
+  ).catch((error: unknown) => {
+    throw new HypervisorError('Invalid', `Cannot open a disk of VM "${spec.id}"`, error);
+  });
+  return {
+    qemuPath: options.qemuPath,
+    accelerator: found.accelerator,
+    tscKhz: found.tscKhz,
+    libraries: host.libraries,
+    firmware: host.firmware,
+    cgroup: await cgroupPlan(host.cgroups, spec.id, spec.limits),
+    blockDevices,
+  };
+}
+
+async function startVm(
+  options: QemuOptions,
+  host: Host,
+  spec: VmSpec,
+  args: string[],
+  signal: AbortSignal,
+): Promise<Vm> {
+  const { directory, id } = spec;
+  const processes = await startJail(options.jailPath, args, directory, signal);
+  const qmp = await connectQmp(await connectSocket(directory, SOCKET_NAMES.monitor, signal), signal);
+  return createQemuVm({
+    ...options,
+    id,
+    directory,
+    processes,
+    qmp,
+    disks: new Map(spec.disks.map((disk) => [diskId(disk.serial), { lun: undefined }])),
+    cleanUp: () => removeCgroups(host.cgroups, id),
+  });
+}
+
+/** A VM that did not come up leaves nothing but its directory, which is the caller's. */
+async function abandon(options: QemuOptions, host: Host, spec: VmSpec): Promise<void> {
+  const processes = await readJailProcesses(spec.directory);
+  if (processes !== undefined) {
+    await killJail(processes);
+    await awaitJailEnd(processes, options.clock);
+  }
+  await removeCgroups(host.cgroups, spec.id).catch((error: unknown) => {
+    options.log.error('Cannot remove control groups', { vm: spec.id, error });
+  });
+}
+
+async function explain(spec: VmSpec, error: unknown): Promise<HypervisorError> {
+  const printed = (await readFileIfExists(join(spec.directory, 'vmm.log')))?.trim().slice(0, 2000);
+  const detail = printed === undefined || printed === '' ? describeError(error) : printed;
+  return new HypervisorError('Failed', `Cannot start VM "${spec.id}": ${detail}`, error);
+}
+
+/** Runs once for all callers; a failure is forgotten, so that the next caller tries again. */
+function once<T>(work: () => Promise<T>): () => Promise<T> {
+  let result: Promise<T> | undefined;
+  return () => {
+    result ??= work().catch((error: unknown) => {
+      result = undefined;
+      throw error;
+    });
+    return result;
+  };
+}
