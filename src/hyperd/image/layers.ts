@@ -105,7 +105,7 @@ function createApplier(
       const linked = findLinkTarget(entry, find);
       make(parts, entry.mtimeSec).children.set(name, linked);
     } else {
-      addEntry(make(parts, entry.mtimeSec), name, entry, layer, offset);
+      addEntry(make(parts, entry.mtimeSec), name, entry.type, entry, layer, offset);
     }
   };
 }
@@ -113,16 +113,17 @@ function createApplier(
 function addEntry(
   parent: TreeNode,
   name: string,
-  entry: TarEntry & { type: NodeType },
+  type: NodeType,
+  entry: TarEntry,
   layer: number,
   offset: number,
 ): void {
   const existing = parent.children.get(name);
-  if (entry.type === 'directory' && existing?.type === 'directory') {
+  if (type === 'directory' && existing?.type === 'directory') {
     setAttributes(existing, entry, layer);
     return;
   }
-  const node = newNode(entry.type, layer);
+  const node = newNode(type, layer);
   setAttributes(node, entry, layer);
   node.offset = offset;
   parent.children.set(name, node);

@@ -1,0 +1,232 @@
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '../../base/clock.ts';
+import type { Log } from '../../base/log.ts';
+import { systemRandom } from '../../base/random.ts';
+import type { Random } from '../../base/random.ts';
+import { isOwner, openCatalog, OWNER_CHARS_MAX } from './catalog.ts';
+import type { Catalog, ImageRecord, Lease } from './catalog.ts';
+import { openContentStore, storageError } from './content.ts';
+import { isDigest } from './digest.ts';
+import type { Digest } from './digest.ts';
+import { DISK_LIMITS } from './disk.ts';
+import type { DiskLimits } from './disk.ts';
+import { createDistributionClient } from './distribution.ts';
+import { createLock, createSemaphore } from './locks.ts';
+import { hostPlatform } from './manifest.ts';
+import type { Platform } from './manifest.ts';
+import { pullImage } from './pull.ts';
+import type { PullContext } from './pull.ts';
+import { formatReference, parseReference, repositoryName } from './reference.ts';
+import type { RegistriesConfig } from './registries.ts';
+import { ImageError } from './store.ts';
+import type { Image, ImageStore, PullRequest } from './store.ts';
+
+export { emptyRegistriesConfig, loadRegistriesConfig, parseRegistriesConfig } from './registries.ts';
+
+export interface ImageStoreOptions {
+  /** Everything lies below it; made where it is missing. One store at a time. */
+  directory: string;
+  registries: RegistriesConfig;
+  clock: Clock;
+  log: Log;
+  /** @default systemRandom */
+  random?: Random;
+  /** @default that of this machine */
+  platform?: Platform;
+  limits?: Partial<DiskLimits>;
+}
+
+/** The image store of a node, with what its daemon needs beside the contract. */
+export interface NodeImageStore extends ImageStore {
+  /** Who holds which disk; kept over restarts. */
+  leases(): Lease[];
+  /**
+   * Removes blobs that no image needs and that no pull will miss, and partial downloads that
+   * nobody came back for. Returns the bytes of the blobs.
+   */
+  collectGarbage(): Promise<number>;
+}
+
+/** Of the whole node. */
+const DOWNLOADS_MAX = 4;
+const BUILDS_MAX = 1;
+/** Pulls that are under way or wait. */
+const PULLS_MAX = 256;
+/** How long what an interrupted pull left is kept for the next one. */
+const LEFTOVER_AGE_MAX_MS = 24 * 3600 * 1000;
+
+export async function openImageStore(options: ImageStoreOptions): Promise<NodeImageStore> {
+  const { directory, clock, log } = options;
+  const random = options.random ?? systemRandom;
+  const catalog = await openCatalog(directory, log);
+  const spool = join(directory, 'spool');
+  await rm(spool, { recursive: true, force: true });
+  await mkdir(spool, { mode: 0o700 });
+  const content = await openContentStore(directory);
+  const client = createDistributionClient({ config: options.registries, clock, random, log });
+  const context: PullContext = {
+    directory,
+    catalog,
+    content,
+    client,
+    platform: options.platform ?? hostPlatform(),
+    limits: { ...DISK_LIMITS, ...options.limits },
+    downloads: createSemaphore(DOWNLOADS_MAX),
+    builds: createSemaphore(BUILDS_MAX),
+    lock: createLock(),
+    pinned: new Map(),
+    clock,
+    random,
+    log,
+  };
+  const closing = new AbortController();
+  const pulls = new Set<Promise<unknown>>();
+
+  const store: NodeImageStore = {
+    async pull(request, signal) {
+      const reference = parseReference(request.reference);
+      if (pulls.size >= PULLS_MAX) {
+        throw pullError(request, new ImageError('Unreachable', `${PULLS_MAX} pulls are waiting already`));
+      }
+      const either = AbortSignal.any(signal ? [signal, closing.signal] : [closing.signal]);
+      const pull = pullImage(context, reference, request.credentials, either);
+      const settled = pull.catch(() => {});
+      pulls.add(settled);
+      try {
+        return toImage(await pull);
+      } catch (error) {
+        either.throwIfAborted();
+        throw pullError(request, storageError(error));
+      } finally {
+        pulls.delete(settled);
+      }
+    },
+    get(reference) {
+      const record = findRecord(catalog, reference);
+      return record && toImage(record);
+    },
+    list: () => catalog.images().map(toImage),
+    remove: (reference) => removeReference(context, reference),
+    async acquire(imageId, owner) {
+      if (!isOwner(owner)) {
+        throw new RangeError(
+          `Cannot use "${owner.slice(0, 200)}" as owner of an image: want 1 to ` +
+            `${OWNER_CHARS_MAX} of letters, digits, ".", "_" and "-"`,
+        );
+      }
+      // The same lock as `remove` takes: a disk is either pinned or gone.
+      const unlock = await context.lock(`image ${imageId}`);
+      try {
+        if (!catalog.find(imageId)) throw new ImageError('NotFound', `image "${imageId}": not found`);
+        await catalog.addLease({ imageId, owner });
+        return catalog.diskPath(imageId);
+      } finally {
+        unlock();
+      }
+    },
+    release: (imageId, owner) => catalog.removeLease({ imageId, owner }),
+    leases: () => catalog.leases(),
+    collectGarbage: () => collectGarbage(context),
+    async close() {
+      closing.abort(new Error('The image store is closed'));
+      await Promise.all(pulls);
+      client.close();
+    },
+  };
+  await store.collectGarbage();
+  return store;
+}
+
+/** Names the image as the user did, in the words that container runtimes use. */
+function pullError(request: PullRequest, error: unknown): unknown {
+  const message = `failed to pull image "${request.reference}": ${(error as Error).message}`;
+  if (!(error instanceof ImageError)) return new Error(message, { cause: error });
+  return new ImageError(error.reason, message, { transient: error.transient, cause: error.cause });
+}
+
+function toImage(record: ImageRecord): Image {
+  const { id, digest, references, diskBytes, config } = record;
+  return structuredClone({ id, digest, references, diskBytes, config });
+}
+
+function findRecord(catalog: Catalog, text: string): ImageRecord | undefined {
+  const byId = isDigest(text) ? text : `sha256:${text}`;
+  const record = catalog.find(byId);
+  if (record) return record;
+  const wanted = canonical(text);
+  return catalog.images().find(({ references }) => wanted !== undefined && references.includes(wanted));
+}
+
+/** As it stands in `references`; undefined for what is no reference. */
+function canonical(text: string): string | undefined {
+  try {
+    const reference = parseReference(text);
+    return formatReference(reference.digest === '' ? reference : { ...reference, tag: '' });
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Removes one name of an image, or with its id all of them. The last tag of a repository takes
+ * the repository's digest along; an image without references is removed.
+ */
+async function removeReference(context: PullContext, text: string): Promise<void> {
+  const { catalog } = context;
+  const found = findRecord(catalog, text);
+  if (!found) throw new ImageError('NotFound', `image "${text}": not found`);
+  const release = await context.lock(`image ${found.id}`);
+  try {
+    const record = catalog.find(found.id);
+    if (!record) return;
+    const references = remainingReferences(record, text);
+    if (references.length > 0) {
+      await catalog.put({ ...record, references });
+      return;
+    }
+    const users = catalog.leases().filter(({ imageId }) => imageId === record.id);
+    if (users.length > 0) {
+      const names = users.slice(0, 3).map(({ owner }) => owner).join(', ');
+      throw new ImageError('InUse', `image "${text}" is in use by ${users.length} containers: ${names}`);
+    }
+    await catalog.remove(record.id);
+    await removeBlobs(context, new Set(record.layers));
+  } finally {
+    release();
+  }
+}
+
+function remainingReferences(record: ImageRecord, text: string): string[] {
+  const removed = canonical(text);
+  if (removed === undefined || !record.references.includes(removed)) return [];
+  const rest = record.references.filter((reference) => reference !== removed);
+  const repository = repositoryName(parseReference(removed));
+  const isTagged = rest.some((reference) => reference.startsWith(`${repository}:`));
+  return isTagged ? rest : rest.filter((reference) => !reference.startsWith(`${repository}@`));
+}
+
+async function removeBlobs(context: PullContext, candidates: Set<Digest>): Promise<void> {
+  const needed = neededBlobs(context);
+  for (const digest of candidates) {
+    if (!needed.has(digest)) await context.content.remove(digest);
+  }
+}
+
+function neededBlobs(context: PullContext): Set<Digest> {
+  const layers = context.catalog.images().flatMap((record) => record.layers);
+  return new Set([...layers, ...context.pinned.keys()]);
+}
+
+async function collectGarbage(context: PullContext): Promise<number> {
+  const olderThanMs = context.clock.nowMs() - LEFTOVER_AGE_MAX_MS;
+  await context.content.expireIngests(olderThanMs);
+  let bytes = 0;
+  for (const blob of await context.content.list()) {
+    // Asked for each: a pull may begin to need a blob meanwhile.
+    if (blob.storedAtMs >= olderThanMs || neededBlobs(context).has(blob.digest)) continue;
+    await context.content.remove(blob.digest);
+    bytes += blob.bytes;
+  }
+  return bytes;
+}

@@ -1,0 +1,285 @@
+import { rm, statfs, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '../../base/clock.ts';
+import { syncDirectory } from '../../base/files.ts';
+import type { Log } from '../../base/log.ts';
+import type { Random } from '../../base/random.ts';
+import type { Catalog, ImageRecord } from './catalog.ts';
+import type { ContentStore } from './content.ts';
+import { digestHex, sha256 } from './digest.ts';
+import type { Digest } from './digest.ts';
+import type { DiskLimits } from './disk.ts';
+import { buildDiskInThread } from './disk-builder.ts';
+import type { DistributionClient, FetchedManifest, Source } from './distribution.ts';
+import type { Acquire, Lock } from './locks.ts';
+import { CONFIG_BYTES_MAX, parseConfig, parseManifest, selectPlatform } from './manifest.ts';
+import type { Descriptor, Manifest, ParsedConfig, Platform } from './manifest.ts';
+import { formatReference, repositoryName } from './reference.ts';
+import type { Reference } from './reference.ts';
+import { ImageError } from './store.ts';
+import type { ImageErrorReason, RegistryCredential } from './store.ts';
+
+/** What a pull works with. */
+export interface PullContext {
+  directory: string;
+  catalog: Catalog;
+  content: ContentStore;
+  client: DistributionClient;
+  platform: Platform;
+  limits: DiskLimits;
+  /** Layers that arrive at the same time, on the whole node. */
+  downloads: Acquire;
+  /** Disks that are built at the same time. */
+  builds: Acquire;
+  /** By blob and by image: what two pulls both want is fetched once. */
+  lock: Lock;
+  /** Blobs that pulls under way need, with how many of them. */
+  pinned: Map<Digest, number>;
+  clock: Clock;
+  random: Random;
+  log: Log;
+}
+
+/** An index may name indexes; more steps than this lead nowhere. */
+const INDEX_DEPTH_MAX = 2;
+/** Of the file system, left for the rest of the node. */
+const FREE_BYTES_MIN = 64 << 20;
+/** Names of one image; the oldest give way. */
+const REFERENCES_MAX = 256;
+/** Failures that another endpoint or another credential can be free of. */
+const WORTH_ANOTHER_SOURCE: ReadonlySet<ImageErrorReason> = new Set([
+  'NotFound',
+  'Unauthorized',
+  'Unreachable',
+  'DigestMismatch',
+]);
+
+/**
+ * Pulls from the first source that has the image.
+ * @throws ImageError of the last source that was tried; the signal's reason
+ */
+export async function pullImage(
+  context: PullContext,
+  reference: Reference,
+  credentials: RegistryCredential[],
+  signal: AbortSignal,
+): Promise<ImageRecord> {
+  let failure: unknown;
+  for (const source of context.client.sources(reference, credentials)) {
+    try {
+      return await pullFrom(context, source, reference, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      failure = error;
+      if (!(error instanceof ImageError) || !WORTH_ANOTHER_SOURCE.has(error.reason)) break;
+      const endpoint = source.endpoint.base.href;
+      context.log.info('cannot pull from endpoint', { endpoint, reason: error.reason, error });
+    }
+  }
+  throw failure;
+}
+
+async function pullFrom(
+  context: PullContext,
+  source: Source,
+  reference: Reference,
+  signal: AbortSignal,
+): Promise<ImageRecord> {
+  const top = await source.fetchManifest(reference.digest || reference.tag, signal);
+  const manifest = await resolveManifest(context, source, top, signal);
+  const imageId = manifest.config.digest;
+  const references = [`${repositoryName(reference)}@${top.digest}`];
+  if (reference.tag !== '') references.push(formatReference({ ...reference, digest: '' }));
+
+  const release = await context.lock(`image ${imageId}`, signal);
+  const blobs = [manifest.config.digest, ...manifest.layers.map(({ digest }) => digest)];
+  pin(context.pinned, blobs, 1);
+  try {
+    const present = context.catalog.find(imageId);
+    const base = present ?? (await makeImage(context, source, manifest, signal));
+    const isKnown = references.every((name) => base.references.includes(name));
+    if (isKnown && base.digest === top.digest) return base;
+    const others = base.references.filter((name) => !references.includes(name));
+    const record = {
+      ...base,
+      digest: top.digest,
+      references: [...others, ...references].slice(-REFERENCES_MAX),
+    };
+    await context.catalog.put(record);
+    return record;
+  } finally {
+    pin(context.pinned, blobs, -1);
+    release();
+  }
+}
+
+/** Goes down from an index to the manifest for this platform. */
+async function resolveManifest(
+  context: PullContext,
+  source: Source,
+  top: FetchedManifest,
+  signal: AbortSignal,
+): Promise<Manifest> {
+  let fetched = top;
+  for (let depth = 0; ; depth++) {
+    const document = parseManifest(fetched.bytes, fetched.contentType);
+    if (document.kind === 'manifest') return document.manifest;
+    if (depth === INDEX_DEPTH_MAX) throw new ImageError('Malformed', 'image is an index of indexes');
+    const entry = selectPlatform(document.entries, context.platform);
+    fetched = await source.fetchManifest(entry.digest, signal);
+  }
+}
+
+async function makeImage(
+  context: PullContext,
+  source: Source,
+  manifest: Manifest,
+  signal: AbortSignal,
+): Promise<ImageRecord> {
+  const startedMs = context.clock.monotonicMs();
+  await checkSpace(context, manifest);
+  const parsed = await fetchConfig(context, source, manifest.config, signal);
+  if (parsed.diffIds.length !== manifest.layers.length) {
+    throw new ImageError(
+      'Malformed',
+      `image is malformed: it has ${manifest.layers.length} layers, ` +
+        `but its configuration names ${parsed.diffIds.length}`,
+    );
+  }
+  await fetchLayers(context, source, manifest.layers, signal);
+  const fetchedMs = context.clock.monotonicMs();
+  const diskBytes = await makeDisk(context, manifest, parsed, signal);
+  context.log.info('image is present', {
+    image: manifest.config.digest,
+    downloadMs: Math.round(fetchedMs - startedMs),
+    diskMs: Math.round(context.clock.monotonicMs() - fetchedMs),
+    diskBytes,
+  });
+  return {
+    id: manifest.config.digest,
+    digest: '',
+    references: [],
+    diskBytes,
+    config: parsed.config,
+    layers: manifest.layers.map(({ digest }) => digest),
+    pulledAtMs: context.clock.nowMs(),
+  };
+}
+
+async function fetchConfig(
+  context: PullContext,
+  source: Source,
+  descriptor: Descriptor,
+  signal: AbortSignal,
+): Promise<ParsedConfig> {
+  await fetchOnce(context, source, descriptor, signal);
+  return parseConfig(
+    await context.content.read(descriptor.digest, CONFIG_BYTES_MAX),
+    context.platform,
+  );
+}
+
+/** All at once, as many at a time as the node allows; the first failure ends the others. */
+async function fetchLayers(
+  context: PullContext,
+  source: Source,
+  layers: Descriptor[],
+  signal: AbortSignal,
+): Promise<void> {
+  const failed = new AbortController();
+  const either = AbortSignal.any([signal, failed.signal]);
+  let failure: unknown;
+  const unique = new Map(layers.map((layer) => [layer.digest, layer]));
+  await Promise.all(
+    [...unique.values()].map(async (layer) => {
+      try {
+        await fetchOnce(context, source, layer, either);
+      } catch (error) {
+        if (either.aborted) return;
+        failure = error;
+        failed.abort();
+      }
+    }),
+  );
+  signal.throwIfAborted();
+  if (failure !== undefined) throw failure;
+}
+
+async function fetchOnce(
+  context: PullContext,
+  source: Source,
+  blob: Descriptor,
+  signal: AbortSignal,
+): Promise<void> {
+  const release = await context.lock(`blob ${blob.digest}`, signal);
+  try {
+    if ((await context.content.size(blob.digest)) !== undefined) return;
+    const leave = await context.downloads(signal);
+    try {
+      await source.fetchBlob(blob, context.content, signal);
+    } finally {
+      leave();
+    }
+  } finally {
+    release();
+  }
+}
+
+async function makeDisk(
+  context: PullContext,
+  manifest: Manifest,
+  parsed: ParsedConfig,
+  signal: AbortSignal,
+): Promise<number> {
+  const imageId = manifest.config.digest;
+  const path = context.catalog.diskPath(imageId);
+  const suffix = Buffer.from(context.random.bytes(8)).toString('hex');
+  const output = `${path}.${suffix}.tmp`;
+  const leave = await context.builds(signal);
+  try {
+    const result = await buildDiskInThread(
+      {
+        layers: manifest.layers.map((layer, i) => ({
+          path: context.content.path(layer.digest),
+          bytes: layer.size,
+          digest: layer.digest,
+          diffId: parsed.diffIds[i] as Digest,
+        })),
+        output,
+        spoolDirectory: join(context.directory, 'spool'),
+        uuid: digestHex(sha256(imageId)).slice(0, 32),
+        limits: context.limits,
+      },
+      signal,
+    );
+    await rename(output, path);
+    await syncDirectory(join(path, '..'));
+    return result.bytes;
+  } catch (error) {
+    await rm(output, { force: true });
+    throw error;
+  } finally {
+    leave();
+  }
+}
+
+async function checkSpace(context: PullContext, manifest: Manifest): Promise<void> {
+  const info = await statfs(context.directory);
+  const free = info.bavail * info.bsize;
+  const wanted = manifest.layers.reduce((sum, { size }) => sum + size, 0);
+  if (free - FREE_BYTES_MIN >= wanted) return;
+  throw new ImageError(
+    'NoSpace',
+    `no space left on the device for images: ${free} bytes are free, ` +
+      `its layers need ${wanted} and ${FREE_BYTES_MIN} are kept free`,
+    { transient: true },
+  );
+}
+
+function pin(pinned: Map<Digest, number>, blobs: Digest[], by: 1 | -1): void {
+  for (const digest of blobs) {
+    const count = (pinned.get(digest) ?? 0) + by;
+    if (count > 0) pinned.set(digest, count);
+    else pinned.delete(digest);
+  }
+}

@@ -1,0 +1,218 @@
+import { readFile } from 'node:fs/promises';
+import { parse } from 'yaml';
+import type { RegistryCredential } from './store.ts';
+
+/**
+ * The node's configuration of registries, in the form of k3s' `registries.yaml`
+ * (docs/registries.md). A registry that is not mentioned is reached at `https://<registry>/v2`.
+ */
+export interface RegistriesConfig {
+  /** By registry as it stands in references; `*` for all others. */
+  mirrors: Map<string, { endpoints: URL[] }>;
+  /** By host and optional port of an endpoint. */
+  hosts: Map<string, HostConfig>;
+}
+
+export interface HostConfig {
+  credential: RegistryCredential | undefined;
+  tls: HostTls | undefined;
+}
+
+export interface HostTls {
+  ca: string | undefined;
+  cert: string | undefined;
+  key: string | undefined;
+  insecureSkipVerify: boolean;
+}
+
+/** Where a registry's API is, and how it is spoken to. */
+export interface Endpoint {
+  /** Ends with the version: `https://registry-1.docker.io/v2`. */
+  base: URL;
+  /** Whether it is the registry that the reference names, and not a mirror of it. */
+  isOrigin: boolean;
+  /** Whether the operator named this host, who may then point at the node itself. */
+  isConfigured: boolean;
+  host: HostConfig | undefined;
+}
+
+/** A configuration that cannot be used. The message names the file and the field. */
+export class RegistriesConfigError extends Error {
+  override name = 'RegistriesConfigError';
+}
+
+/** Docker Hub's API is not at the name that references use. */
+const API_HOSTS: Record<string, string> = { 'docker.io': 'registry-1.docker.io' };
+const CONFIG_BYTES_MAX = 1 << 20;
+const ENDPOINTS_MAX = 16;
+/** As user name it marks the password as an identity token, which Docker's credentials do too. */
+export const IDENTITY_TOKEN_USER = '<token>';
+
+export function emptyRegistriesConfig(): RegistriesConfig {
+  return { mirrors: new Map(), hosts: new Map() };
+}
+
+/**
+ * Reads the configuration with the certificates that it names. No file is an empty one.
+ * @throws RegistriesConfigError
+ */
+export async function loadRegistriesConfig(path: string): Promise<RegistriesConfig> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return emptyRegistriesConfig();
+    throw new RegistriesConfigError(`Cannot read ${path}: ${(error as Error).message}`);
+  }
+  if (text.length > CONFIG_BYTES_MAX) {
+    throw new RegistriesConfigError(`Cannot read ${path}: it is larger than ${CONFIG_BYTES_MAX} bytes`);
+  }
+  let document: unknown;
+  try {
+    document = parse(text, { maxAliasCount: 100 });
+  } catch (error) {
+    throw new RegistriesConfigError(`Cannot parse ${path}: ${(error as Error).message}`);
+  }
+  return parseRegistriesConfig(document, async (file, field) => {
+    try {
+      return await readFile(file, 'utf8');
+    } catch (error) {
+      throw new RegistriesConfigError(`Cannot read ${path}: ${field}: ${(error as Error).message}`);
+    }
+  }, path);
+}
+
+/**
+ * @param document parsed YAML or JSON
+ * @param readText reads a certificate or key that the field names
+ */
+export async function parseRegistriesConfig(
+  document: unknown,
+  readText: (file: string, field: string) => Promise<string>,
+  source = 'registries',
+): Promise<RegistriesConfig> {
+  const fail = (field: string, want: string): never => {
+    throw new RegistriesConfigError(`Cannot use ${source}: ${field} is not ${want}`);
+  };
+  const object = (value: unknown, field: string): Record<string, unknown> => {
+    if (value === undefined || value === null) return {};
+    if (typeof value !== 'object' || Array.isArray(value)) fail(field, 'a mapping');
+    return value as Record<string, unknown>;
+  };
+  const known = (value: Record<string, unknown>, field: string, keys: string[]): void => {
+    const other = Object.keys(value).find((key) => !keys.includes(key));
+    if (other !== undefined) fail(`${field}.${other}`, `known (known: ${keys.join(', ')})`);
+  };
+  const string = (value: unknown, field: string): string | undefined => {
+    if (value === undefined || value === null) return undefined;
+    if (typeof value !== 'string' || value === '') fail(field, 'a text');
+    return value as string;
+  };
+  const top = object(document, 'the file');
+  known(top, 'the file', ['mirrors', 'configs']);
+  const config = emptyRegistriesConfig();
+
+  for (const [registry, value] of Object.entries(object(top['mirrors'], 'mirrors'))) {
+    const field = `mirrors["${registry}"]`;
+    const mirror = object(value, field);
+    known(mirror, field, ['endpoint']);
+    const list = mirror['endpoint'] ?? [];
+    if (!Array.isArray(list) || list.length > ENDPOINTS_MAX) {
+      fail(`${field}.endpoint`, `a list of at most ${ENDPOINTS_MAX} URLs`);
+    }
+    const endpoints = (list as unknown[]).map((item, i) => {
+      const base = parseEndpoint(string(item, `${field}.endpoint[${i}]`) ?? '');
+      return base ?? fail(`${field}.endpoint[${i}]`, 'an http or https URL without user or query');
+    });
+    config.mirrors.set(registry, { endpoints });
+  }
+
+  for (const [host, value] of Object.entries(object(top['configs'], 'configs'))) {
+    const field = `configs["${host}"]`;
+    const entry = object(value, field);
+    known(entry, field, ['auth', 'tls']);
+    const auth = object(entry['auth'], `${field}.auth`);
+    known(auth, `${field}.auth`, ['username', 'password', 'auth', 'identity_token']);
+    const tls = object(entry['tls'], `${field}.tls`);
+    known(tls, `${field}.tls`, ['ca_file', 'cert_file', 'key_file', 'insecure_skip_verify']);
+    const file = async (key: string): Promise<string | undefined> => {
+      const path = string(tls[key], `${field}.tls.${key}`);
+      return path === undefined ? undefined : readText(path, `${field}.tls.${key}`);
+    };
+    const skip = tls['insecure_skip_verify'] ?? false;
+    if (typeof skip !== 'boolean') fail(`${field}.tls.insecure_skip_verify`, 'true or false');
+    const texts = Object.fromEntries(
+      Object.entries(auth).map(([key, item]) => [key, string(item, `${field}.auth.${key}`)]),
+    );
+    config.hosts.set(host, {
+      credential: readCredential(texts, () => fail(`${field}.auth`, 'a complete credential')),
+      tls:
+        entry['tls'] === undefined
+          ? undefined
+          : {
+              ca: await file('ca_file'),
+              cert: await file('cert_file'),
+              key: await file('key_file'),
+              insecureSkipVerify: skip as boolean,
+            },
+    });
+  }
+  return config;
+}
+
+function readCredential(
+  auth: Record<string, string | undefined>,
+  fail: () => never,
+): RegistryCredential | undefined {
+  const identityToken = auth['identity_token'];
+  if (identityToken !== undefined) return { username: IDENTITY_TOKEN_USER, password: identityToken };
+  const packed = auth['auth'];
+  if (packed !== undefined) {
+    const text = Buffer.from(packed, 'base64').toString('utf8');
+    const colon = text.indexOf(':');
+    if (colon <= 0) fail();
+    return { username: text.slice(0, colon), password: text.slice(colon + 1) };
+  }
+  const { username, password } = auth;
+  if (username === undefined && password === undefined) return undefined;
+  if (username === undefined || password === undefined) fail();
+  return { username: username as string, password: password as string };
+}
+
+/** A URL without path means the API's usual place. */
+function parseEndpoint(text: string): URL | undefined {
+  const url = URL.parse(text);
+  const isHttp = url?.protocol === 'http:' || url?.protocol === 'https:';
+  if (!url || !isHttp || url.username !== '' || url.password !== '' || url.search || url.hash) {
+    return undefined;
+  }
+  url.pathname = url.pathname === '/' ? '/v2' : url.pathname.replace(/\/+$/, '');
+  return url;
+}
+
+/** The places to ask for images of a registry, in order: its mirrors, then itself. */
+export function endpointsOf(config: RegistriesConfig, registry: string): Endpoint[] {
+  const apiHost = API_HOSTS[registry] ?? registry;
+  const mirrors = (config.mirrors.get(registry) ?? config.mirrors.get('*'))?.endpoints ?? [];
+  const isOrigin = (base: URL) =>
+    base.host === new URL(`${base.protocol}//${registry}`).host ||
+    base.host === new URL(`${base.protocol}//${apiHost}`).host;
+  const toEndpoint = (base: URL, isConfigured: boolean): Endpoint => ({
+    base,
+    isOrigin: isOrigin(base),
+    isConfigured,
+    host: hostConfig(config, base),
+  });
+  const endpoints = mirrors.map((base) => toEndpoint(base, true));
+  if (endpoints.some((endpoint) => endpoint.isOrigin)) return endpoints;
+  const origin = toEndpoint(new URL(`https://${apiHost}/v2`), false);
+  origin.isConfigured = origin.host !== undefined || config.hosts.has(registry);
+  origin.host ??= config.hosts.get(registry);
+  return [...endpoints, origin];
+}
+
+/** What the operator said of the host that a URL names. */
+export function hostConfig(config: RegistriesConfig, base: URL): HostConfig | undefined {
+  const port = base.port || (base.protocol === 'https:' ? '443' : '80');
+  return config.hosts.get(base.host) ?? config.hosts.get(`${base.hostname}:${port}`);
+}
