@@ -4,6 +4,7 @@ import { join } from 'node:path';
 /** Where everything of one machine's Hypernetes lies, beneath one data directory. */
 export interface DataPaths {
   root: string;
+  /** What set-up made: guest kernel, initramfs, hyperjail. Several data directories may share it. */
   assets: string;
   pki: string;
   adminKubeconfig: string;
@@ -31,7 +32,7 @@ export function dataPaths(root: string): DataPaths {
   const run = join(root, 'run');
   return {
     root,
-    assets: join(root, 'assets'),
+    assets: process.env.HYPERNETES_ASSETS_DIR ?? join(root, 'assets'),
     pki: join(root, 'server/pki'),
     adminKubeconfig: join(root, 'server/admin.kubeconfig'),
     storeFile: join(root, 'server/store.db'),

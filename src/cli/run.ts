@@ -1,0 +1,57 @@
+import { dataDirectory, dataPaths } from './config.ts';
+import type { DataPaths, MachineConfig } from './config.ts';
+import { readConfig } from './data.ts';
+import { UsageError } from './errors.ts';
+import type { ComponentMessage } from './supervisor.ts';
+
+/** What a component's own process gets, and how it says how it is. */
+export interface ComponentContext {
+  paths: DataPaths;
+  config: MachineConfig;
+  /** Aborts when the component is to end in good order. */
+  signal: AbortSignal;
+  ready(): void;
+}
+
+type Component = (context: ComponentContext) => Promise<void>;
+
+const COMPONENTS: Record<string, () => Promise<Component>> = {
+  server: async () => (await import('./run/server.ts')).runServer,
+  kubelet: async () => (await import('./run/kubelet.ts')).runKubelet,
+  hyperd: async () => (await import('./run/hyperd.ts')).runHyperd,
+};
+
+/** Errors that no further attempt mends; the person at the terminal has to. */
+const FATAL_CODES = new Set(['EADDRINUSE', 'EACCES', 'EADDRNOTAVAIL']);
+
+/** Runs one component in this process until SIGTERM. */
+export async function runComponent(dataDir: string | undefined, name: string): Promise<void> {
+  const load = COMPONENTS[name];
+  if (!load) throw new UsageError(`There is no component "${name}".`);
+  const paths = dataPaths(dataDirectory(dataDir));
+  const config = await readConfig(paths);
+  if (!config) throw new UsageError(`There is no cluster on ${paths.root}.`);
+  const ending = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.once(signal, () => ending.abort(new Error(`${name} was told to end`)));
+  }
+  const tell = (message: ComponentMessage) => {
+    if (process.connected) process.send?.(message);
+  };
+  try {
+    const component = await load();
+    await component({ paths, config, signal: ending.signal, ready: () => tell({ type: 'ready' }) });
+  } catch (error) {
+    if (ending.signal.aborted) return;
+    if (isFatal(error)) tell({ type: 'fatal', message: (error as Error).message });
+    throw error;
+  } finally {
+    // The channel to the supervisor would keep a finished process alive.
+    if (process.connected) process.disconnect();
+  }
+}
+
+function isFatal(error: unknown): boolean {
+  const { code, name } = error as NodeJS.ErrnoException;
+  return error instanceof UsageError || name === 'StoreOpenError' || FATAL_CODES.has(code ?? '');
+}

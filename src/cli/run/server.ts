@@ -1,0 +1,102 @@
+import { createApiServer } from '../../apiserver/server.ts';
+import {
+  createBootstrapAuthenticator,
+  createCertificateAuthenticator,
+  createServiceAccountAuthenticator,
+} from '../../auth/authenticators.ts';
+import { defaultRbacObjects } from '../../auth/default-roles.ts';
+import { createNodeAuthorizer } from '../../auth/node-authorizer.ts';
+import { createCaSigner, ensurePki } from '../../auth/pki.ts';
+import { createRbac, createUnionAuthorizer } from '../../auth/rbac.ts';
+import { createServiceAccountTokens } from '../../auth/service-account-tokens.ts';
+import type { UserInfo } from '../../api/auth.ts';
+import type { KubeObject } from '../../api/object.ts';
+import { systemClock } from '../../base/clock.ts';
+import { createLog } from '../../base/log.ts';
+import { systemRandom } from '../../base/random.ts';
+import { createClient } from '../../client/client.ts';
+import { startControllers } from '../../controllers/index.ts';
+import { runScheduler } from '../../scheduler/scheduler.ts';
+import { openSqliteStore } from '../../store/sqlite.ts';
+import type { Store } from '../../store/store.ts';
+import { readLocalJoin, serverHosts } from '../identities.ts';
+import type { ComponentContext } from '../run.ts';
+import { followStore } from './authorizers.ts';
+
+const SCHEDULER: UserInfo = componentUser('system:kube-scheduler');
+const CONTROLLERS: UserInfo = componentUser('system:kube-controller-manager');
+
+const RBAC_RESOURCES = ['roles', 'clusterroles', 'rolebindings', 'clusterrolebindings'].map(
+  (resource) => `rbac.authorization.k8s.io/${resource}`,
+);
+const NODE_RESOURCES = ['pods', 'persistentvolumeclaims', 'storage.k8s.io/volumeattachments'];
+
+/** API server, scheduler and controllers in one process. */
+export async function runServer({ paths, config, signal, ready }: ComponentContext): Promise<void> {
+  const log = createLog({ component: 'server' });
+  const clock = systemClock;
+  const random = systemRandom;
+  const pki = await ensurePki(paths.pki, { hosts: serverHosts(config), clock, random });
+  const store = await openSqliteStore({ path: paths.storeFile, clock, random, log });
+  const lookup = (resource: string, namespace: string, name: string) =>
+    store.get({ resource, namespace, name })?.object;
+  const tokens = createServiceAccountTokens({
+    privateKey: pki.serviceAccountKey,
+    lookup: (resource, namespace, name) => lookup(resource, namespace, name)?.metadata,
+    clock,
+    random,
+  });
+  const rbac = createRbac();
+  const nodeAuthorizer = createNodeAuthorizer();
+  const following = { signal, log };
+  followStore(store, RBAC_RESOURCES, rbac, following);
+  followStore(store, NODE_RESOURCES, nodeAuthorizer, following);
+  const server = await createApiServer({
+    store,
+    clock,
+    random,
+    log,
+    authenticators: [
+      createCertificateAuthenticator(),
+      createServiceAccountAuthenticator(tokens),
+      createBootstrapAuthenticator((...key) => lookup('secrets', ...key), clock),
+    ],
+    authorizer: createUnionAuthorizer([nodeAuthorizer, rbac]),
+    rbac,
+    tokens,
+    advertise: { host: config.address, port: config.apiPort },
+    bootstrapObjects: [...defaultRbacObjects(), ...(await localToken(store, paths))],
+  });
+  await server.listen({
+    host: '0.0.0.0',
+    port: config.apiPort,
+    tls: { cert: pki.serverCert, key: pki.serverKey, clientCa: pki.caCert },
+  });
+  ready();
+  const common = { clock, random, log, signal };
+  const clientOf = (user: UserInfo) => createClient(server.loopback(user), { userAgent: user.name });
+  await Promise.all([
+    runScheduler({ ...common, client: clientOf(SCHEDULER) }),
+    startControllers({
+      ...common,
+      client: clientOf(CONTROLLERS),
+      signer: createCaSigner({ caCert: pki.caCert, caKey: pki.caKey, clock, random }),
+      caCert: pki.caCert,
+      clusterCidr: config.clusterCidr,
+    }),
+  ]);
+  await server.close();
+  await store.close();
+}
+
+/** The Secret with which the local kubelet joins, as long as it has not. */
+async function localToken(store: Store, paths: ComponentContext['paths']): Promise<KubeObject[]> {
+  const local = await readLocalJoin(paths);
+  if (!local) return [];
+  const { name = '', namespace = '' } = local.secret.metadata;
+  return store.get({ resource: 'secrets', namespace, name }) ? [] : [local.secret];
+}
+
+function componentUser(name: string): UserInfo {
+  return { name, uid: '', groups: ['system:authenticated'], extra: {} };
+}

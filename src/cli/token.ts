@@ -1,0 +1,40 @@
+import { createBootstrapToken, formatJoinToken } from '../auth/bootstrap-tokens.ts';
+import { certificateSha256 } from '../auth/x509.ts';
+import { systemClock } from '../base/clock.ts';
+import { systemRandom } from '../base/random.ts';
+import { createClient } from '../client/client.ts';
+import { createHttpsTransport } from '../client/https.ts';
+import { loadKubeconfig } from '../client/kubeconfig.ts';
+import { SECRETS } from '../client/resources.ts';
+import { dataDirectory, dataPaths } from './config.ts';
+import { readConfig } from './data.ts';
+import { UsageError } from './errors.ts';
+
+const UNIT_MS: Record<string, number> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Makes a token good for one `--ttl`, and prints the command that uses it. */
+export async function createToken(dataDir: string | undefined, options: { ttl: string }): Promise<void> {
+  const paths = dataPaths(dataDirectory(dataDir));
+  const config = await readConfig(paths);
+  if (config?.role !== 'server') {
+    throw new UsageError(`Tokens are made on the server's machine; ${paths.root} is not a server's data.`);
+  }
+  const [, count, unit = ''] = /^(\d{1,6})([smhd])$/.exec(options.ttl) ?? [];
+  if (!count) throw new UsageError(`Cannot read --ttl "${options.ttl}": write it as 30m, 24h or 7d.`);
+  const access = await loadKubeconfig(paths.adminKubeconfig);
+  const transport = createHttpsTransport(access);
+  try {
+    const { bearerToken, secret } = createBootstrapToken({
+      clock: systemClock,
+      random: systemRandom,
+      description: 'Made by "hypernetes token create".',
+      lifetimeMs: Number(count) * (UNIT_MS[unit] ?? 0),
+    });
+    await createClient(transport, { userAgent: 'hypernetes' }).create(SECRETS, secret as never);
+    const token = formatJoinToken(certificateSha256(access.caCert), bearerToken);
+    const server = `https://${config.address}:${config.apiPort}`;
+    process.stdout.write(`hypernetes node --server ${server} --token ${token}\n`);
+  } finally {
+    await transport.close();
+  }
+}
