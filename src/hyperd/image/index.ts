@@ -22,7 +22,12 @@ import type { RegistriesConfig } from './registries.ts';
 import { ImageError } from './store.ts';
 import type { Image, ImageStore, PullRequest } from './store.ts';
 
-export { emptyRegistriesConfig, loadRegistriesConfig, parseRegistriesConfig } from './registries.ts';
+export {
+  emptyRegistriesConfig,
+  loadRegistriesConfig,
+  parseRegistriesConfig,
+  withEmbeddedRegistry,
+} from './registries.ts';
 
 export interface ImageStoreOptions {
   /** Everything lies below it; made where it is missing. One store at a time. */

@@ -56,7 +56,7 @@ const WORTH_ANOTHER_SOURCE: ReadonlySet<ImageErrorReason> = new Set([
 
 /**
  * Pulls from the first source that has the image.
- * @throws ImageError of the last source that was tried; the signal's reason
+ * @throws ImageError of the last source that answered; the signal's reason
  */
 export async function pullImage(
   context: PullContext,
@@ -70,13 +70,19 @@ export async function pullImage(
       return await pullFrom(context, source, reference, signal);
     } catch (error) {
       signal.throwIfAborted();
-      failure = error;
+      failure = moreTelling(failure, error);
       if (!(error instanceof ImageError) || !WORTH_ANOTHER_SOURCE.has(error.reason)) break;
       const endpoint = source.endpoint.base.href;
       context.log.info('cannot pull from endpoint', { endpoint, reason: error.reason, error });
     }
   }
   throw failure;
+}
+
+/** The later failure, unless it is silence and the earlier was an answer. */
+function moreTelling(earlier: unknown, later: unknown): unknown {
+  const isSilence = (error: unknown) => error instanceof ImageError && error.reason === 'Unreachable';
+  return earlier !== undefined && isSilence(later) && !isSilence(earlier) ? earlier : later;
 }
 
 async function pullFrom(

@@ -195,8 +195,9 @@ export function endpointsOf(config: RegistriesConfig, registry: string): Endpoin
   const apiHost = API_HOSTS[registry] ?? registry;
   const mirrors = (config.mirrors.get(registry) ?? config.mirrors.get('*'))?.endpoints ?? [];
   const isOrigin = (base: URL) =>
-    base.host === new URL(`${base.protocol}//${registry}`).host ||
-    base.host === new URL(`${base.protocol}//${apiHost}`).host;
+    [registry, apiHost].some(
+      (host) => machineOf(new URL(`${base.protocol}//${host}`)) === machineOf(base),
+    );
   const toEndpoint = (base: URL, isConfigured: boolean): Endpoint => ({
     base,
     isOrigin: isOrigin(base),
@@ -209,6 +210,21 @@ export function endpointsOf(config: RegistriesConfig, registry: string): Endpoin
   origin.isConfigured = origin.host !== undefined || config.hosts.has(registry);
   origin.host ??= config.hosts.get(registry);
   return [...endpoints, origin];
+}
+
+/** `localhost` is the same machine under another name. */
+function machineOf(url: URL): string {
+  return url.host.replace(/^localhost(?=:|$)/, '127.0.0.1');
+}
+
+/**
+ * The configuration with the registry inside hyperd added, under the names that this machine
+ * has for itself, unless the operator has said something else of them.
+ */
+export function withEmbeddedRegistry(config: RegistriesConfig, port: number): RegistriesConfig {
+  const endpoints = [new URL(`http://127.0.0.1:${port}/v2`)];
+  const own = ['localhost', '127.0.0.1'].map((host) => [`${host}:${port}`, { endpoints }] as const);
+  return { hosts: config.hosts, mirrors: new Map([...own, ...config.mirrors]) };
 }
 
 /** What the operator said of the host that a URL names. */

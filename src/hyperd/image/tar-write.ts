@@ -7,17 +7,17 @@ export interface TarMember {
   path: string;
   type: TarType;
   /** @default 0o755 for directories, 0o644 for others */
-  mode?: number;
-  uid?: number;
-  gid?: number;
+  mode?: number | undefined;
+  uid?: number | undefined;
+  gid?: number | undefined;
   /** Seconds since the epoch. */
-  mtimeSec?: number;
+  mtimeSec?: number | undefined;
   content?: Uint8Array;
   /** Of links of both kinds. */
   linkName?: string;
   deviceMajor?: number;
   deviceMinor?: number;
-  xattrs?: Record<string, Uint8Array>;
+  xattrs?: Record<string, Uint8Array> | undefined;
 }
 
 const BLOCK_BYTES = 512;

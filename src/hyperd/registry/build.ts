@@ -1,14 +1,16 @@
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
+import { systemClock } from '../../base/clock.ts';
 import type { Clock } from '../../base/clock.ts';
 import { basicAuthorization } from '../image/auth.ts';
 import { sha256 } from '../image/digest.ts';
 import type { Digest } from '../image/digest.ts';
-import { createHttpClient, readAll } from '../image/http.ts';
+import { createHttpClient, isLocalAddress, readAll } from '../image/http.ts';
 import type { HttpClient, HttpRequest, HttpResponse } from '../image/http.ts';
 import { hostPlatform, MEDIA_TYPE } from '../image/manifest.ts';
 import type { Descriptor, Platform } from '../image/manifest.ts';
+import { parseReference } from '../image/reference.ts';
 import type { HostTls } from '../image/registries.ts';
 import type { RegistryCredential } from '../image/store.ts';
 import { writeTar } from '../image/tar-write.ts';
@@ -19,7 +21,7 @@ import type { TarMember } from '../image/tar-write.ts';
  * tests and benchmarks: layers are held in memory.
  */
 export interface ImageSpec {
-  layers: TarMember[][];
+  layers: LayerFile[][];
   config?: {
     user?: string;
     env?: string[];
@@ -36,6 +38,26 @@ export interface ImageSpec {
   compression?: 'gzip' | 'zstd' | 'none';
 }
 
+/** One file of a layer: of `content`, `source`, `symlink`, `hardlink` and `directory` exactly one. */
+export interface LayerFile {
+  /** Relative to the image's root. Directories above it that no layer names are made. */
+  path: string;
+  content?: string | Uint8Array;
+  /** A file of this machine. */
+  source?: string;
+  symlink?: string;
+  /** Path in the image of the file that is linked to. */
+  hardlink?: string;
+  directory?: boolean;
+  /** @default 0o755 for directories, 0o777 for symbolic links, 0o644 for files */
+  mode?: number;
+  uid?: number;
+  gid?: number;
+  /** Seconds since the epoch. @default 0 */
+  mtimeSec?: number;
+  xattrs?: Record<string, Uint8Array>;
+}
+
 export interface BuiltImage {
   /** Digest of the manifest. */
   digest: Digest;
@@ -49,8 +71,9 @@ export interface BuiltImage {
 
 /** All layers together, as archives. */
 const IMAGE_BYTES_MAX = 1 << 30;
-/** Files at which `membersFromDirectory` gives up. */
-const MEMBERS_MAX = 100_000;
+/** Files at which `filesFromDirectory` gives up. */
+const FILES_MAX = 100_000;
+const ANSWER_BYTES_MAX = 64 << 10;
 
 const COMPRESSIONS = {
   gzip: { mediaType: MEDIA_TYPE.ociLayerGzip, compress: (tar: Buffer) => gzipSync(tar, { level: 6 }) },
@@ -59,7 +82,7 @@ const COMPRESSIONS = {
 };
 
 /** The same input gives the same digests. */
-export function buildImage(spec: ImageSpec): BuiltImage {
+export async function buildImage(spec: ImageSpec): Promise<BuiltImage> {
   const compression = COMPRESSIONS[spec.compression ?? 'gzip'];
   const blobs = new Map<Digest, Buffer>();
   const add = (mediaType: string, bytes: Buffer): Descriptor => {
@@ -69,15 +92,17 @@ export function buildImage(spec: ImageSpec): BuiltImage {
   };
   const diffIds: Digest[] = [];
   let total = 0;
-  const layers = spec.layers.map((members) => {
-    const tar = writeTar(members);
+  const named = new Set<string>();
+  const layers: Descriptor[] = [];
+  for (const files of spec.layers) {
+    const tar = writeTar(await toMembers(files, named));
     total += tar.length;
     if (total > IMAGE_BYTES_MAX) {
       throw new RangeError(`Cannot build an image: its layers have more than ${IMAGE_BYTES_MAX} bytes`);
     }
     diffIds.push(sha256(tar));
-    return add(compression.mediaType, compression.compress(tar));
-  });
+    layers.push(add(compression.mediaType, compression.compress(tar)));
+  }
   const config = add(MEDIA_TYPE.ociConfig, Buffer.from(JSON.stringify(encodeConfig(spec, diffIds))));
   const manifest = Buffer.from(
     JSON.stringify({ schemaVersion: 2, mediaType: MEDIA_TYPE.ociManifest, config, layers }),
@@ -113,46 +138,71 @@ function encodeConfig(spec: ImageSpec, diffIds: Digest[]) {
   };
 }
 
-/**
- * The files below `directory` as members of a layer, owned by root, in a fixed order.
- * Sockets and devices are left out.
- */
-export async function membersFromDirectory(directory: string): Promise<TarMember[]> {
+/** Adds the directories that nothing has named yet: `named` is kept from layer to layer. */
+async function toMembers(files: LayerFile[], named: Set<string>): Promise<TarMember[]> {
   const members: TarMember[] = [];
-  const visit = async (path: string): Promise<void> => {
-    for (const name of (await readdir(join(directory, path))).sort()) {
-      const member = await readMember(directory, path === '' ? name : `${path}/${name}`);
-      if (!member) continue;
-      members.push(member);
-      if (members.length > MEMBERS_MAX) {
-        throw new RangeError(`Cannot make a layer of ${directory}: it has more than ${MEMBERS_MAX} files`);
-      }
-      if (member.type === 'directory') await visit(member.path);
+  for (const file of files) {
+    const parts = file.path.split('/').filter((part) => part !== '');
+    for (let depth = 1; depth < parts.length; depth++) {
+      const path = parts.slice(0, depth).join('/');
+      if (!named.has(path)) members.push({ path, type: 'directory' });
+      named.add(path);
     }
-  };
-  await visit('');
+    named.add(parts.join('/'));
+    members.push(await toMember(file, parts.join('/')));
+  }
   return members;
 }
 
-async function readMember(directory: string, path: string): Promise<TarMember | undefined> {
-  const full = join(directory, path);
-  const info = await lstat(full);
-  const mode = info.mode & 0o7777;
-  if (info.isDirectory()) return { path, type: 'directory', mode };
-  if (info.isSymbolicLink()) {
-    return { path, type: 'symlink', mode: 0o777, linkName: await readlink(full) };
+async function toMember(file: LayerFile, path: string): Promise<TarMember> {
+  const { mode, uid, gid, mtimeSec, xattrs } = file;
+  const common = { path, uid, gid, mtimeSec, xattrs };
+  if (file.directory) return { ...common, type: 'directory', mode };
+  if (file.symlink !== undefined) {
+    return { ...common, type: 'symlink', mode: mode ?? 0o777, linkName: file.symlink };
   }
-  return info.isFile() ? { path, type: 'file', mode, content: await readFile(full) } : undefined;
+  if (file.hardlink !== undefined) return { ...common, type: 'link', mode, linkName: file.hardlink };
+  const content = file.source === undefined ? (file.content ?? '') : await readFile(file.source);
+  return { ...common, type: 'file', mode, content: Buffer.from(content as Uint8Array) };
 }
 
-export interface PushTarget {
-  /** `http://127.0.0.1:5000` */
-  registry: string;
-  repository: string;
-  tag: string;
+/**
+ * The files below `directory` as a layer, owned by root, in a fixed order. Sockets and devices
+ * are left out. @param at where they are in the image
+ */
+export async function filesFromDirectory(directory: string, at = ''): Promise<LayerFile[]> {
+  const files: LayerFile[] = [];
+  const visit = async (path: string): Promise<void> => {
+    for (const name of (await readdir(join(directory, path))).sort()) {
+      const inside = path === '' ? name : `${path}/${name}`;
+      const file = await describeFile(join(directory, inside), at === '' ? inside : `${at}/${inside}`);
+      if (!file) continue;
+      files.push(file);
+      if (files.length > FILES_MAX) {
+        throw new RangeError(`Cannot make a layer of ${directory}: it has more than ${FILES_MAX} files`);
+      }
+      if (file.directory) await visit(inside);
+    }
+  };
+  await visit('');
+  return files;
+}
+
+async function describeFile(source: string, path: string): Promise<LayerFile | undefined> {
+  const info = await lstat(source);
+  const mode = info.mode & 0o7777;
+  if (info.isDirectory()) return { path, directory: true, mode };
+  if (info.isSymbolicLink()) return { path, symlink: await readlink(source) };
+  return info.isFile() ? { path, source, mode } : undefined;
+}
+
+export interface PushOptions {
+  /** Whether the registry is spoken to without TLS. @default true for this machine's own */
+  plainHttp?: boolean;
   credential?: RegistryCredential;
   tls?: HostTls;
-  clock: Clock;
+  /** @default systemClock */
+  clock?: Clock;
   signal?: AbortSignal;
 }
 
@@ -163,28 +213,37 @@ export class PushError extends Error {
 
 /**
  * Pushes to any registry that takes basic authentication or none. Blobs that are there already
- * are not sent again. @throws PushError, HttpError
+ * are not sent again.
+ * @param reference with the registry: `localhost:5000/demo/busybox:1`
+ * @throws PushError, HttpError; ImageError InvalidReference
  */
-export async function pushImage(image: BuiltImage, target: PushTarget): Promise<void> {
-  const http = createHttpClient({ clock: target.clock });
+export async function pushImage(
+  reference: string,
+  image: BuiltImage,
+  options: PushOptions = {},
+): Promise<void> {
+  const { registry, repository, tag } = parseReference(reference);
+  const isLocal = isLocalAddress(registry.replace(/^localhost(?=:|$)/, '127.0.0.1').replace(/:[0-9]+$/, ''));
+  const base = new URL(`${(options.plainHttp ?? isLocal) ? 'http' : 'https'}://${registry}`);
+  const http = createHttpClient({ clock: options.clock ?? systemClock });
   try {
-    const send = createSender(http, target);
-    const path = `/v2/${target.repository}`;
+    const send = createSender(http, base, options);
+    const path = `/v2/${repository}`;
     for (const [digest, bytes] of image.blobs) {
       const head = await send('HEAD', `${path}/blobs/${digest}`, [200, 404]);
       if (head.status === 200) continue;
       const begun = await send('POST', `${path}/blobs/uploads/`, [202]);
-      const location = new URL(begun.headers.location ?? '', target.registry);
+      const location = new URL(begun.headers.location ?? '', base);
       location.searchParams.set('digest', digest);
       await send('PUT', location.href, [201], bytes, 'application/octet-stream');
     }
-    await send('PUT', `${path}/manifests/${target.tag}`, [201], image.manifest, image.mediaType);
+    await send('PUT', `${path}/manifests/${tag}`, [201], image.manifest, image.mediaType);
   } finally {
     http.close();
   }
 }
 
-function createSender(http: HttpClient, target: PushTarget) {
+function createSender(http: HttpClient, base: URL, options: PushOptions) {
   return async (
     method: HttpRequest['method'],
     path: string,
@@ -192,14 +251,13 @@ function createSender(http: HttpClient, target: PushTarget) {
     body?: Uint8Array,
     contentType?: string,
   ): Promise<HttpResponse> => {
-    const url = new URL(path, target.registry);
+    const url = new URL(path, base);
     const headers: Record<string, string> = { 'content-length': String(body?.length ?? 0) };
     if (contentType !== undefined) headers['content-type'] = contentType;
-    const isHome = url.origin === new URL(target.registry).origin;
-    if (target.credential && isHome) headers['authorization'] = basicAuthorization(target.credential);
-    const { tls, signal } = target;
+    const { credential, tls, signal } = options;
+    if (credential && url.origin === base.origin) headers['authorization'] = basicAuthorization(credential);
     const response = await http.send({ method, url, headers, body, tls, allowLocal: true, signal });
-    const answer = (await readAll(response, 64 << 10))?.toString('utf8') ?? '';
+    const answer = (await readAll(response, ANSWER_BYTES_MAX))?.toString('utf8') ?? '';
     if (expected.includes(response.status)) return response;
     const text = answer.slice(0, 300);
     throw new PushError(`Cannot push to ${url.host}: ${method} ${url.pathname}: status ${response.status}: ${text}`);
