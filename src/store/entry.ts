@@ -88,6 +88,13 @@ export class StoredEntry implements Entry {
   }
 }
 
+/** A copy with memory of its own: a part of a larger block would keep all of that block alive. */
+export function ownBytes(bytes: Uint8Array): Uint8Array {
+  const own = Buffer.allocUnsafeSlow(bytes.length);
+  own.set(bytes);
+  return own;
+}
+
 /** The version of `object` that is written at `revision`, which it then carries. */
 export function encodeEntry(
   key: Key,
@@ -98,7 +105,6 @@ export function encodeEntry(
   const metadata = { ...object.metadata, resourceVersion: String(revision) };
   const stored = { ...object, metadata };
   const text = JSON.stringify(stored);
-  // Memory of its own: a slice of Node's shared pool would keep the whole pool block alive.
   const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(text));
   bytes.write(text);
   return new StoredEntry(key, revision, createRevision, bytes, stored);

@@ -1,8 +1,8 @@
 import { DatabaseSync } from 'node:sqlite';
 import type { StatementSync } from 'node:sqlite';
 import { crc32 } from 'node:zlib';
-import type { RowBlock } from './sqlite.rows.ts';
-import { packRows } from './sqlite.rows.ts';
+import { packRows, unpackRows } from './sqlite.rows.ts';
+import type { Row, RowBlock } from './sqlite.rows.ts';
 
 /**
  * The file: one row per write, keyed by revision, so that writing is appending. The state of a key
@@ -26,9 +26,10 @@ const SCHEMA = `
   ) STRICT, WITHOUT ROWID;
   CREATE TABLE meta (
     id INTEGER PRIMARY KEY CHECK (id = 1),
-    reserved_revision INTEGER NOT NULL
+    reserved_revision INTEGER NOT NULL,
+    row_count INTEGER NOT NULL
   ) STRICT;
-  INSERT INTO meta VALUES (1, 0);
+  INSERT INTO meta VALUES (1, 0, 0);
 `;
 
 /** In the file's header, at offsets 68 and 60. 'HNST'. */
@@ -42,11 +43,15 @@ const LOCK_TIMEOUT_MS = 500;
  * The write-ahead log is written back when it has grown to about this: small enough to take
  * milliseconds, large enough to be rare.
  */
-const WAL_BYTES_MAX = 8 << 20;
+const WAL_BYTES_MAX = 4 << 20;
 
-/** What a removed row may dirty: a page of its own. */
-const PAGE_BYTES = 4096;
-const ROW_OVERHEAD_BYTES = 128;
+/** A removed row may dirty a page of its own. */
+const PAGE_BYTES = 8192;
+/** A row without its value. */
+const ROW_BYTES = 128;
+
+/** Pages that a commit writes besides those of its rows: the ends of trees, and the meta row. */
+const COMMIT_PAGE_COUNT = 3;
 
 /** Free pages are given back to the file system so many at a time, when many are free. */
 const VACUUM_PAGE_COUNT = 256;
@@ -87,8 +92,9 @@ export class StoreDatabase {
   readonly #insert: StatementSync;
   readonly #remove: StatementSync;
   readonly #setFloor: StatementSync;
-  readonly #reserve: StatementSync;
+  readonly #setMeta: StatementSync;
   readonly #load: StatementSync;
+  #rowCount = 0;
   #walBytes = 0;
 
   /** @throws SQLite's error when the file is in use by another process, or damaged */
@@ -113,7 +119,7 @@ export class StoreDatabase {
       this.#insert = prepare('INSERT INTO write VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)');
       this.#remove = prepare('DELETE FROM write WHERE revision = ?');
       this.#setFloor = prepare('INSERT OR REPLACE INTO floor VALUES (?, ?)');
-      this.#reserve = prepare('UPDATE meta SET reserved_revision = ?');
+      this.#setMeta = prepare('UPDATE meta SET reserved_revision = ?, row_count = ?');
       this.#load = prepare('SELECT * FROM write WHERE revision > ? ORDER BY revision LIMIT ?');
       // What the last process left in the log is part of the file from here on.
       this.checkpoint();
@@ -123,14 +129,19 @@ export class StoreDatabase {
     }
   }
 
+  /** @throws Error when the tables contradict each other */
   meta(): LoadedMeta {
-    const meta = this.#database.prepare('SELECT reserved_revision FROM meta').get();
-    if (!meta) throw new Error('the table "meta" is empty');
-    const last = this.#database.prepare('SELECT max(revision) AS revision FROM write').get();
+    const get = (sql: string) => this.#database.prepare(sql).get() ?? {};
+    const meta = get('SELECT reserved_revision, row_count FROM meta');
+    const found = get('SELECT count(*) AS count, max(revision) AS last FROM write');
     const reservedRevision = meta.reserved_revision as number;
-    if ((last?.revision as number | null ?? 0) > reservedRevision) {
-      throw new Error(`revision ${last?.revision} was written but only ${reservedRevision} reserved`);
+    if (found.count !== meta.row_count) {
+      throw new Error(`${found.count} rows found where ${meta.row_count} were written`);
     }
+    if ((found.last as number) > reservedRevision) {
+      throw new Error(`revision ${found.last} was written, only ${reservedRevision} reserved`);
+    }
+    this.#rowCount = meta.row_count as number;
     const floors = this.#database.prepare('SELECT resource, revision FROM floor').all();
     return {
       reservedRevision,
@@ -138,59 +149,64 @@ export class StoreDatabase {
     };
   }
 
-  /** The next rows after `revision`, in order; none at the end. */
+  /**
+   * The next rows after `revision`, in order; none at the end.
+   *
+   * @throws Error when a row is not what was written
+   */
   load(revision: number, count: number): RowBlock {
-    const rows = this.#load.all(revision, count).map((row) => ({
-      revision: row.revision as number,
-      resource: row.resource as string,
-      namespace: row.namespace as string,
-      name: row.name as string,
-      createRevision: row.create_revision as number,
-      timeMs: row.time_ms as number,
-      deleted: row.deleted === 1,
-      value: row.value as Uint8Array,
-      checksum: row.checksum as number,
-    }));
-    for (const row of rows) {
-      const found = checksum(row.resource, row.namespace, row.name, row.value);
-      if (found === row.checksum) continue;
-      const expected = `checksum ${row.checksum} expected, ${found} found`;
-      throw new Error(`the row of revision ${row.revision} is damaged: ${expected}`);
-    }
+    const rows = this.#load.all(revision, count).map((found) => {
+      const row = {
+        revision: found.revision as number,
+        resource: found.resource as string,
+        namespace: found.namespace as string,
+        name: found.name as string,
+        createRevision: found.create_revision as number,
+        timeMs: found.time_ms as number,
+        deleted: found.deleted === 1,
+        value: found.value as Uint8Array,
+      };
+      if (checksum(row) === found.checksum) return row;
+      throw new Error(`the row of revision ${row.revision} does not match its checksum`);
+    });
     return packRows(rows);
   }
 
   /** All of it, durably, or, when it throws, nothing. */
   commit({ rows, reservedRevision, superseded, floors }: CommitRows): void {
+    let removedCount = 0;
     this.#database.exec('BEGIN IMMEDIATE');
     try {
-      let offset = 0;
-      for (let index = 0; index < rows.count; index += 1) {
-        const [resource, namespace, name] = rows.keys.slice(index * 3, index * 3 + 3);
-        const value = rows.values.subarray(offset, (offset += rows.lengths[index] as number));
-        this.#insert.run(
-          rows.revisions[index] as number,
-          resource as string,
-          namespace as string,
-          name as string,
-          rows.createRevisions[index] as number,
-          rows.timesMs[index] as number,
-          rows.deleted[index] as number,
-          value,
-          checksum(resource as string, namespace as string, name as string, value),
-        );
+      for (const row of unpackRows(rows)) this.#write(row);
+      for (const revision of superseded) {
+        removedCount += Number(this.#remove.run(revision).changes);
       }
-      for (const revision of superseded) this.#remove.run(revision);
       for (const [resource, revision] of floors) this.#setFloor.run(resource, revision);
-      this.#reserve.run(reservedRevision);
+      const rowCount = this.#rowCount + rows.count - removedCount;
+      this.#setMeta.run(reservedRevision, rowCount);
       this.#database.exec('COMMIT');
-      this.#walBytes += offset + ROW_OVERHEAD_BYTES * rows.count;
-      this.#walBytes += PAGE_BYTES * (4 + superseded.length);
+      this.#rowCount = rowCount;
     } catch (error) {
       // SQLite has rolled back by itself after some errors.
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
       throw error;
     }
+    const pageCount = COMMIT_PAGE_COUNT + superseded.length;
+    this.#walBytes += PAGE_BYTES * pageCount + rows.values.length + ROW_BYTES * rows.count;
+  }
+
+  #write(row: Row): void {
+    this.#insert.run(
+      row.revision,
+      row.resource,
+      row.namespace,
+      row.name,
+      row.createRevision,
+      row.timeMs,
+      row.deleted ? 1 : 0,
+      row.value,
+      checksum(row),
+    );
   }
 
   /** Housekeeping that nobody waits for, to be called between commits. */
@@ -211,13 +227,16 @@ export class StoreDatabase {
   /** @param revision the last one handed out: the reservation ends there */
   close(revision: number): void {
     try {
-      this.#reserve.run(revision);
+      this.#setMeta.run(revision, this.#rowCount);
     } finally {
       this.#database.close();
     }
   }
 }
 
-function checksum(resource: string, namespace: string, name: string, value: Uint8Array): number {
-  return crc32(value, crc32(`${resource}\0${namespace}\0${name}`));
+/** Over everything in the row: SQLite itself does not notice a flipped bit in a value. */
+function checksum(row: Row): number {
+  const { revision, createRevision, timeMs, deleted } = row;
+  const numbers = `${revision} ${createRevision} ${timeMs} ${deleted}`;
+  return crc32(row.value, crc32(`${numbers}\0${row.resource}\0${row.namespace}\0${row.name}`));
 }

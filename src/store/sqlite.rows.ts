@@ -47,14 +47,12 @@ export function packRows(rows: Row[]): RowBlock {
   };
 }
 
-/** The rows of a block. Each value has memory of its own, so that it can be kept by itself. */
+/** The rows of a block. Their values are parts of its memory. */
 export function* unpackRows(block: RowBlock): Generator<Row> {
   let offset = 0;
   for (let index = 0; index < block.count; index += 1) {
-    const length = block.lengths[index] as number;
-    const value = Buffer.allocUnsafeSlow(length);
-    value.set(block.values.subarray(offset, offset + length));
-    offset += length;
+    const start = offset;
+    offset += block.lengths[index] as number;
     yield {
       revision: block.revisions[index] as number,
       resource: block.keys[index * 3] as string,
@@ -63,7 +61,7 @@ export function* unpackRows(block: RowBlock): Generator<Row> {
       createRevision: block.createRevisions[index] as number,
       timeMs: block.timesMs[index] as number,
       deleted: block.deleted[index] === 1,
-      value,
+      value: block.values.subarray(start, offset),
     };
   }
 }

@@ -10,7 +10,7 @@ import type { Log } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
 import type { Random } from '../base/random.ts';
 import { Engine } from './engine.ts';
-import { StoredEntry } from './entry.ts';
+import { ownBytes, StoredEntry } from './entry.ts';
 import type { Journal, JournalBatch } from './journal.ts';
 import { APPLICATION_ID, emptyDatabase, FORMAT_VERSION } from './sqlite.database.ts';
 import { packRows, unpackRows } from './sqlite.rows.ts';
@@ -159,7 +159,7 @@ async function openClaimed(path: string, options: SqliteStoreOptions): Promise<S
     return engine;
   } catch (error) {
     await thread.end();
-    if (!(error instanceof ThreadError)) throw error;
+    if (!(error instanceof DatabaseError)) throw error;
     const reason =
       error.resultCode !== undefined && (error.resultCode & 0xff) === SQLITE_BUSY
         ? 'it is in use by another process; stop that one first (a second server on this data directory?)'
@@ -196,7 +196,7 @@ async function load(engine: Engine, thread: StoreThread): Promise<void> {
       const { revision, createRevision, deleted, timeMs } = row;
       const resource = intern(row.resource);
       const key = { resource, namespace: intern(row.namespace), name: row.name };
-      const entry = new StoredEntry(key, revision, createRevision, row.value);
+      const entry = new StoredEntry(key, revision, createRevision, ownBytes(row.value));
       engine.load({ entry, deleted, timeMs });
     }
   }
@@ -237,9 +237,9 @@ function rowOf({ entry, deleted, timeMs }: JournalBatch['writes'][number]): Row 
   return { ...entry.key, revision, createRevision, timeMs, deleted, value: bytes };
 }
 
-/** The store's thread could not do what it was asked. */
-class ThreadError extends Error {
-  override name = 'ThreadError';
+/** The database could not do what it was asked. */
+class DatabaseError extends Error {
+  override name = 'DatabaseError';
   readonly resultCode: number | undefined;
   constructor(message: string, resultCode?: number) {
     super(message);
@@ -253,17 +253,17 @@ class StoreThread {
   readonly #worker: Worker;
   readonly #exited: Promise<void>;
   #waiting: { resolve: (reply: WorkerReply) => void; reject: (error: Error) => void }[] = [];
-  #failure: ThreadError | undefined;
+  #failure: Error | undefined;
 
   constructor(path: string, log: Log) {
     this.log = log;
     const url = new URL(`./sqlite.worker${extname(import.meta.filename)}`, import.meta.url);
-    this.#worker = new Worker(url, { workerData: { path } });
+    this.#worker = new Worker(url, { workerData: { path }, execArgv: [] });
     this.#worker.on('message', (reply: WorkerReply) => this.#receive(reply));
     this.#worker.on('error', (error) => this.#fail(describeError(error)));
     this.#exited = new Promise((resolve) => {
       this.#worker.on('exit', () => {
-        this.#fail('the store’s thread has ended');
+        this.#fail('it was stopped');
         resolve();
       });
     });
@@ -289,12 +289,12 @@ class StoreThread {
     }
     const caller = this.#waiting.shift();
     const { failure } = reply;
-    if (failure) caller?.reject(new ThreadError(failure.message, failure.resultCode));
+    if (failure) caller?.reject(new DatabaseError(failure.message, failure.resultCode));
     else caller?.resolve(reply);
   }
 
   #fail(reason: string): void {
-    this.#failure ??= new ThreadError(reason);
+    this.#failure ??= new Error(`the store’s thread has ended: ${reason}`);
     const callers = this.#waiting;
     this.#waiting = [];
     for (const caller of callers) caller.reject(this.#failure);
