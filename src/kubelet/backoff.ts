@@ -1,0 +1,36 @@
+/**
+ * Kubernetes' back-off for restarts and pulls: ten seconds, doubling to five minutes. The first
+ * restart comes at once; a container that ran for ten minutes starts over.
+ */
+export const BACKOFF_MIN_MS = 10_000;
+export const BACKOFF_MAX_MS = 300_000;
+export const BACKOFF_RESET_MS = 600_000;
+
+/** The wait after `failures` + 1 failures in a row. */
+export function backoffMs(failures: number): number {
+  // The exponent is bounded, as the product is anyway, to stay clear of infinity.
+  return Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(failures, 10));
+}
+
+/**
+ * How long a restart waits after a run, and the streak that the new run carries. `streak` counts
+ * the restarts in a row before the run that ended; it is kept with the container, so that a
+ * kubelet that was itself restarted goes on where the old one was.
+ */
+export function restartAfter(run: { streak: number; startedMs: number; finishedMs: number }): {
+  delayMs: number;
+  streak: number;
+} {
+  const ranMs = run.startedMs > 0 ? run.finishedMs - run.startedMs : 0;
+  const streak = ranMs >= BACKOFF_RESET_MS ? 0 : run.streak;
+  return { delayMs: streak === 0 ? 0 : backoffMs(streak - 1), streak: streak + 1 };
+}
+
+/** `10s`, `1m20s`, `5m0s`: as Go prints a duration of whole seconds. */
+export function goDuration(ms: number): string {
+  const seconds = Math.round(ms / 1000);
+  if (seconds < 60) return `${seconds}s`;
+  const minutes = Math.floor(seconds / 60);
+  const rest = `${seconds % 60}s`;
+  return minutes < 60 ? `${minutes}m${rest}` : `${Math.floor(minutes / 60)}h${minutes % 60}m${rest}`;
+}

@@ -1,0 +1,29 @@
+import type { Service } from '../api/types.generated.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Log } from '../base/log.ts';
+import type { Client } from '../client/client.ts';
+import type { PodEvents } from './events.ts';
+import type { HyperdClient } from './hyperd-client.ts';
+import type { ReferencedObjects } from './objects.ts';
+import type { SandboxDefaults } from './sandbox-spec.ts';
+import type { Sandboxes } from './sandboxes.ts';
+import type { ApiServerEndpoint } from './service-env.ts';
+import type { NodeSize } from './sizes.ts';
+import type { TokenSource } from './tokens.ts';
+
+/** What all pods of a node share. */
+export interface NodeContext {
+  client: Client;
+  hyperd: HyperdClient;
+  sandboxes: Sandboxes;
+  clock: Clock;
+  log: Log;
+  events: PodEvents;
+  objects: ReferencedObjects;
+  tokens: TokenSource;
+  services: () => Iterable<Service>;
+  apiServer: ApiServerEndpoint;
+  hostIp: string;
+  size: NodeSize & { memoryBytes: number };
+  sandboxDefaults: SandboxDefaults;
+}

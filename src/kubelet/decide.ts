@@ -1,0 +1,176 @@
+import { goDuration, restartAfter } from './backoff.ts';
+import { isAlive } from './history.ts';
+import type { Attempt, ContainerView, PodView } from './history.ts';
+
+/**
+ * What a pod needs next: a pure function of what has happened so far. It says what to start and
+ * what waits for how long; whoever acts on it may do so more than once.
+ *
+ *   no VM ──► create a VM ──► init containers, one after the other (sidecars stay)
+ *                                   └──► containers, all at once
+ *   a container ended ──► restartPolicy ──► start again after its back-off, in the same VM
+ *   the VM ended      ──► the same for all that ran in it, in a new VM, from init on
+ *   nothing runs and nothing will be started ──► finished
+ */
+export interface Decision {
+  createSandbox: boolean;
+  start: { view: ContainerView; attempt: number; streak: number }[];
+  /** Containers that wait for their back-off, by name. */
+  backoff: Map<string, { delayMs: number; message: string }>;
+  /** When to decide again, if nothing happens before. */
+  wakeInMs: number | undefined;
+  /** All init containers are done and the sidecars are up. */
+  initialized: boolean;
+  /** Every container has ended for good. Sidecars are not counted. */
+  finished: boolean;
+}
+
+export interface DecisionInput {
+  view: PodView;
+  nowMs: number;
+  /** Whether a sidecar's startup probe has passed (true where it has none). */
+  hasStarted: (attempt: Attempt) => boolean;
+  /** When the newest VM was first seen dead; undefined while it is not. */
+  sandboxStoppedMs: number | undefined;
+}
+
+export function latest(view: ContainerView): Attempt | undefined {
+  return view.attempts.at(-1);
+}
+
+export function decide(input: DecisionInput): Decision {
+  const { view } = input;
+  const decision: Decision = {
+    createSandbox: false,
+    start: [],
+    backoff: new Map(),
+    wakeInMs: undefined,
+    initialized: false,
+    finished: false,
+  };
+  const main = view.containers.filter((each) => each.role === 'main');
+  const init = view.containers.filter((each) => each.role !== 'main');
+  if (initHasFailed(view, init) || main.every((each) => hasEndedForGood(view, each))) {
+    decision.finished = true;
+    decision.initialized = main.some((each) => each.attempts.length > 0);
+    return decision;
+  }
+  if (!isAlive(view.sandbox)) {
+    decideSandbox(input, decision);
+    return decision;
+  }
+  decision.initialized = decideInit(input, init, decision);
+  if (decision.initialized) {
+    for (const each of main) if (needsStart(view, each)) scheduleStart(input, each, decision);
+  }
+  return decision;
+}
+
+function policy(view: PodView): string {
+  return view.pod.spec?.restartPolicy ?? 'Always';
+}
+
+function hasEndedForGood(view: PodView, each: ContainerView): boolean {
+  const last = latest(each);
+  if (!last?.exit) return false;
+  if (policy(view) === 'Always') return false;
+  return policy(view) === 'Never' || last.exit.exitCode === 0;
+}
+
+function initHasFailed(view: PodView, init: ContainerView[]): boolean {
+  if (policy(view) !== 'Never') return false;
+  return init.some((each) => each.role === 'init' && (latest(each)?.exit?.exitCode ?? 0) !== 0);
+}
+
+/** A new VM, unless the last one died a moment ago: then after a back-off of its own. */
+function decideSandbox(input: DecisionInput, decision: Decision): void {
+  const { sandbox } = input.view;
+  if (!sandbox) {
+    decision.createSandbox = true;
+    return;
+  }
+  const { delayMs } = sandboxRestart(input);
+  const dueMs = (input.sandboxStoppedMs ?? input.nowMs) + delayMs;
+  if (dueMs <= input.nowMs) decision.createSandbox = true;
+  else wakeAt(decision, input.nowMs, dueMs);
+  const { name, namespace, uid } = input.view.pod.metadata;
+  for (const each of input.view.containers) {
+    if (!latest(each)?.exit || hasEndedForGood(input.view, each)) continue;
+    const message = `back-off ${goDuration(delayMs)} restarting failed container=${each.container.name} pod=${name}_${namespace}(${uid})`;
+    if (dueMs > input.nowMs) decision.backoff.set(each.container.name, { delayMs, message });
+  }
+}
+
+/** The back-off of the VM itself; `streak` is what the next one carries. */
+export function sandboxRestart(
+  input: Pick<DecisionInput, 'view' | 'nowMs' | 'sandboxStoppedMs'>,
+): { delayMs: number; streak: number } {
+  const { sandbox } = input.view;
+  return restartAfter({
+    streak: Number(sandbox?.labels['hypernetes.io/streak'] ?? 0),
+    startedMs: sandbox?.timings.guest ?? 0,
+    finishedMs: input.sandboxStoppedMs ?? input.nowMs,
+  });
+}
+
+/** True when all of them are done. Starts at most the next one. */
+function decideInit(input: DecisionInput, init: ContainerView[], decision: Decision): boolean {
+  const { view } = input;
+  let isInitialized = true;
+  const mainBegan = view.containers.some(
+    (each) => each.role === 'main' && each.attempts.some((a) => a.sandboxId === view.sandbox?.id),
+  );
+  for (const each of init) {
+    const last = latest(each);
+    const isHere = last?.sandboxId === view.sandbox?.id;
+    if (each.role === 'sidecar') {
+      const isUp = isHere && last?.phase === 'running' && input.hasStarted(last);
+      if (needsStart(view, each)) scheduleStart(input, each, decision);
+      // Once the containers run, a sidecar that restarts does not hold them back.
+      if (isUp || mainBegan) continue;
+    } else {
+      if (mainBegan || (isHere && last?.exit?.exitCode === 0)) continue;
+      if (needsStart(view, each)) scheduleStart(input, each, decision);
+    }
+    isInitialized = false;
+    break;
+  }
+  return isInitialized;
+}
+
+function needsStart(view: PodView, each: ContainerView): boolean {
+  const last = latest(each);
+  if (!last) return true;
+  const isHere = last.sandboxId === view.sandbox?.id;
+  if (isHere && !last.exit) return false;
+  if (each.role === 'main') return !hasEndedForGood(view, each);
+  if (each.role === 'sidecar') return true;
+  return !isHere || last.exit?.exitCode !== 0;
+}
+
+function scheduleStart(input: DecisionInput, each: ContainerView, decision: Decision): void {
+  const { metadata } = input.view.pod;
+  const last = latest(each);
+  if (!last) {
+    decision.start.push({ view: each, attempt: 0, streak: 0 });
+    return;
+  }
+  const finishedMs = last.exit?.finishedAtMs ?? 0;
+  const { startedMs } = last;
+  const { delayMs, streak } = restartAfter({ streak: last.streak, startedMs, finishedMs });
+  // An init container that succeeded in a VM that is gone has done nothing wrong.
+  const dueMs = last.exit?.exitCode === 0 && each.role === 'init' ? 0 : finishedMs + delayMs;
+  if (dueMs <= input.nowMs) {
+    decision.start.push({ view: each, attempt: last.number + 1, streak });
+    return;
+  }
+  const subject = `container=${each.container.name} pod=${metadata.name}_${metadata.namespace}(${metadata.uid})`;
+  const message = `back-off ${goDuration(delayMs)} restarting failed ${subject}`;
+  decision.backoff.set(each.container.name, { delayMs, message });
+  wakeAt(decision, input.nowMs, dueMs);
+}
+
+function wakeAt(decision: Decision, nowMs: number, dueMs: number): void {
+  const inMs = Math.max(1, dueMs - nowMs);
+  decision.wakeInMs = Math.min(decision.wakeInMs ?? inMs, inMs);
+}

@@ -1,0 +1,191 @@
+import { createHash } from 'node:crypto';
+import type { Container, ContainerStatus, Pod } from '../api/types.generated.ts';
+import type { ContainerState, PodState, ProcessExit } from '../api/hyperd.ts';
+import { isSidecar } from './sizes.ts';
+
+/**
+ * What has happened to a pod so far, put together from hyperd (the VMs and containers that it
+ * still knows) and, for what it does not, from the status that was written to the API. The
+ * kubelet holds no state of its own that is not in one of the two.
+ *
+ * One pod has one VM at a time. When a VM dies a new one takes its place; the latest dead one is
+ * kept, for its logs and exit codes.
+ */
+export const LABEL = {
+  podUid: 'io.kubernetes.pod.uid',
+  podNamespace: 'io.kubernetes.pod.namespace',
+  podName: 'io.kubernetes.pod.name',
+  /** How many VMs of this pod came before. */
+  sandbox: 'hypernetes.io/sandbox',
+  /** Restarts in a row, see `backoff.ts`. */
+  streak: 'hypernetes.io/streak',
+} as const;
+
+export type Role = 'init' | 'sidecar' | 'main';
+
+export interface Attempt {
+  containerId: string;
+  number: number;
+  imageId: string;
+  phase: ContainerState['phase'];
+  createdMs: number;
+  startedMs: number;
+  firstByteMs: number;
+  exit: ProcessExit | undefined;
+  streak: number;
+  /** Undefined for one that only the API remembers. */
+  sandboxId: string | undefined;
+}
+
+export interface ContainerView {
+  container: Container;
+  role: Role;
+  /** Oldest first. */
+  attempts: Attempt[];
+}
+
+export interface PodView {
+  pod: Pod;
+  /** The newest VM, dead or alive. */
+  sandbox: PodState | undefined;
+  /** The one before it, kept for its logs. */
+  previous: PodState | undefined;
+  containers: ContainerView[];
+}
+
+/** hyperd's id of a pod's VM: the uid, with a number from the second VM on. */
+export function sandboxId(uid: string, number: number): string {
+  return number === 0 ? uid : `${uid}-${number}`;
+}
+
+/** The same for the same attempt, so that a request that is repeated starts nothing twice. */
+export function containerId(uid: string, name: string, attempt: number): string {
+  return createHash('sha256').update(`${uid}/${name}/${attempt}`).digest('hex');
+}
+
+export function sandboxNumber(state: PodState): number {
+  return Number(state.labels[LABEL.sandbox] ?? 0);
+}
+
+export function isAlive(state: PodState | undefined): state is PodState {
+  return state?.phase === 'creating' || state?.phase === 'running';
+}
+
+export function viewPod(pod: Pod, sandboxes: PodState[]): PodView {
+  const usable = sandboxes.filter((each) => each.phase !== 'deleting');
+  const ordered = usable.sort((a, b) => sandboxNumber(b) - sandboxNumber(a));
+  const init = (pod.spec?.initContainers ?? []).map((container) =>
+    viewContainer(container, isSidecar(container) ? 'sidecar' : 'init', pod, ordered),
+  );
+  const main = (pod.spec?.containers ?? []).map((container) =>
+    viewContainer(container, 'main', pod, ordered),
+  );
+  const containers = [...init, ...main];
+  return { pod, sandbox: ordered[0], previous: ordered[1], containers };
+}
+
+function viewContainer(
+  container: Container,
+  role: Role,
+  pod: Pod,
+  sandboxes: PodState[],
+): ContainerView {
+  const attempts: Attempt[] = sandboxes.flatMap((sandbox) =>
+    sandbox.containers
+      .filter((state) => state.name === container.name)
+      .map((state) => toAttempt(state, sandbox)),
+  );
+  const known = new Set(attempts.map((each) => each.containerId));
+  const statuses = [
+    ...(pod.status?.containerStatuses ?? []),
+    ...(pod.status?.initContainerStatuses ?? []),
+  ];
+  const status = statuses.find((each) => each.name === container.name);
+  for (const remembered of status ? fromStatus(status) : []) {
+    if (!known.has(remembered.containerId)) attempts.push(remembered);
+  }
+  attempts.sort((a, b) => a.number - b.number);
+  return { container, role, attempts };
+}
+
+function toAttempt(state: ContainerState, sandbox: PodState): Attempt {
+  const exit = state.exit ? explainExit(state.exit, sandbox) : undefined;
+  return {
+    containerId: state.id,
+    number: state.attempt,
+    imageId: state.imageId,
+    phase: exit ? 'exited' : state.phase,
+    createdMs: state.createdAtMs,
+    startedMs: state.startedAtMs,
+    firstByteMs: state.firstByteAtMs,
+    exit,
+    streak: Number(state.labels[LABEL.streak] ?? 0),
+    sandboxId: sandbox.id,
+  };
+}
+
+/** A container that died with its VM says so, instead of a bare `Error`. */
+const VM_REASONS: Record<PodState['reason'], string> = {
+  '': 'Error',
+  PoweredOff: 'VMPoweredOff',
+  GuestPanic: 'GuestPanic',
+  VmmKilled: 'VMKilled',
+  VmmFailed: 'VMFailed',
+  StartFailed: 'VMStartFailed',
+};
+
+const SIGKILL = 9;
+
+function explainExit(exit: ProcessExit, sandbox: PodState): ProcessExit {
+  const diedWithVm =
+    sandbox.phase === 'stopped' && exit.signal === SIGKILL && exit.message === sandbox.message;
+  return diedWithVm && !exit.oomKilled ? { ...exit, reason: VM_REASONS[sandbox.reason] } : exit;
+}
+
+/** Attempts that the API's status tells of: the current one and the one before it. */
+function fromStatus(status: ContainerStatus): Attempt[] {
+  const attempts: Attempt[] = [];
+  const { state, lastState, restartCount, imageID } = status;
+  const add = (
+    terminated: NonNullable<ContainerStatus['state']>['terminated'],
+    number: number,
+  ): void => {
+    if (!terminated?.containerID || number < 0) return;
+    const finishedAtMs = Date.parse(terminated.finishedAt ?? '') || 0;
+    const { exitCode, reason = 'Error', message = '', signal = 0 } = terminated;
+    attempts.push({
+      containerId: bareId(terminated.containerID),
+      number,
+      imageId: imageID,
+      phase: 'exited',
+      createdMs: 0,
+      startedMs: Date.parse(terminated.startedAt ?? '') || 0,
+      firstByteMs: 0,
+      exit: { exitCode, signal, reason, message, finishedAtMs, oomKilled: reason === 'OOMKilled' },
+      streak: number,
+      sandboxId: undefined,
+    });
+  };
+  const isWaiting = state?.waiting !== undefined;
+  add(lastState?.terminated, isWaiting ? restartCount : restartCount - 1);
+  add(state?.terminated, restartCount);
+  if (state?.running && status.containerID) {
+    // It ran when the kubelet last looked, and now nobody knows of it.
+    add(
+      {
+        containerID: status.containerID,
+        exitCode: 137,
+        reason: 'ContainerStatusUnknown',
+        message: 'The container could not be located when the pod was terminated',
+        startedAt: state.running.startedAt,
+        finishedAt: state.running.startedAt,
+      },
+      restartCount,
+    );
+  }
+  return attempts;
+}
+
+export function bareId(containerID: string): string {
+  return containerID.replace(/^hyper:\/\//, '');
+}

@@ -1,0 +1,218 @@
+import { Agent, request as httpRequest } from 'node:http';
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { StatusError } from '../api/status.ts';
+import type { Status } from '../api/status.ts';
+import type {
+  AttachRequest,
+  ContainerState,
+  ExecRequest,
+  HyperContainerSpec,
+  HyperPodSpec,
+  HyperdEvent,
+  HyperdInfo,
+  ImageStatus,
+  PodState,
+  PodStats,
+  ProbeRequest,
+  ProbeResult,
+  PullImage,
+  VolumeFiles,
+} from '../api/hyperd.ts';
+import { decodeLogRecords } from '../api/hyperlog.ts';
+import type { LogRecord } from '../api/hyperlog.ts';
+
+/** hyperd's API (`api/hyperd.ts`) as functions. All of them reject with `StatusError`. */
+export interface HyperdClient {
+  info(signal?: AbortSignal): Promise<HyperdInfo>;
+  /** Ends when the daemon goes away or the reader is too slow; list again then. */
+  events(signal: AbortSignal, onOpen: () => void): AsyncIterable<HyperdEvent>;
+  pullImage(request: PullImage, signal?: AbortSignal): Promise<ImageStatus>;
+  images(): Promise<ImageStatus[]>;
+  pods(): Promise<PodState[]>;
+  pod(id: string): Promise<PodState>;
+  createPod(spec: HyperPodSpec, signal?: AbortSignal): Promise<PodState>;
+  deletePod(id: string, signal?: AbortSignal): Promise<void>;
+  writeVolume(pod: string, name: string, content: VolumeFiles): Promise<void>;
+  startContainer(
+    pod: string,
+    spec: HyperContainerSpec,
+    signal?: AbortSignal,
+  ): Promise<ContainerState>;
+  signalContainer(pod: string, id: string, signal: string): Promise<void>;
+  deleteContainer(pod: string, id: string): Promise<void>;
+  logs(pod: string, id: string, query: LogQuery, signal: AbortSignal): AsyncIterable<LogRecord>;
+  exec(pod: string, id: string, request: ExecRequest, signal: AbortSignal): Promise<Duplex>;
+  attach(pod: string, id: string, request: AttachRequest, signal: AbortSignal): Promise<Duplex>;
+  connectPort(pod: string, port: number, signal: AbortSignal): Promise<Duplex>;
+  probe(pod: string, request: ProbeRequest, signal?: AbortSignal): Promise<ProbeResult>;
+  stats(pod: string): Promise<PodStats>;
+  close(): void;
+}
+
+export interface LogQuery {
+  follow: boolean;
+  tailLines?: number;
+  sinceMs?: number;
+}
+
+/** Of an answer that is held in memory; a list of a thousand pods is some MiB. */
+const BODY_BYTES_MAX = 64 << 20;
+const SOCKETS_MAX = 256;
+/** An event is some hundred bytes. */
+const LINE_BYTES_MAX = 64 * 1024;
+
+export function createHyperdClient(socketPath: string): HyperdClient {
+  const agent = new Agent({ keepAlive: true, maxSockets: SOCKETS_MAX });
+  const open = (method: string, path: string, body: unknown, signal?: AbortSignal) =>
+    send({ socketPath, agent, method, path: `/v1${path}` }, body, signal);
+  const call = async <T>(
+    method: string,
+    path: string,
+    body?: unknown,
+    signal?: AbortSignal,
+  ): Promise<T> => {
+    const response = await open(method, path, body, signal);
+    const text = await readAll(response);
+    return (text === '' ? undefined : JSON.parse(text)) as T;
+  };
+  const upgrade = (path: string, protocol: string, body: unknown, signal: AbortSignal) =>
+    openUpgrade({ socketPath, path: `/v1${path}` }, protocol, body, signal);
+  const pod = (id: string) => `/pods/${encodeURIComponent(id)}`;
+  const container = (podId: string, id: string) =>
+    `${pod(podId)}/containers/${encodeURIComponent(id)}`;
+  return {
+    info: (signal) => call('GET', '/info', undefined, signal),
+    async *events(signal, onOpen) {
+      const response = await open('GET', '/events', undefined, signal);
+      onOpen();
+      for await (const line of lines(response)) yield JSON.parse(line) as HyperdEvent;
+    },
+    pullImage: (request, signal) => call('POST', '/images/pull', request, signal),
+    images: () => call('GET', '/images'),
+    pods: () => call('GET', '/pods'),
+    pod: (id) => call('GET', pod(id)),
+    createPod: (spec, signal) => call('PUT', pod(spec.id), spec, signal),
+    deletePod: (id, signal) => call('DELETE', pod(id), undefined, signal),
+    writeVolume: (id, name, content) =>
+      call('PUT', `${pod(id)}/volumes/${encodeURIComponent(name)}`, content),
+    startContainer: (id, spec, signal) => call('PUT', container(id, spec.id), spec, signal),
+    signalContainer: (id, containerId, signal) =>
+      call('POST', `${container(id, containerId)}/signal?signal=${encodeURIComponent(signal)}`),
+    deleteContainer: (id, containerId) => call('DELETE', container(id, containerId)),
+    async *logs(id, containerId, query, signal) {
+      const search = new URLSearchParams({ follow: String(query.follow) });
+      if (query.tailLines !== undefined) search.set('tailLines', String(query.tailLines));
+      if (query.sinceMs !== undefined) search.set('sinceMs', String(query.sinceMs));
+      const path = `${container(id, containerId)}/log?${search}`;
+      yield* decodeLogRecords(await open('GET', path, undefined, signal));
+    },
+    exec: (id, containerId, request, signal) =>
+      upgrade(`${container(id, containerId)}/exec`, 'hyper-stream', request, signal),
+    attach: (id, containerId, request, signal) =>
+      upgrade(`${container(id, containerId)}/attach`, 'hyper-stream', request, signal),
+    connectPort: (id, port, signal) =>
+      upgrade(`${pod(id)}/port/${port}`, 'hyper-raw', undefined, signal),
+    probe: (id, request, signal) => call('POST', `${pod(id)}/probe`, request, signal),
+    stats: (id) => call('GET', `${pod(id)}/stats`),
+    close: () => agent.destroy(),
+  };
+}
+
+function send(
+  options: { socketPath: string; agent: Agent; method: string; path: string },
+  body: unknown,
+  signal?: AbortSignal,
+): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    const headers = text === undefined ? {} : contentHeaders(text);
+    const request = httpRequest({ ...options, headers, ...(signal ? { signal } : {}) });
+    request.on('error', (error) => reject(unreachable(options.path, error)));
+    request.on('response', (response) => {
+      if ((response.statusCode ?? 500) < 400) resolve(response);
+      else readError(response).then(reject, reject);
+    });
+    request.end(text);
+  });
+}
+
+function openUpgrade(
+  options: { socketPath: string; path: string },
+  protocol: string,
+  body: unknown,
+  signal: AbortSignal,
+): Promise<Duplex> {
+  return new Promise((resolve, reject) => {
+    const text = body === undefined ? '' : JSON.stringify(body);
+    const request = httpRequest({
+      ...options,
+      method: 'POST',
+      headers: { ...contentHeaders(text), connection: 'Upgrade', upgrade: protocol },
+      signal,
+    });
+    request.on('error', (error) => reject(unreachable(options.path, error)));
+    request.on('response', (response) => readError(response).then(reject, reject));
+    request.on('upgrade', (_response, socket, head) => {
+      if (head.length > 0) socket.unshift(head);
+      const abort = () => socket.destroy();
+      signal.addEventListener('abort', abort, { once: true });
+      socket.on('close', () => signal.removeEventListener('abort', abort));
+      socket.on('error', () => {});
+      resolve(socket);
+    });
+    request.end(text);
+  });
+}
+
+function contentHeaders(text: string): Record<string, string> {
+  return { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(text)) };
+}
+
+function unreachable(path: string, error: Error): Error {
+  if (error.name === 'AbortError') return error;
+  const message = `Cannot reach hyperd for ${path}: ${error.message}`;
+  return new StatusError('ServiceUnavailable', message, { cause: error });
+}
+
+async function readError(response: IncomingMessage): Promise<StatusError> {
+  const text = await readAll(response);
+  try {
+    return StatusError.from(JSON.parse(text) as Partial<Status>);
+  } catch {
+    const code = response.statusCode ?? 500;
+    return new StatusError('InternalError', text.slice(0, 500) || `HTTP status ${code}`, { code });
+  }
+}
+
+async function readAll(response: IncomingMessage): Promise<string> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  for await (const part of response as AsyncIterable<Buffer>) {
+    size += part.length;
+    if (size > BODY_BYTES_MAX) {
+      response.destroy();
+      throw new StatusError('InternalError', `hyperd's answer has more than ${BODY_BYTES_MAX} bytes`);
+    }
+    parts.push(part);
+  }
+  return Buffer.concat(parts).toString('utf8');
+}
+
+async function* lines(body: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
+  let parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of body) {
+    let rest = chunk;
+    for (let end = rest.indexOf(0x0a); end >= 0; end = rest.indexOf(0x0a)) {
+      const line = Buffer.concat([...parts, rest.subarray(0, end)]).toString('utf8');
+      parts = [];
+      size = 0;
+      rest = rest.subarray(end + 1);
+      if (line.trim() !== '') yield line;
+    }
+    size += rest.length;
+    if (size > LINE_BYTES_MAX) throw new StatusError('InternalError', 'event of hyperd is too long');
+    if (rest.length > 0) parts.push(rest);
+  }
+}

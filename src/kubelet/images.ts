@@ -1,0 +1,138 @@
+import { StatusError, isStatus } from '../api/status.ts';
+import type { Container, Pod } from '../api/types.generated.ts';
+import type { ImageStatus, PullImage } from '../api/hyperd.ts';
+import type { Clock } from '../base/clock.ts';
+import { describeError } from '../base/log.ts';
+import { backoffMs } from './backoff.ts';
+import { ContainerConfigError } from './errors.ts';
+import type { PodEvents } from './events.ts';
+import type { HyperdClient } from './hyperd-client.ts';
+import type { ReferencedObjects } from './objects.ts';
+import { pullCredentials } from './pull-secrets.ts';
+
+/**
+ * Makes a container's image present, by its pull policy, with Kubernetes' back-off between
+ * attempts that fail. One puller serves one pod.
+ */
+export interface ImagePuller {
+  /**
+   * @throws ContainerConfigError ErrImagePull when it failed now, ImagePullBackOff while it
+   * waits, ErrImageNeverPull, InvalidImageName
+   */
+  ensure(pod: Pod, container: Container, signal: AbortSignal): Promise<ImageStatus>;
+  /** When the image of a container may be tried again; undefined where nothing waits. */
+  retryAtMs(containerName: string): number | undefined;
+}
+
+export interface ImagePullerOptions {
+  hyperd: HyperdClient;
+  objects: ReferencedObjects;
+  clock: Clock;
+  events: PodEvents;
+}
+
+interface Failure {
+  image: string;
+  count: number;
+  retryAtMs: number;
+  message: string;
+}
+
+const POLICIES: Record<string, PullImage['policy']> = {
+  Always: 'always',
+  IfNotPresent: 'if-not-present',
+  Never: 'never',
+};
+
+export function createImagePuller(options: ImagePullerOptions): ImagePuller {
+  const { hyperd, clock, events } = options;
+  const failures = new Map<string, Failure>();
+  return {
+    retryAtMs: (name) => failures.get(name)?.retryAtMs,
+    async ensure(pod, container, signal) {
+      const image = container.image ?? '';
+      const policy = POLICIES[container.imagePullPolicy ?? ''] ?? defaultPolicy(image);
+      const about = (type: 'Normal' | 'Warning', reason: string, message: string) =>
+        events.emit(pod, type, reason, message, container.name);
+      if (policy !== 'always') {
+        const present = await lookUp(hyperd, image, signal);
+        if (present) {
+          failures.delete(container.name);
+          about('Normal', 'Pulled', `Container image "${image}" already present on machine`);
+          return present;
+        }
+        if (policy === 'never') {
+          const message = `Container image "${image}" is not present with pull policy of Never`;
+          about('Warning', 'ErrImageNeverPull', message);
+          throw new ContainerConfigError('ErrImageNeverPull', message);
+        }
+      }
+      const before = failures.get(container.name);
+      if (before && before.image === image && clock.nowMs() < before.retryAtMs) {
+        about('Normal', 'BackOff', `Back-off pulling image "${image}"`);
+        const message = `Back-off pulling image "${image}": ${before.message}`;
+        about('Warning', 'Failed', 'Error: ImagePullBackOff');
+        throw new ContainerConfigError('ImagePullBackOff', message);
+      }
+      about('Normal', 'Pulling', `Pulling image "${image}"`);
+      const beganMs = clock.monotonicMs();
+      try {
+        const credentials = await pullCredentials(pod, image, options.objects);
+        const request = { reference: image, credentials, policy: 'always' as const };
+        const pulled = await hyperd.pullImage(request, signal);
+        failures.delete(container.name);
+        const took = `${((clock.monotonicMs() - beganMs) / 1000).toFixed(3)}s`;
+        const size = `Image size: ${pulled.diskBytes} bytes.`;
+        const text = `Successfully pulled image "${image}" in ${took} (${took} including waiting). ${size}`;
+        about('Normal', 'Pulled', text);
+        return pulled;
+      } catch (error) {
+        if (signal.aborted) throw error;
+        throw recordFailure(image, container.name, before, error, about);
+      }
+    },
+  };
+
+  function recordFailure(
+    image: string,
+    name: string,
+    before: Failure | undefined,
+    error: unknown,
+    about: (type: 'Normal' | 'Warning', reason: string, message: string) => void,
+  ): ContainerConfigError {
+    const count = before?.image === image ? before.count + 1 : 0;
+    const why = describeError(error);
+    const message = `failed to pull and unpack image "${image}": ${why}`;
+    failures.set(name, { image, count, retryAtMs: clock.nowMs() + backoffMs(count), message });
+    about('Warning', 'Failed', `Failed to pull image "${image}": ${why}`);
+    const isInvalid = imageReason(error) === 'InvalidReference';
+    const reason = isInvalid ? 'InvalidImageName' : 'ErrImagePull';
+    about('Warning', 'Failed', `Error: ${reason}`);
+    return new ContainerConfigError(reason, message);
+  }
+}
+
+/** hyperd's own word for what went wrong with an image. */
+function imageReason(error: unknown): string | undefined {
+  return error instanceof StatusError ? error.details?.causes?.[0]?.reason : undefined;
+}
+
+async function lookUp(
+  hyperd: HyperdClient,
+  reference: string,
+  signal: AbortSignal,
+): Promise<ImageStatus | undefined> {
+  try {
+    return await hyperd.pullImage({ reference, credentials: [], policy: 'never' }, signal);
+  } catch (error) {
+    if (isStatus(error, 'NotFound') || imageReason(error) === 'InvalidReference') return undefined;
+    throw error;
+  }
+}
+
+/** As the API server defaults it: `Always` for the tag `latest` and for none. */
+function defaultPolicy(image: string): PullImage['policy'] {
+  if (image.includes('@')) return 'if-not-present';
+  const tag = /:([^/:]+)$/.exec(image)?.[1] ?? 'latest';
+  return tag === 'latest' ? 'always' : 'if-not-present';
+}

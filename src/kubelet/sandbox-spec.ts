@@ -1,0 +1,98 @@
+import { LABEL, sandboxId } from './history.ts';
+import type { Pod } from '../api/types.generated.ts';
+import type { HyperPodSpec, HyperVolume } from '../api/hyperd.ts';
+import { podHostname } from './container-spec.ts';
+import { podSize } from './sizes.ts';
+import type { NodeSize } from './sizes.ts';
+
+/** What every pod of the node is given beside what its own spec says. */
+export interface SandboxDefaults {
+  network: HyperPodSpec['network'];
+  clusterDomain: string;
+  /** The cluster's DNS servers; empty where there is none yet, then the node's are used. */
+  clusterDns: string[];
+  nodeDns: HyperPodSpec['dns'];
+}
+
+const NAMESERVERS_MAX = 3;
+const SEARCHES_MAX = 32;
+
+export function sandboxSpec(
+  pod: Pod,
+  number: number,
+  streak: number,
+  volumes: HyperVolume[],
+  node: NodeSize,
+  defaults: SandboxDefaults,
+): HyperPodSpec {
+  const { namespace = '', name = '', uid = '' } = pod.metadata;
+  const spec = pod.spec ?? { containers: [] };
+  const fileBytes = volumes.reduce((sum, each) => sum + contentBytes(each), 0);
+  const subdomain = spec.subdomain;
+  return {
+    id: sandboxId(uid, number),
+    namespace,
+    name,
+    hostname: podHostname(pod),
+    domain: subdomain ? `${subdomain}.${namespace}.svc.${defaults.clusterDomain}` : '',
+    ...podSize(spec, fileBytes, node),
+    network: defaults.network,
+    dns: podDns(pod, defaults),
+    hostAliases: (spec.hostAliases ?? []).map((alias) => ({
+      ip: alias.ip,
+      hostnames: alias.hostnames ?? [],
+    })),
+    sysctls: Object.fromEntries(
+      (spec.securityContext?.sysctls ?? []).map((each) => [each.name, each.value]),
+    ),
+    shareProcessNamespace: spec.shareProcessNamespace ?? false,
+    volumes,
+    labels: {
+      [LABEL.podUid]: uid,
+      [LABEL.podNamespace]: namespace,
+      [LABEL.podName]: name,
+      [LABEL.sandbox]: String(number),
+      [LABEL.streak]: String(streak),
+    },
+  };
+}
+
+function contentBytes(volume: HyperVolume): number {
+  if (volume.type !== 'files') return 0;
+  return volume.content.files.reduce((sum, file) => sum + file.content.length * 0.75, 0);
+}
+
+/** `dnsPolicy`, then `dnsConfig` on top of it. */
+function podDns(pod: Pod, defaults: SandboxDefaults): HyperPodSpec['dns'] {
+  const { dnsPolicy = 'ClusterFirst', dnsConfig } = pod.spec ?? {};
+  const base = basicDns(dnsPolicy, pod.metadata.namespace ?? '', defaults);
+  const extra = (dnsConfig?.options ?? []).map((option) =>
+    option.value ? `${option.name}:${option.value}` : (option.name ?? ''),
+  );
+  const overridden = new Set((dnsConfig?.options ?? []).map((option) => option.name));
+  const kept = base.options.filter((option) => !overridden.has(option.split(':')[0]));
+  const unique = (list: string[]) => [...new Set(list)];
+  return {
+    nameservers: unique([...base.nameservers, ...(dnsConfig?.nameservers ?? [])]).slice(
+      0,
+      NAMESERVERS_MAX,
+    ),
+    searches: unique([...base.searches, ...(dnsConfig?.searches ?? [])]).slice(0, SEARCHES_MAX),
+    options: [...kept, ...extra],
+  };
+}
+
+function basicDns(
+  policy: string,
+  namespace: string,
+  defaults: SandboxDefaults,
+): HyperPodSpec['dns'] {
+  if (policy === 'None') return { nameservers: [], searches: [], options: [] };
+  if (policy === 'Default' || defaults.clusterDns.length === 0) return defaults.nodeDns;
+  const domain = defaults.clusterDomain;
+  return {
+    nameservers: defaults.clusterDns,
+    searches: [`${namespace}.svc.${domain}`, `svc.${domain}`, domain, ...defaults.nodeDns.searches],
+    options: ['ndots:5'],
+  };
+}

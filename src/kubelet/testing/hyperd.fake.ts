@@ -1,0 +1,510 @@
+import { createServer } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { STREAM_CHANNEL } from '../../api/hyperd.ts';
+import type {
+  ContainerState,
+  ExecRequest,
+  HyperContainerSpec,
+  HyperPodSpec,
+  HyperdEvent,
+  HyperdInfo,
+  ImageStatus,
+  PodState,
+  ProbeResult,
+  ProcessExit,
+  PullImage,
+  VolumeFiles,
+} from '../../api/hyperd.ts';
+import { encodeLogRecord, splitIntoRecords } from '../../api/hyperlog.ts';
+import type { LogRecord } from '../../api/hyperlog.ts';
+import { readFrames, writeFrames } from '../../api/hyperstream.ts';
+import { StatusError, isStatus, notFound } from '../../api/status.ts';
+import type { Clock } from '../../base/clock.ts';
+
+/**
+ * hyperd's API over a unix socket without any VM behind it, for tests of its clients and for
+ * thousands of pretend pods. What containers do is decided by their command line:
+ *
+ *   exit N | print TEXT… (then exit 0) | fail (cannot be started) | anything else runs until it
+ *   is signalled, and ends with 128 + the signal; `stubborn` ends by KILL alone
+ *
+ * In `exec`: cat (stdin to stdout), exit N, print TEXT.
+ */
+export interface FakeHyperd {
+  readonly socketPath: string;
+  readonly pods: ReadonlyMap<string, PodState>;
+  /** `METHOD path`, in order. */
+  readonly requests: string[];
+  readonly volumes: ReadonlyMap<string, VolumeFiles>;
+  readonly specs: ReadonlyMap<string, HyperContainerSpec>;
+  addImage(reference: string, config?: Partial<ImageStatus['config']>): ImageStatus;
+  /** What a pull of this reference answers instead of succeeding; undefined ends that. */
+  failPull(reference: string, error: StatusError | undefined): void;
+  setProbe(answer: (pod: string, port: number) => ProbeResult): void;
+  /** Ends a container as if its process had ended. */
+  exit(containerId: string, exitCode: number, message?: string): void;
+  /** Ends a VM under its containers. */
+  kill(pod: string, reason: PodState['reason'], message: string): void;
+  print(containerId: string, text: string, stream?: 1 | 2): void;
+  close(): Promise<void>;
+}
+
+export interface FakeHyperdOptions {
+  clock: Clock;
+  /** @default 0 */
+  bootMs?: number;
+}
+
+const SIGNALS: Record<string, number> = { HUP: 1, INT: 2, QUIT: 3, KILL: 9, USR1: 10, TERM: 15 };
+const INFO: HyperdInfo = {
+  version: '0.0.0-fake',
+  instance: 'fake',
+  hypervisor: 'fake',
+  accelerator: 'fake',
+  acceleratorReason: '',
+  kernelVersion: '6.1.0-fake',
+  overhead: { memoryMib: 32, cpuMillis: 50 },
+  machine: { cpuCount: 4, memoryBytes: 8 * 2 ** 30, diskBytes: 100 * 2 ** 30 },
+  podCount: 0,
+};
+
+export async function startFakeHyperd(options: FakeHyperdOptions): Promise<FakeHyperd> {
+  const folder = mkdtempSync(join(tmpdir(), 'hyperd-fake-'));
+  const socketPath = join(folder, 'hyperd.sock');
+  const state = createState(options);
+  const sockets = new Set<Duplex>();
+  const server = createServer((request, response) => {
+    void answer(state, request, response);
+  });
+  server.on('connection', (socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
+  server.on('upgrade', (request, socket, head) => void upgrade(state, request, socket, head));
+  await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+  return {
+    socketPath,
+    pods: state.pods,
+    requests: state.requests,
+    volumes: state.volumes,
+    specs: state.specs,
+    addImage: state.addImage,
+    failPull: (reference, error) =>
+      void (error ? state.pullErrors.set(reference, error) : state.pullErrors.delete(reference)),
+    setProbe: (answerProbe) => void (state.probe = answerProbe),
+    exit: (id, exitCode, message = '') => state.end(id, exitCode, 0, message),
+    kill: state.kill,
+    print: state.print,
+    async close() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+type State = ReturnType<typeof createState>;
+
+function createState({ clock, bootMs = 0 }: FakeHyperdOptions) {
+  const pods = new Map<string, PodState>();
+  const specs = new Map<string, HyperContainerSpec>();
+  const logs = new Map<string, { records: LogRecord[]; wake: Set<() => void> }>();
+  const images: ImageStatus[] = [];
+  const listeners = new Set<(event: HyperdEvent) => void>();
+  let sequence = 0;
+  let addressCount = 0;
+
+  const emit = (pod: string, container?: string) => {
+    sequence += 1;
+    const type = container ? 'container' : 'pod';
+    const event: HyperdEvent = { sequence, pod, type, ...(container ? { container } : {}) };
+    for (const listener of listeners) listener(event);
+  };
+  const pod = (id: string): PodState => {
+    const found = pods.get(id);
+    if (!found) throw notFound('', 'pods', id);
+    return found;
+  };
+  const findContainer = (id: string): { pod: PodState; state: ContainerState } => {
+    for (const each of pods.values()) {
+      const state = each.containers.find((container) => container.id === id);
+      if (state) return { pod: each, state };
+    }
+    throw notFound('', 'containers', id);
+  };
+  const end = (id: string, exitCode: number, signal: number, message: string, reason = '') => {
+    const { pod: owner, state } = findContainer(id);
+    if (state.exit) return;
+    const finishedAtMs = clock.nowMs();
+    const why = reason || (exitCode === 0 ? 'Completed' : 'Error');
+    const exit: ProcessExit = { exitCode, signal, oomKilled: false, reason: why, message, finishedAtMs };
+    state.phase = 'exited';
+    state.exit = exit;
+    for (const wake of logs.get(id)?.wake ?? []) wake();
+    emit(owner.id, id);
+  };
+  const print = (id: string, text: string, stream: 1 | 2 = 1) => {
+    const { pod: owner, state } = findContainer(id);
+    const log = logs.get(id);
+    if (!log) return;
+    const first = state.firstByteAtMs === 0;
+    if (first) state.firstByteAtMs = clock.nowMs();
+    log.records.push(...splitIntoRecords(stream, Buffer.from(text), BigInt(clock.nowMs()) * 1_000_000n));
+    for (const wake of log.wake) wake();
+    if (first) emit(owner.id, id);
+  };
+  const run = (spec: HyperContainerSpec) => {
+    const [command, ...args] = spec.process.argv;
+    if (command === 'exit') end(spec.id, Number(args[0] ?? 0), 0, '');
+    if (command === 'print') {
+      print(spec.id, `${args.join(' ')}\n`);
+      end(spec.id, 0, 0, '');
+    }
+  };
+  return {
+    pods,
+    specs,
+    logs,
+    images,
+    listeners,
+    requests: [] as string[],
+    volumes: new Map<string, VolumeFiles>(),
+    pullErrors: new Map<string, StatusError>(),
+    probe: (() => ({ success: true, message: '' })) as (pod: string, port: number) => ProbeResult,
+    pod,
+    end,
+    print,
+    findContainer,
+    addImage(reference: string, config: Partial<ImageStatus['config']> = {}): ImageStatus {
+      const hex = Buffer.from(reference).toString('hex').padEnd(64, '0').slice(0, 64);
+      const image: ImageStatus = {
+        id: `sha256:${hex}`,
+        digest: `${reference}@sha256:${hex}`,
+        references: [reference],
+        diskBytes: 1024,
+        config: {
+          architecture: 'amd64',
+          user: '',
+          env: [],
+          entrypoint: [],
+          command: ['run'],
+          workingDir: '',
+          exposedPorts: [],
+          volumes: [],
+          stopSignal: '',
+          labels: {},
+          ...config,
+        },
+      };
+      images.push(image);
+      return image;
+    },
+    createPod(spec: HyperPodSpec): PodState {
+      const found = pods.get(spec.id);
+      if (found) return found;
+      addressCount += 1;
+      const created: PodState = {
+        id: spec.id,
+        namespace: spec.namespace,
+        name: spec.name,
+        phase: 'creating',
+        labels: spec.labels,
+        spec,
+        address: '',
+        reason: '',
+        message: '',
+        guest: null,
+        timings: { requested: clock.nowMs() },
+        containers: [],
+      };
+      pods.set(spec.id, created);
+      const boot = () => {
+        if (created.phase !== 'creating') return;
+        const nowMs = clock.nowMs();
+        Object.assign(created.timings, { network: nowMs, disks: nowMs, vmm: nowMs, guest: nowMs });
+        created.phase = 'running';
+        created.address = `10.88.0.${addressCount + 1}`;
+        created.guest = { kernelVersion: INFO.kernelVersion, bootId: `boot-${addressCount}` };
+        emit(spec.id);
+      };
+      if (bootMs === 0) boot();
+      else clock.after(bootMs, boot);
+      return created;
+    },
+    startContainer(podId: string, spec: HyperContainerSpec): ContainerState {
+      const owner = pod(podId);
+      if (owner.phase !== 'running') {
+        throw new StatusError('Conflict', `Pod "${podId}" does not run, it is ${owner.phase}`);
+      }
+      const found = owner.containers.find((each) => each.id === spec.id);
+      if (found) return found;
+      const nowMs = clock.nowMs();
+      const created: ContainerState = {
+        id: spec.id,
+        name: spec.name,
+        attempt: spec.attempt,
+        imageId: spec.imageId,
+        phase: 'running',
+        createdAtMs: nowMs,
+        startedAtMs: nowMs,
+        firstByteAtMs: 0,
+        exit: null,
+        labels: spec.labels,
+      };
+      specs.set(spec.id, spec);
+      logs.set(spec.id, { records: [], wake: new Set() });
+      owner.containers.push(created);
+      if (spec.process.argv[0] === 'fail') {
+        created.startedAtMs = 0;
+        end(spec.id, 128, 0, 'executable file not found', 'StartError');
+      } else {
+        emit(podId, spec.id);
+        run(spec);
+      }
+      return created;
+    },
+    signal(id: string, name: string) {
+      const number = SIGNALS[name.replace(/^SIG/, '')] ?? 15;
+      const isStubborn = specs.get(id)?.process.argv[0] === 'stubborn';
+      if (isStubborn && number !== 9) return;
+      end(id, 128 + number, number, '');
+    },
+    kill(id: string, reason: PodState['reason'], message: string) {
+      const target = pod(id);
+      target.phase = 'stopped';
+      target.reason = reason;
+      target.message = message;
+      for (const each of target.containers) end(each.id, 137, 9, message);
+      emit(id);
+    },
+    deletePod(id: string) {
+      const target = pods.get(id);
+      if (!target) return;
+      for (const each of target.containers) {
+        end(each.id, 137, 9, '');
+        logs.delete(each.id);
+      }
+      pods.delete(id);
+      emit(id);
+    },
+    pull(request: PullImage): ImageStatus {
+      const { reference, policy } = request;
+      const present = images.find((each) => each.references.includes(reference));
+      if (policy !== 'never') {
+        const error = this.pullErrors.get(reference);
+        if (error && !(present && policy === 'if-not-present')) throw error;
+      }
+      if (present) return present;
+      const causes = [{ reason: 'NotFound', message: 'no such image' }];
+      const details = { causes };
+      throw new StatusError('NotFound', `Image "${reference}" is not there`, { details });
+    },
+  };
+}
+
+type Handler = (
+  state: State,
+  path: string[],
+  query: URLSearchParams,
+  body: () => unknown,
+) => unknown;
+
+const ROUTES: [string, RegExp, Handler][] = [
+  ['GET', /^\/v1\/info$/, (state) => ({ ...INFO, podCount: state.pods.size })],
+  ['GET', /^\/v1\/images$/, (state) => state.images],
+  ['POST', /^\/v1\/images\/pull$/, (state, _, _query, body) => state.pull(body() as PullImage)],
+  ['GET', /^\/v1\/pods$/, (state) => [...state.pods.values()]],
+  ['GET', /^\/v1\/pods\/([^/]+)$/, (state, [id = '']) => state.pod(id)],
+  [
+    'PUT',
+    /^\/v1\/pods\/([^/]+)$/,
+    (state, _, _query, body) => state.createPod(body() as HyperPodSpec),
+  ],
+  ['DELETE', /^\/v1\/pods\/([^/]+)$/, (state, [id = '']) => state.deletePod(id)],
+  [
+    'POST',
+    /^\/v1\/pods\/([^/]+)\/probe$/,
+    (state, [id = ''], _query, body) => state.probe(id, (body() as { port: number }).port),
+  ],
+  [
+    'GET',
+    /^\/v1\/pods\/([^/]+)\/stats$/,
+    () => ({ cpuNanos: 1, memoryBytes: 1, hostMemoryBytes: 1, containers: [] }),
+  ],
+  [
+    'PUT',
+    /^\/v1\/pods\/([^/]+)\/volumes\/([^/]+)$/,
+    (state, [id = '', name = ''], _query, body) => {
+      const content = body() as VolumeFiles;
+      const volume = state.pod(id).spec.volumes.find((each) => each.name === name);
+      if (volume?.type !== 'files') throw notFound('', 'volumes', name);
+      if (content.version > volume.content.version) volume.content = content;
+      state.volumes.set(`${id}/${name}`, content);
+    },
+  ],
+  [
+    'PUT',
+    /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)$/,
+    (state, [id = ''], _query, body) => state.startContainer(id, body() as HyperContainerSpec),
+  ],
+  [
+    'POST',
+    /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)\/signal$/,
+    (state, [, id = ''], query) => state.signal(id, query.get('signal') ?? ''),
+  ],
+];
+
+async function answer(
+  state: State,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const url = new URL(request.url ?? '/', 'http://hyperd');
+  const method = request.method ?? 'GET';
+  state.requests.push(`${method} ${url.pathname}`);
+  const text = await readText(request);
+  if (url.pathname === '/v1/events') return streamEvents(state, response);
+  const log = /^\/v1\/pods\/[^/]+\/containers\/([^/]+)\/log$/.exec(url.pathname);
+  if (log) return streamLog(state, log[1] as string, url.searchParams, response);
+  try {
+    const route = ROUTES.find(([verb, pattern]) => verb === method && pattern.test(url.pathname));
+    if (!route) throw new StatusError('NotFound', `hyperd does not serve ${method} ${url.pathname}`);
+    const path = (route[1].exec(url.pathname) ?? []).slice(1).map(decodeURIComponent);
+    const result = route[2](state, path, url.searchParams, () => JSON.parse(text) as unknown);
+    response.writeHead(result === undefined ? 204 : 200, { 'content-type': 'application/json' });
+    response.end(result === undefined ? '' : JSON.stringify(result));
+  } catch (error) {
+    const status =
+      error instanceof StatusError ? error : new StatusError('InternalError', String(error));
+    response.writeHead(status.code, { 'content-type': 'application/json' });
+    response.end(JSON.stringify(status.toStatus()));
+  }
+}
+
+async function readText(request: IncomingMessage): Promise<string> {
+  const parts: Buffer[] = [];
+  for await (const part of request as AsyncIterable<Buffer>) parts.push(part);
+  return Buffer.concat(parts).toString('utf8');
+}
+
+function streamEvents(state: State, response: ServerResponse): void {
+  const listener = (event: HyperdEvent) => void response.write(`${JSON.stringify(event)}\n`);
+  state.listeners.add(listener);
+  response.on('close', () => state.listeners.delete(listener));
+  response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+  response.flushHeaders();
+}
+
+async function streamLog(
+  state: State,
+  id: string,
+  query: URLSearchParams,
+  response: ServerResponse,
+): Promise<void> {
+  const log = state.logs.get(id);
+  if (!log) {
+    response.writeHead(404, { 'content-type': 'application/json' });
+    response.end(JSON.stringify(notFound('', 'containers', id).toStatus()));
+    return;
+  }
+  response.writeHead(200, { 'content-type': 'application/x-hyper-log' });
+  response.flushHeaders();
+  const sinceNs = BigInt(query.get('sinceMs') ?? 0) * 1_000_000n;
+  const selected = log.records.filter((record) => record.timeNs >= sinceNs);
+  const tail = query.get('tailLines');
+  const lines = selected.filter((record) => !record.partial).length;
+  let skip = tail === null ? 0 : Math.max(0, lines - Number(tail));
+  let next = log.records.length - selected.length;
+  for (;;) {
+    for (; next < log.records.length; next += 1) {
+      const record = log.records[next] as LogRecord;
+      if (skip > 0) skip -= record.partial ? 0 : 1;
+      else response.write(encodeLogRecord(record));
+    }
+    const isOver = query.get('follow') !== 'true' || isEnded(state, id);
+    if (isOver || response.destroyed) break;
+    await new Promise<void>((resolve) => {
+      log.wake.add(resolve);
+      response.once('close', resolve);
+    });
+  }
+  response.end();
+}
+
+function isEnded(state: State, id: string): boolean {
+  try {
+    return state.findContainer(id).state.exit !== null;
+  } catch (error) {
+    return isStatus(error, 'NotFound');
+  }
+}
+
+async function upgrade(
+  state: State,
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+): Promise<void> {
+  socket.on('error', () => {});
+  const path = new URL(request.url ?? '/', 'http://hyperd').pathname;
+  state.requests.push(`${request.method} ${path}`);
+  if (head.length > 0) socket.unshift(head);
+  const length = Number(request.headers['content-length'] ?? 0);
+  const body = await readExactly(socket, length);
+  const protocol = request.headers.upgrade ?? '';
+  socket.write(
+    `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${protocol}\r\n\r\n`,
+  );
+  if (protocol === 'hyper-raw') {
+    socket.pipe(socket);
+    return;
+  }
+  const exec = path.endsWith('/exec') ? (JSON.parse(body.toString('utf8')) as ExecRequest) : undefined;
+  const argv = exec?.process.argv ?? ['cat'];
+  let exitCode = 0;
+  if (argv[0] === 'exit') exitCode = Number(argv[1] ?? 0);
+  if (argv[0] === 'print') {
+    await writeFrames(socket, STREAM_CHANNEL.stdout, Buffer.from(`${argv.slice(1).join(' ')}\n`));
+  }
+  if (argv[0] === 'cat') {
+    try {
+      for await (const { channel, payload } of readFrames(socket)) {
+        if (channel !== STREAM_CHANNEL.stdin) continue;
+        if (payload.length === 0) break;
+        await writeFrames(socket, STREAM_CHANNEL.stdout, payload);
+      }
+    } catch {
+      return;
+    }
+  }
+  const finishedAtMs = 0;
+  const exit: ProcessExit = {
+    exitCode,
+    signal: 0,
+    oomKilled: false,
+    reason: exitCode === 0 ? 'Completed' : 'Error',
+    message: '',
+    finishedAtMs,
+  };
+  await writeFrames(socket, STREAM_CHANNEL.exit, Buffer.from(JSON.stringify(exit))).catch(() => {});
+  socket.end();
+}
+
+async function readExactly(socket: Duplex, length: number): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  while (size < length) {
+    const chunk = socket.read(length - size) as Buffer | null;
+    if (chunk === null) {
+      await new Promise((resolve) => socket.once('readable', resolve));
+      continue;
+    }
+    parts.push(chunk);
+    size += chunk.length;
+  }
+  return Buffer.concat(parts);
+}
