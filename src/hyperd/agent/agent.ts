@@ -137,10 +137,16 @@ export interface GuestStats {
 /** What the guest refused, in its words. */
 export class AgentError extends Error {
   override name = 'AgentError';
-  /** `StartError`, `NotFound`, `Invalid`, `Unsupported`, `Closed`. */
+  /** `StartError`, `NotFound`, `Invalid`, `Unsupported`, `Refused`, `Timeout`, `Closed`. */
   readonly reason: string;
-  constructor(reason: string, message: string) {
+  /**
+   * With `StartError`, the code a shell would give: 127 not found, 126 not executable, 128 for
+   * all else. 0 otherwise.
+   */
+  readonly exitCode: number;
+  constructor(reason: string, message: string, exitCode = 0) {
     super(message);
     this.reason = reason;
+    this.exitCode = exitCode;
   }
 }

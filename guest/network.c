@@ -1,0 +1,167 @@
+#include "network.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <linux/if_addr.h>
+#include <linux/if_link.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "util.h"
+
+struct message {
+  struct nlmsghdr header;
+  union {
+    struct ifinfomsg link;
+    struct ifaddrmsg address;
+    struct rtmsg route;
+  } body;
+  char attributes[256];
+};
+
+struct inet {
+  uint8_t family;
+  uint8_t prefix;
+  uint8_t length;
+  uint8_t bytes[16];
+};
+
+static bool complain(char *error, size_t size, const char *what, const char *value) {
+  snprintf(error, size, "network: %s \"%.100s\": %s", what, value, strerror(errno));
+  return false;
+}
+
+static void add_attribute(struct message *message, uint16_t type, const void *bytes,
+                          size_t length) {
+  size_t at = NLMSG_ALIGN(message->header.nlmsg_len);
+  struct rtattr *attribute = (struct rtattr *)((char *)message + at);
+  attribute->rta_type = type;
+  attribute->rta_len = (uint16_t)RTA_LENGTH(length);
+  memcpy(RTA_DATA(attribute), bytes, length);
+  message->header.nlmsg_len = (uint32_t)(at + RTA_LENGTH(length));
+}
+
+/* Sends one message and waits for the kernel's word on it. 0 or a negative errno. */
+static int transact(struct message *message) {
+  int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+  if (fd < 0) return -errno;
+  message->header.nlmsg_flags |= NLM_F_REQUEST | NLM_F_ACK;
+  char answer[4096];
+  int result = -EIO;
+  if (send(fd, message, message->header.nlmsg_len, 0) < 0) {
+    result = -errno;
+  } else {
+    ssize_t count = recv(fd, answer, sizeof answer, 0);
+    struct nlmsghdr *header = (struct nlmsghdr *)answer;
+    if (count >= (ssize_t)NLMSG_LENGTH(sizeof(struct nlmsgerr)) &&
+        header->nlmsg_type == NLMSG_ERROR)
+      result = ((struct nlmsgerr *)NLMSG_DATA(header))->error;
+  }
+  close(fd);
+  return result;
+}
+
+static int link_up(int index, uint32_t mtu) {
+  struct message message = {
+      .header = {.nlmsg_type = RTM_NEWLINK, .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg))},
+      .body.link = {.ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP}};
+  if (mtu) add_attribute(&message, IFLA_MTU, &mtu, sizeof mtu);
+  return transact(&message);
+}
+
+static bool parse_inet(const char *text, struct inet *inet) {
+  char copy[64];
+  if (!format_path(copy, sizeof copy, "%s", text)) return false;
+  char *slash = strchr(copy, '/');
+  if (slash) *slash = 0;
+  inet->family = strchr(copy, ':') ? AF_INET6 : AF_INET;
+  inet->length = inet->family == AF_INET ? 4 : 16;
+  if (inet_pton(inet->family, copy, inet->bytes) != 1) return false;
+  unsigned long prefix = inet->length * 8;
+  if (slash) {
+    char *end;
+    prefix = strtoul(slash + 1, &end, 10);
+    if (*end || end == slash + 1 || prefix > inet->length * 8ul) return false;
+  }
+  inet->prefix = (uint8_t)prefix;
+  return true;
+}
+
+static int add_address(int index, const struct inet *inet) {
+  struct message message = {
+      .header = {.nlmsg_type = RTM_NEWADDR,
+                 .nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE,
+                 .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifaddrmsg))},
+      .body.address = {.ifa_family = inet->family,
+                       .ifa_prefixlen = inet->prefix,
+                       .ifa_flags = inet->family == AF_INET6 ? IFA_F_NODAD : 0,
+                       .ifa_index = (uint32_t)index}};
+  add_attribute(&message, IFA_LOCAL, inet->bytes, inet->length);
+  add_attribute(&message, IFA_ADDRESS, inet->bytes, inet->length);
+  return transact(&message);
+}
+
+static int add_default_route(int index, const struct inet *gateway) {
+  uint32_t device = (uint32_t)index;
+  struct message message = {
+      .header = {.nlmsg_type = RTM_NEWROUTE,
+                 .nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE,
+                 .nlmsg_len = NLMSG_LENGTH(sizeof(struct rtmsg))},
+      .body.route = {.rtm_family = gateway->family,
+                     .rtm_table = RT_TABLE_MAIN,
+                     .rtm_protocol = RTPROT_STATIC,
+                     .rtm_scope = RT_SCOPE_UNIVERSE,
+                     .rtm_type = RTN_UNICAST,
+                     .rtm_flags = RTNH_F_ONLINK}};
+  add_attribute(&message, RTA_GATEWAY, gateway->bytes, gateway->length);
+  add_attribute(&message, RTA_OIF, &device, sizeof device);
+  return transact(&message);
+}
+
+static int find_by_mac(const char *mac) {
+  DIR *list = opendir("/sys/class/net");
+  int index = 0;
+  if (!list) return 0;
+  for (struct dirent *entry; !index && (entry = readdir(list));) {
+    char path[300], seen[64];
+    if (entry->d_name[0] == '.') continue;
+    if (!format_path(path, sizeof path, "/sys/class/net/%s/address", entry->d_name)) continue;
+    if (read_file(path, seen, sizeof seen) < 0 || strcasecmp(seen, mac)) continue;
+    index = (int)if_nametoindex(entry->d_name);
+  }
+  closedir(list);
+  return index;
+}
+
+bool network_loopback_up(char *error, size_t size) {
+  errno = -link_up((int)if_nametoindex("lo"), 0);
+  return errno ? complain(error, size, "cannot bring up interface", "lo") : true;
+}
+
+bool network_configure(const struct network *network, char *error, size_t size) {
+  struct inet address, gateway;
+  errno = EINVAL;
+  if (!parse_inet(network->address, &address))
+    return complain(error, size, "bad address", network->address);
+  bool routed = *network->gateway;
+  if (routed && !parse_inet(network->gateway, &gateway))
+    return complain(error, size, "bad gateway", network->gateway);
+  errno = ENODEV;
+  int index = find_by_mac(network->mac);
+  if (!index) return complain(error, size, "no interface with address", network->mac);
+  if ((errno = -link_up(index, network->mtu)))
+    return complain(error, size, "cannot bring up interface", network->mac);
+  if ((errno = -add_address(index, &address)))
+    return complain(error, size, "cannot set address", network->address);
+  if (routed && (errno = -add_default_route(index, &gateway)))
+    return complain(error, size, "cannot set gateway", network->gateway);
+  return true;
+}

@@ -1,0 +1,22 @@
+/* Interfaces, addresses and routes, set by rtnetlink. */
+#ifndef HYPERSTART_NETWORK_H
+#define HYPERSTART_NETWORK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct network {
+  const char *mac;
+  /* With prefix length; IPv4 or IPv6. */
+  const char *address;
+  /* May be empty: no default route. */
+  const char *gateway;
+  uint32_t mtu;
+};
+
+bool network_loopback_up(char *error, size_t size);
+/* Idempotent. False: `error` says what was wrong. The interface is found by its MAC address. */
+bool network_configure(const struct network *network, char *error, size_t size);
+
+#endif

@@ -1,0 +1,203 @@
+import type { Duplex } from 'node:stream';
+import type { Clock, Timer } from '../../base/clock.ts';
+import type { Random } from '../../base/random.ts';
+import { AgentError } from './agent.ts';
+import { FRAME, FrameReader, MAGIC, NONCE_BYTES, ProtocolError } from './wire.ts';
+import { encodeFrame, encodeRequest } from './wire.ts';
+import type { Frame } from './wire.ts';
+
+/**
+ * One session on a control connection: greeting, requests with their answers, and frames of
+ * streams for its owner. It ends once, by `close`, by the connection, or by a guest that breaks
+ * the protocol, and then nothing of it is left.
+ */
+
+/** Requests that wait for their answer. More callers wait in line. */
+export const REQUESTS_MAX = 64;
+const LATE_ANSWERS_MAX = 1024;
+const REQUEST_TIMEOUT_MS = 30_000;
+const ANSWER_TEXT_BYTES_MAX = 4096;
+
+export interface SessionOptions {
+  connection: Duplex;
+  clock: Clock;
+  random: Random;
+  signal?: AbortSignal;
+  /** Frames other than answers. May throw `ProtocolError`. */
+  onFrame: (frame: Frame) => void;
+  onClosed: (error: Error | undefined) => void;
+}
+
+export interface RequestOptions {
+  attachment?: Uint8Array;
+  /** @default 30_000 */
+  timeoutMs?: number;
+}
+
+type Json = Record<string, unknown>;
+
+export class Session {
+  #options: SessionOptions;
+  #reader: FrameReader;
+  #pending = new Map<number, { resolve: (ok: Json) => void; reject: (e: Error) => void; timer: Timer }>();
+  /** Requests that timed out: their answers may still come. */
+  #late = new Set<number>();
+  #lastId = 0;
+  #line: (() => void)[] = [];
+  #over = false;
+  #abort = () => this.close(new AgentError('Closed', 'Session with the guest: aborted'));
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    const nonce = options.random.bytes(NONCE_BYTES);
+    this.#reader = new FrameReader(nonce);
+    const { connection, signal } = options;
+    connection.on('data', this.#onData);
+    connection.on('error', this.#onError);
+    connection.on('close', this.#onEnd);
+    connection.on('end', this.#onEnd);
+    signal?.addEventListener('abort', this.#abort, { once: true });
+    connection.write(Buffer.concat([MAGIC, nonce]));
+    if (signal?.aborted) queueMicrotask(this.#abort);
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  send = (frame: Buffer): void => {
+    if (!this.#over) this.#options.connection.write(frame);
+  };
+
+  /** @throws AgentError what the guest refused, `Timeout`, or `Closed` */
+  async request(op: string, body: Json = {}, options: RequestOptions = {}): Promise<Json> {
+    while (!this.#over && this.#pending.size >= REQUESTS_MAX) {
+      await new Promise<void>((resolve) => this.#line.push(resolve));
+    }
+    return new Promise((resolve, reject) => {
+      if (this.#over) {
+        reject(new AgentError('Closed', `${op}: the session with the guest is over`));
+        return;
+      }
+      const id = (this.#lastId = (this.#lastId % 0xffff_ffff) + 1);
+      const frames = encodeRequest(id, { op, ...body }, options.attachment);
+      const timeoutMs = options.timeoutMs ?? REQUEST_TIMEOUT_MS;
+      const timer = this.#options.clock.after(timeoutMs, () => {
+        this.#forget(id);
+        this.#late.add(id);
+        if (this.#late.size > LATE_ANSWERS_MAX) this.close(new ProtocolError('too many timeouts'));
+        reject(new AgentError('Timeout', `${op}: no answer from the guest within ${timeoutMs} ms`));
+      });
+      this.#pending.set(id, { resolve, reject, timer });
+      for (const frame of frames) this.send(frame);
+    });
+  }
+
+  close(error?: Error): void {
+    if (this.#over) return;
+    this.#over = true;
+    const { connection, signal } = this.#options;
+    signal?.removeEventListener('abort', this.#abort);
+    connection.off('data', this.#onData);
+    connection.off('close', this.#onEnd);
+    connection.off('end', this.#onEnd);
+    connection.destroy();
+    const reason = error?.message ?? 'closed';
+    for (const [id, { reject }] of [...this.#pending]) {
+      this.#forget(id);
+      reject(new AgentError('Closed', `Session with the guest is over: ${reason}`));
+    }
+    for (const resume of this.#line.splice(0)) resume();
+    this.#options.onClosed(error);
+  }
+
+  #onData = (chunk: Buffer): void => {
+    try {
+      this.#reader.push(chunk, (frame) => this.#onFrame(frame));
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.close(error);
+    }
+  };
+
+  #onError = (error: Error): void => this.close(error);
+  #onEnd = (): void => this.close(new Error('the connection to the guest was closed'));
+
+  #onFrame(frame: Frame): void {
+    if (this.#over) return;
+    if (frame.type === FRAME.response) this.#onResponse(frame);
+    else if (frame.type === FRAME.goodbye) {
+      const words = frame.payload.toString('utf8', 0, ANSWER_TEXT_BYTES_MAX);
+      throw new ProtocolError(`the guest refused the session: ${JSON.stringify(words)}`);
+    } else this.#options.onFrame(frame);
+  }
+
+  #onResponse(frame: Frame): void {
+    const pending = this.#pending.get(frame.id);
+    if (!pending) {
+      if (this.#late.delete(frame.id)) return;
+      throw new ProtocolError(`answer to request ${frame.id}, which was not made`);
+    }
+    const answer = parseObject(frame.payload, 'answer');
+    this.#forget(frame.id);
+    if (isObject(answer['ok'])) pending.resolve(answer['ok']);
+    else if (isObject(answer['error'])) pending.reject(agentError(answer['error']));
+    else throw new ProtocolError('answer with neither "ok" nor "error"');
+  }
+
+  #forget(id: number): void {
+    this.#pending.get(id)?.timer.cancel();
+    this.#pending.delete(id);
+    this.#line.shift()?.();
+  }
+}
+
+export function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** @throws ProtocolError when the bytes are not one JSON object */
+export function parseObject(payload: Buffer, what: string): Json {
+  let value: unknown;
+  try {
+    value = JSON.parse(payload.toString('utf8'));
+  } catch {
+    throw new ProtocolError(`${what}: not JSON`);
+  }
+  if (!isObject(value)) throw new ProtocolError(`${what}: not an object`);
+  return value;
+}
+
+/** @throws ProtocolError when the field is not an integer in range */
+export function integerOf(object: Json, field: string, min: number, max: number): number {
+  const value = object[field];
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min || value > max) {
+    throw new ProtocolError(`${field}: not an integer from ${min} to ${max}`);
+  }
+  return value;
+}
+
+/** @throws ProtocolError when the field is not a string of at most `lengthMax` characters */
+export function stringOf(object: Json, field: string, lengthMax: number): string {
+  const value = object[field];
+  if (typeof value !== 'string' || value.length > lengthMax) {
+    throw new ProtocolError(`${field}: not a string of at most ${lengthMax} characters`);
+  }
+  return value;
+}
+
+export function booleanOf(object: Json, field: string): boolean {
+  const value = object[field];
+  if (typeof value !== 'boolean') throw new ProtocolError(`${field}: not a boolean`);
+  return value;
+}
+
+function agentError(error: Json): AgentError {
+  const reason = stringOf(error, 'reason', 64);
+  const message = stringOf(error, 'message', ANSWER_TEXT_BYTES_MAX);
+  return new AgentError(reason, message, integerOf(error, 'exitCode', 0, 255));
+}
+
+export function resetFrame(id: number): Buffer {
+  return encodeFrame(FRAME.reset, id, Buffer.alloc(0));
+}
