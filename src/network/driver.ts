@@ -9,9 +9,12 @@
 export interface NetworkDriver {
   /** Makes sure that the network is there as described. */
   ensureNetwork(network: NetworkSpec, signal?: AbortSignal): Promise<void>;
-  /** Removes a network without ports. Unknown ids are fine. */
+  /** Removes a network without ports. Unknown ids are fine. @throws NetworkError InUse */
   deleteNetwork(networkId: string, signal?: AbortSignal): Promise<void>;
-  /** Gives a VM its place: an address and a tap device that its VMM may open. */
+  /**
+   * Gives a VM its place: an address and a tap device that its VMM may open. Asked again for a
+   * port that is there it repairs what is missing and returns the same.
+   */
   ensurePort(request: PortRequest, signal?: AbortSignal): Promise<Port>;
   /** Takes it back; nothing of it is left on the host. Unknown ids are fine. */
   deletePort(portId: string, signal?: AbortSignal): Promise<void>;
@@ -25,6 +28,7 @@ export interface NetworkSpec {
   cidr: string;
   /** The address of the bridge, inside `cidr`. */
   gateway: string;
+  /** 0 takes that of the uplink. */
   mtu: number;
   /** Whether pods reach the outside through address translation on this node. */
   nat: boolean;
@@ -51,4 +55,16 @@ export interface Port {
   address: string;
   gateway: string;
   mtu: number;
+}
+
+export type NetworkErrorReason = 'Invalid' | 'NotFound' | 'InUse' | 'Exhausted' | 'Failed';
+
+/** A network or port that cannot be had. The message names it and what is in the way. */
+export class NetworkError extends Error {
+  override name = 'NetworkError';
+  readonly reason: NetworkErrorReason;
+  constructor(reason: NetworkErrorReason, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.reason = reason;
+  }
 }
