@@ -76,7 +76,10 @@ export async function openContentStore(directory: string): Promise<ContentStore>
       try {
         const { size } = await file.stat();
         if (size > bytesMax) {
-          throw new ImageError('TooLarge', `${digest} has ${size} bytes, at most ${bytesMax} are allowed`);
+          throw new ImageError(
+            'TooLarge',
+            `${digest} has ${size} bytes, at most ${bytesMax} are allowed`,
+          );
         }
         return await file.readFile();
       } finally {
@@ -211,7 +214,7 @@ async function digestOf(path: string, hash: Hash, wanted: Digest): Promise<Diges
 }
 
 async function writeFully(file: FileHandle, chunk: Uint8Array): Promise<void> {
-  for (let done = 0; done < chunk.length; ) {
+  for (let done = 0; done < chunk.length;) {
     const { bytesWritten } = await file.write(chunk, done, chunk.length - done);
     done += bytesWritten;
   }

@@ -39,7 +39,9 @@ export function buildDiskInThread(request: DiskRequest, signal?: AbortSignal): P
     worker.once('error', (error: NodeJS.ErrnoException) => {
       const isMemory = error.code === 'ERR_WORKER_OUT_OF_MEMORY';
       settle = () =>
-        reject(isMemory ? new ImageError('TooLarge', 'image needs too much memory to unpack') : error);
+        reject(
+          isMemory ? new ImageError('TooLarge', 'image needs too much memory to unpack') : error,
+        );
     });
     // Only now nothing writes to the output any more.
     worker.once('exit', () => {

@@ -158,7 +158,9 @@ async function* decompressed(layer: DiskLayer): AsyncGenerator<Buffer> {
   } finally {
     closeSync(fd);
   }
-  const compression = COMPRESSIONS.find(({ magic }) => start.subarray(0, magic.length).equals(magic));
+  const compression = COMPRESSIONS.find(({ magic }) =>
+    start.subarray(0, magic.length).equals(magic),
+  );
   const source = createReadStream(layer.path, { highWaterMark: READ_BYTES });
   if (compression === undefined) {
     yield* source;
@@ -209,7 +211,7 @@ function openSpool(path: string): OpenSpool {
     },
     flush,
     read(offset, into) {
-      for (let done = 0; done < into.length; ) {
+      for (let done = 0; done < into.length;) {
         const count = readSync(fd, into, done, into.length - done, offset + done);
         assert(count > 0, 'disk: the spool ends before the content does');
         done += count;
@@ -220,7 +222,7 @@ function openSpool(path: string): OpenSpool {
 }
 
 function writeFully(fd: number, bytes: Buffer, position: number): void {
-  for (let done = 0; done < bytes.length; ) {
+  for (let done = 0; done < bytes.length;) {
     done += writeSync(fd, bytes, done, bytes.length - done, position + done);
   }
 }

@@ -95,7 +95,8 @@ function createSource(
         fetchManifest(session, urlOf('manifests', name), name, reference, signal),
       ),
     async fetchBlob(blob, content, signal) {
-      const download = () => downloadBlob(session, urlOf('blobs', blob.digest), blob, content, signal);
+      const download = () =>
+        downloadBlob(session, urlOf('blobs', blob.digest), blob, content, signal);
       // What an earlier run left may be damaged: that deserves one more try, from the start.
       if ((await download()) === 'damaged') await download();
     },
@@ -150,7 +151,8 @@ async function downloadBlob(
     await ingest.commit(blob.digest);
     return 'done';
   } catch (error) {
-    if (resumed && error instanceof ImageError && error.reason === 'DigestMismatch') return 'damaged';
+    if (resumed && error instanceof ImageError && error.reason === 'DigestMismatch')
+      return 'damaged';
     throw error;
   }
 }
@@ -167,7 +169,10 @@ async function downloadOnce(
   const headers: Record<string, string> = { 'accept-encoding': 'identity' };
   if (ingest.offset > 0) headers['range'] = `bytes=${ingest.offset}-`;
   const response = await session.get(url, headers, signal);
-  if (response.status === 416 || (response.status === 206 && !startsAt(response.headers, ingest.offset))) {
+  if (
+    response.status === 416 ||
+    (response.status === 206 && !startsAt(response.headers, ingest.offset))
+  ) {
     response.destroy();
     await ingest.restart();
     throw new HttpError('the registry does not continue where the download stopped');
@@ -176,7 +181,10 @@ async function downloadOnce(
   if (response.status === 200 && ingest.offset > 0) await ingest.restart();
   for await (const chunk of response.body) {
     if (ingest.offset + chunk.length > blob.size) {
-      throw new ImageError('DigestMismatch', `blob ${blob.digest} is larger than ${blob.size} bytes`);
+      throw new ImageError(
+        'DigestMismatch',
+        `blob ${blob.digest} is larger than ${blob.size} bytes`,
+      );
     }
     await ingest.write(chunk);
     progress(chunk.length);

@@ -120,8 +120,11 @@ export function writeErofs(
   }
   for (const inode of layout.inodes) {
     const end = inode.dataBytes - inode.inlineBytes;
-    for (let at = 0; at < end; ) {
-      const space = window.space(inode.dataBlock * BLOCK_BYTES + at, Math.min(end - at, WRITE_BYTES));
+    for (let at = 0; at < end;) {
+      const space = window.space(
+        inode.dataBlock * BLOCK_BYTES + at,
+        Math.min(end - at, WRITE_BYTES),
+      );
       readData(inode, layout, at, space, readContent);
       at += space.length;
     }
@@ -229,7 +232,11 @@ function newInode(node: TreeNode, ordinal: number): Inode {
     position: 0,
     inodeBytes: 0,
     xattrBytes: xattrBytes(node),
-    dataBytes: isDirectory ? directoryBytes(names) : node.type === 'symlink' ? node.target.length : node.size,
+    dataBytes: isDirectory
+      ? directoryBytes(names)
+      : node.type === 'symlink'
+        ? node.target.length
+        : node.size,
     inlineBytes: 0,
     dataBlock: 0,
     names,
@@ -403,7 +410,8 @@ function encodeDirectory(inode: Inode, layout: Layout, offset: number, into: Buf
   let at = -offset;
   for (const block of directoryBlocks(inode.names)) {
     if (at >= into.length) return;
-    if (at >= 0) encodeDirectoryBlock(inode, layout, block.names, into.subarray(at, at + BLOCK_BYTES));
+    if (at >= 0)
+      encodeDirectoryBlock(inode, layout, block.names, into.subarray(at, at + BLOCK_BYTES));
     at += BLOCK_BYTES;
   }
 }

@@ -92,7 +92,10 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
     async pull(request, signal) {
       const reference = parseReference(request.reference);
       if (pulls.size >= PULLS_MAX) {
-        throw pullError(request, new ImageError('Unreachable', `${PULLS_MAX} pulls are waiting already`));
+        throw pullError(
+          request,
+          new ImageError('Unreachable', `${PULLS_MAX} pulls are waiting already`),
+        );
       }
       const either = AbortSignal.any(signal ? [signal, closing.signal] : [closing.signal]);
       const pull = pullImage(context, reference, request.credentials, either);
@@ -123,7 +126,8 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
       // The same lock as `remove` takes: a disk is either pinned or gone.
       const unlock = await context.lock(`image ${imageId}`);
       try {
-        if (!catalog.find(imageId)) throw new ImageError('NotFound', `image "${imageId}": not found`);
+        if (!catalog.find(imageId))
+          throw new ImageError('NotFound', `image "${imageId}": not found`);
         await catalog.addLease({ imageId, owner });
         return catalog.diskPath(imageId);
       } finally {
@@ -160,7 +164,9 @@ function findRecord(catalog: Catalog, text: string): ImageRecord | undefined {
   const record = catalog.find(byId);
   if (record) return record;
   const wanted = canonical(text);
-  return catalog.images().find(({ references }) => wanted !== undefined && references.includes(wanted));
+  return catalog
+    .images()
+    .find(({ references }) => wanted !== undefined && references.includes(wanted));
 }
 
 /** As it stands in `references`; undefined for what is no reference. */
@@ -192,8 +198,14 @@ async function removeReference(context: PullContext, text: string): Promise<void
     }
     const users = catalog.leases().filter(({ imageId }) => imageId === record.id);
     if (users.length > 0) {
-      const names = users.slice(0, 3).map(({ owner }) => owner).join(', ');
-      throw new ImageError('InUse', `image "${text}" is in use by ${users.length} containers: ${names}`);
+      const names = users
+        .slice(0, 3)
+        .map(({ owner }) => owner)
+        .join(', ');
+      throw new ImageError(
+        'InUse',
+        `image "${text}" is in use by ${users.length} containers: ${names}`,
+      );
     }
     await catalog.remove(record.id);
     await removeBlobs(context, new Set(record.layers));

@@ -1,13 +1,7 @@
 import { ImageError } from './store.ts';
 import { createTarReader, malformed, showName } from './tar.ts';
 import type { TarEntry, TarReader } from './tar.ts';
-import {
-  newNode,
-  removeLowerChildren,
-  splitPath,
-  walkToDirectory,
-  whiteOut,
-} from './tree.ts';
+import { newNode, removeLowerChildren, splitPath, walkToDirectory, whiteOut } from './tree.ts';
 import type { NodeType, TreeNode } from './tree.ts';
 
 /** Whiteouts of the OCI image specification: names in a layer that remove names of earlier ones. */
@@ -80,7 +74,8 @@ function createApplier(
       throw new ImageError('TooLarge', 'image has too many paths through symbolic links');
     }
   };
-  const find = (parts: string[]) => walkToDirectory(root, parts, { layer, create: false, onFollow });
+  const find = (parts: string[]) =>
+    walkToDirectory(root, parts, { layer, create: false, onFollow });
   const make = (parts: string[], mtimeSec: number) => {
     const onCreate = (directory: TreeNode): void => {
       count();

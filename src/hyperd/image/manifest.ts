@@ -64,8 +64,7 @@ const LAYER_TYPES: string[] = [
 export const MANIFEST_ACCEPT = [...MANIFEST_TYPES, ...INDEX_TYPES].join(', ');
 
 export type ManifestDocument =
-  | { kind: 'manifest'; manifest: Manifest }
-  | { kind: 'index'; entries: IndexEntry[] };
+  { kind: 'manifest'; manifest: Manifest } | { kind: 'index'; entries: IndexEntry[] };
 
 /**
  * Reads what a registry answered for a manifest.
@@ -77,7 +76,8 @@ export function parseManifest(bytes: Uint8Array, contentType: string): ManifestD
   if (json['schemaVersion'] !== 2) {
     throw malformed('manifest has a retired format: want "schemaVersion" 2');
   }
-  const isIndex = INDEX_TYPES.includes(declared) || (!MANIFEST_TYPES.includes(declared) && 'manifests' in json);
+  const isIndex =
+    INDEX_TYPES.includes(declared) || (!MANIFEST_TYPES.includes(declared) && 'manifests' in json);
   if (isIndex) return { kind: 'index', entries: parseIndex(json) };
   if (!MANIFEST_TYPES.includes(declared) && !('layers' in json)) {
     throw malformed(`manifest is of type "${declared.slice(0, 100)}", which is not an image`);
@@ -90,7 +90,11 @@ function parseIndex(json: Record<string, unknown>): IndexEntry[] {
     const path = `manifests[${i}]`;
     const entry = object(item, path);
     const platform = entry['platform'];
-    return { ...descriptor(entry, path), platform: platform === undefined || platform === null ? undefined : parsePlatform(platform, path) };
+    return {
+      ...descriptor(entry, path),
+      platform:
+        platform === undefined || platform === null ? undefined : parsePlatform(platform, path),
+    };
   });
 }
 
@@ -105,10 +109,14 @@ function parsePlatform(value: unknown, path: string): Platform {
 function parseImageManifest(json: Record<string, unknown>): Manifest {
   const config = descriptor(json['config'], 'config');
   if (!CONFIG_TYPES.includes(config.mediaType)) {
-    throw malformed(`it is not a container image: its configuration is of type "${config.mediaType}"`);
+    throw malformed(
+      `it is not a container image: its configuration is of type "${config.mediaType}"`,
+    );
   }
   if (config.size > CONFIG_BYTES_MAX) {
-    throw tooLarge(`its configuration has ${config.size} bytes, at most ${CONFIG_BYTES_MAX} are allowed`);
+    throw tooLarge(
+      `its configuration has ${config.size} bytes, at most ${CONFIG_BYTES_MAX} are allowed`,
+    );
   }
   const layers = list(json['layers'], 'layers', LAYERS_MAX).map((item, i) => {
     const layer = descriptor(item, `layers[${i}]`);
@@ -163,7 +171,8 @@ export function parseConfig(bytes: Uint8Array, platform: Platform): ParsedConfig
     if (!isDigest(item)) throw malformed(`rootfs.diff_ids[${i}] is not a digest`);
     return item;
   });
-  const run = json['config'] === undefined || json['config'] === null ? {} : object(json['config'], 'config');
+  const run =
+    json['config'] === undefined || json['config'] === null ? {} : object(json['config'], 'config');
   const strings = (key: string) => texts(run[key], `config.${key}`);
   const keys = (key: string) => Object.keys(optionalObject(run[key], `config.${key}`));
   return {
@@ -192,7 +201,11 @@ function parseLabels(value: unknown): Record<string, string> {
 
 /** The platform of this machine in Go's names, which images use. */
 export function hostPlatform(): Platform {
-  const architectures: Record<string, string> = { x64: 'amd64', arm64: 'arm64', riscv64: 'riscv64' };
+  const architectures: Record<string, string> = {
+    x64: 'amd64',
+    arm64: 'arm64',
+    riscv64: 'riscv64',
+  };
   return { os: 'linux', architecture: architectures[process.arch] ?? process.arch };
 }
 

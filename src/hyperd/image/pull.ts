@@ -81,7 +81,8 @@ export async function pullImage(
 
 /** The later failure, unless it is silence and the earlier was an answer. */
 function moreTelling(earlier: unknown, later: unknown): unknown {
-  const isSilence = (error: unknown) => error instanceof ImageError && error.reason === 'Unreachable';
+  const isSilence = (error: unknown) =>
+    error instanceof ImageError && error.reason === 'Unreachable';
   return earlier !== undefined && isSilence(later) && !isSilence(earlier) ? earlier : later;
 }
 
@@ -130,7 +131,8 @@ async function resolveManifest(
   for (let depth = 0; ; depth++) {
     const document = parseManifest(fetched.bytes, fetched.contentType);
     if (document.kind === 'manifest') return document.manifest;
-    if (depth === INDEX_DEPTH_MAX) throw new ImageError('Malformed', 'image is an index of indexes');
+    if (depth === INDEX_DEPTH_MAX)
+      throw new ImageError('Malformed', 'image is an index of indexes');
     const entry = selectPlatform(document.entries, context.platform);
     fetched = await source.fetchManifest(entry.digest, signal);
   }

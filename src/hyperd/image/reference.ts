@@ -27,7 +27,8 @@ export const REFERENCE_NAME_CHARS_MAX = 255;
 export const REFERENCE_CHARS_MAX = REFERENCE_NAME_CHARS_MAX + 1 + 128 + 1 + 7 + 128;
 
 const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
-const HOST = /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*$/;
+const HOST =
+  /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*$/;
 const IPV6 = /^\[[a-fA-F0-9:]{2,45}\]$/;
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;
 const HEX64 = /^[a-f0-9]{64}$/;
@@ -39,17 +40,23 @@ const HEX64 = /^[a-f0-9]{64}$/;
 export function parseReference(text: string): Reference {
   const invalid = (detail: string): ImageError => {
     const quoted = JSON.stringify(text.slice(0, 300));
-    return new ImageError('InvalidReference', `couldn't parse image reference ${quoted}: ${detail}`);
+    return new ImageError(
+      'InvalidReference',
+      `couldn't parse image reference ${quoted}: ${detail}`,
+    );
   };
   if (text === '') throw invalid('invalid reference format: it is empty');
   if (text.length > REFERENCE_CHARS_MAX) {
-    throw invalid(`it is ${text.length} characters long, at most ${REFERENCE_CHARS_MAX} are allowed`);
+    throw invalid(
+      `it is ${text.length} characters long, at most ${REFERENCE_CHARS_MAX} are allowed`,
+    );
   }
   if (HEX64.test(text)) {
     throw invalid('invalid repository name: cannot specify 64-byte hexadecimal strings');
   }
   const { name, tag, digest } = splitSuffixes(text);
-  if (digest !== '' && !isDigest(digest)) throw invalid('invalid digest: want sha256:<64 hex digits>');
+  if (digest !== '' && !isDigest(digest))
+    throw invalid('invalid digest: want sha256:<64 hex digits>');
   if (tag !== undefined && !TAG.test(tag)) throw invalid('invalid tag format');
   const { registry, repository } = splitRegistry(name);
   if (!isRegistryHost(registry)) throw invalid('invalid registry host');
@@ -97,8 +104,7 @@ function splitSuffixes(text: string): { name: string; tag: string | undefined; d
 function splitRegistry(name: string): { registry: string; repository: string } {
   const slash = name.indexOf('/');
   const first = slash < 0 ? '' : name.slice(0, slash);
-  const isHost =
-    /[.:[]/.test(first) || first === 'localhost' || first !== first.toLowerCase();
+  const isHost = /[.:[]/.test(first) || first === 'localhost' || first !== first.toLowerCase();
   let registry = isHost ? first : DEFAULT_REGISTRY;
   let repository = isHost ? name.slice(slash + 1) : name;
   if (registry === LEGACY_DEFAULT_REGISTRY) registry = DEFAULT_REGISTRY;

@@ -65,7 +65,9 @@ export async function loadRegistriesConfig(path: string): Promise<RegistriesConf
     throw new RegistriesConfigError(`Cannot read ${path}: ${(error as Error).message}`);
   }
   if (text.length > CONFIG_BYTES_MAX) {
-    throw new RegistriesConfigError(`Cannot read ${path}: it is larger than ${CONFIG_BYTES_MAX} bytes`);
+    throw new RegistriesConfigError(
+      `Cannot read ${path}: it is larger than ${CONFIG_BYTES_MAX} bytes`,
+    );
   }
   let document: unknown;
   try {
@@ -73,13 +75,19 @@ export async function loadRegistriesConfig(path: string): Promise<RegistriesConf
   } catch (error) {
     throw new RegistriesConfigError(`Cannot parse ${path}: ${(error as Error).message}`);
   }
-  return parseRegistriesConfig(document, async (file, field) => {
-    try {
-      return await readFile(file, 'utf8');
-    } catch (error) {
-      throw new RegistriesConfigError(`Cannot read ${path}: ${field}: ${(error as Error).message}`);
-    }
-  }, path);
+  return parseRegistriesConfig(
+    document,
+    async (file, field) => {
+      try {
+        return await readFile(file, 'utf8');
+      } catch (error) {
+        throw new RegistriesConfigError(
+          `Cannot read ${path}: ${field}: ${(error as Error).message}`,
+        );
+      }
+    },
+    path,
+  );
 }
 
 /**
@@ -165,7 +173,8 @@ function readCredential(
   fail: () => never,
 ): RegistryCredential | undefined {
   const identityToken = auth['identity_token'];
-  if (identityToken !== undefined) return { username: IDENTITY_TOKEN_USER, password: identityToken };
+  if (identityToken !== undefined)
+    return { username: IDENTITY_TOKEN_USER, password: identityToken };
   const packed = auth['auth'];
   if (packed !== undefined) {
     const text = Buffer.from(packed, 'base64').toString('utf8');

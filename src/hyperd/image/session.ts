@@ -63,7 +63,8 @@ export function createSession(
 
   const fetchToken = async (challenge: Challenge, signal: AbortSignal | undefined) => {
     const request = tokenRequest(challenge, scope, credential);
-    if (!request) throw unauthorized('the registry asks for a token without saying where to get it');
+    if (!request)
+      throw unauthorized('the registry asks for a token without saying where to get it');
     if (endpoint.base.protocol === 'https:' && request.url.protocol !== 'https:') {
       throw unauthorized(`the token server ${request.url.origin} is not reached by TLS`);
     }
@@ -162,7 +163,9 @@ async function sendFollowing(
       throw new HttpError(`${url.host} redirects to nowhere`, { transient: false });
     }
     if (url.protocol === 'https:' && next.protocol === 'http:') {
-      throw new HttpError(`${url.host} redirects to ${next.host} without TLS`, { transient: false });
+      throw new HttpError(`${url.host} redirects to ${next.host} without TLS`, {
+        transient: false,
+      });
     }
     if (request.method !== 'GET' || redirects === REDIRECTS_MAX) {
       throw new HttpError(`${url.host} redirects too often`, { transient: false });
@@ -209,7 +212,9 @@ async function errorDetail(response: HttpResponse): Promise<string> {
       errors?: { code?: unknown; message?: unknown }[];
     };
     const first = json.errors?.[0];
-    const text = [first?.code, first?.message].filter((part) => typeof part === 'string').join(': ');
+    const text = [first?.code, first?.message]
+      .filter((part) => typeof part === 'string')
+      .join(': ');
     return text.replace(/[^\x20-\x7e]/g, '?').slice(0, ERROR_TEXT_CHARS_MAX);
   } catch {
     return '';

@@ -65,9 +65,14 @@ function appendBody(chunks: Buffer[], body: Uint8Array): void {
 function paxRecords(member: TarMember, path: string, size: number): Buffer {
   const records: Buffer[] = [];
   const add = (key: string, value: Uint8Array | string): void => {
-    const tail = Buffer.concat([Buffer.from(` ${key}=`), Buffer.from(value as string), Buffer.from('\n')]);
+    const tail = Buffer.concat([
+      Buffer.from(` ${key}=`),
+      Buffer.from(value as string),
+      Buffer.from('\n'),
+    ]);
     let length = tail.length + 1;
-    while (String(length).length + tail.length !== length) length = String(length).length + tail.length;
+    while (String(length).length + tail.length !== length)
+      length = String(length).length + tail.length;
     records.push(Buffer.from(String(length)), tail);
   };
   const isPlain = (text: string) => Buffer.byteLength(text) <= 100 && /^[\x20-\x7e]*$/.test(text);

@@ -147,7 +147,8 @@ export function createTarReader(sink: TarSink): TarReader {
     },
     end() {
       // Archives without the closing zeros exist; one that ends inside an entry is cut off.
-      if (state === 'ended' || (state === 'header' && blockFill === 0 && extensions.count === 0)) return;
+      if (state === 'ended' || (state === 'header' && blockFill === 0 && extensions.count === 0))
+        return;
       throw malformed('the archive ends in the middle of an entry');
     },
   };
@@ -182,7 +183,8 @@ function verifyChecksum(block: Buffer): void {
     signed += byte > 127 ? byte - 256 : byte;
   }
   const stored = readNumber(block, 148, 8, 'checksum', 0, 2 ** 21);
-  if (stored !== unsigned && stored !== signed) throw malformed('the checksum of a header is wrong');
+  if (stored !== unsigned && stored !== signed)
+    throw malformed('the checksum of a header is wrong');
 }
 
 /** Octal text, or GNU's base-256 for what does not fit. */
@@ -332,7 +334,9 @@ function readType(flag: string, name: string, records: Map<string, Buffer>): Tar
 function checkPath(path: string, what: string): void {
   if (path.includes('\0')) throw malformed(`the ${what} ${showName(path)} contains a NUL byte`);
   if (path.length > PATH_BYTES_MAX) {
-    throw malformed(`the ${what} ${showName(path)}… has ${path.length} bytes, at most ${PATH_BYTES_MAX} are allowed`);
+    throw malformed(
+      `the ${what} ${showName(path)}… has ${path.length} bytes, at most ${PATH_BYTES_MAX} are allowed`,
+    );
   }
 }
 
@@ -344,7 +348,10 @@ function readTime(
   const match = /^(-?)([0-9]{1,15})(?:\.([0-9]*))?$/.exec(text);
   if (text !== '' && !match) throw malformed('the pax record mtime is not a time');
   if (!match) {
-    return { mtimeSec: clampTime(readNumber(block, 136, 12, 'mtime', -SIZE_MAX, 2 ** 53)), mtimeNsec: 0 };
+    return {
+      mtimeSec: clampTime(readNumber(block, 136, 12, 'mtime', -SIZE_MAX, 2 ** 53)),
+      mtimeNsec: 0,
+    };
   }
   const fraction = Number((match[3] ?? '').slice(0, 9).padEnd(9, '0'));
   const whole = clampTime(Number(match[2]));

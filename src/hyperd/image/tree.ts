@@ -140,18 +140,16 @@ export function walkToDirectory(
     const next = child?.type === 'directory' ? child : makeDirectory(current, part, options);
     if (next === undefined) return undefined;
     if (path.length > TREE_DEPTH_MAX) {
-      throw malformed(`the path ${showName(parts.join('/'))} is more than ${TREE_DEPTH_MAX} levels deep`);
+      throw malformed(
+        `the path ${showName(parts.join('/'))} is more than ${TREE_DEPTH_MAX} levels deep`,
+      );
     }
     path.push(next);
   }
   return path[path.length - 1];
 }
 
-function makeDirectory(
-  parent: TreeNode,
-  name: string,
-  options: WalkOptions,
-): TreeNode | undefined {
+function makeDirectory(parent: TreeNode, name: string, options: WalkOptions): TreeNode | undefined {
   if (!options.create) return undefined;
   if (name.length > NAME_BYTES_MAX) {
     throw malformed(`the name ${showName(name)} has more than ${NAME_BYTES_MAX} bytes`);

@@ -29,8 +29,7 @@ export function authenticateCertificate(
     const socket = request.socket as TLSSocket;
     if (!socket.authorized) return Promise.resolve(undefined);
     const subject = socket.getPeerCertificate().subject as
-      | Record<string, string | string[] | undefined>
-      | undefined;
+      Record<string, string | string[] | undefined> | undefined;
     const commonName = subject?.['CN'];
     if (typeof commonName !== 'string') return Promise.resolve(undefined);
     const organizations = [subject?.['O'] ?? []].flat();

@@ -76,7 +76,10 @@ const FILES_MAX = 100_000;
 const ANSWER_BYTES_MAX = 64 << 10;
 
 const COMPRESSIONS = {
-  gzip: { mediaType: MEDIA_TYPE.ociLayerGzip, compress: (tar: Buffer) => gzipSync(tar, { level: 6 }) },
+  gzip: {
+    mediaType: MEDIA_TYPE.ociLayerGzip,
+    compress: (tar: Buffer) => gzipSync(tar, { level: 6 }),
+  },
   zstd: { mediaType: MEDIA_TYPE.ociLayerZstd, compress: (tar: Buffer) => zstdCompressSync(tar) },
   none: { mediaType: MEDIA_TYPE.ociLayer, compress: (tar: Buffer) => tar },
 };
@@ -98,12 +101,17 @@ export async function buildImage(spec: ImageSpec): Promise<BuiltImage> {
     const tar = writeTar(await toMembers(files, named));
     total += tar.length;
     if (total > IMAGE_BYTES_MAX) {
-      throw new RangeError(`Cannot build an image: its layers have more than ${IMAGE_BYTES_MAX} bytes`);
+      throw new RangeError(
+        `Cannot build an image: its layers have more than ${IMAGE_BYTES_MAX} bytes`,
+      );
     }
     diffIds.push(sha256(tar));
     layers.push(add(compression.mediaType, compression.compress(tar)));
   }
-  const config = add(MEDIA_TYPE.ociConfig, Buffer.from(JSON.stringify(encodeConfig(spec, diffIds))));
+  const config = add(
+    MEDIA_TYPE.ociConfig,
+    Buffer.from(JSON.stringify(encodeConfig(spec, diffIds))),
+  );
   const manifest = Buffer.from(
     JSON.stringify({ schemaVersion: 2, mediaType: MEDIA_TYPE.ociManifest, config, layers }),
   );
@@ -161,7 +169,8 @@ async function toMember(file: LayerFile, path: string): Promise<TarMember> {
   if (file.symlink !== undefined) {
     return { ...common, type: 'symlink', mode: mode ?? 0o777, linkName: file.symlink };
   }
-  if (file.hardlink !== undefined) return { ...common, type: 'link', mode, linkName: file.hardlink };
+  if (file.hardlink !== undefined)
+    return { ...common, type: 'link', mode, linkName: file.hardlink };
   const content = file.source === undefined ? (file.content ?? '') : await readFile(file.source);
   return { ...common, type: 'file', mode, content: Buffer.from(content as Uint8Array) };
 }
@@ -175,11 +184,16 @@ export async function filesFromDirectory(directory: string, at = ''): Promise<La
   const visit = async (path: string): Promise<void> => {
     for (const name of (await readdir(join(directory, path))).sort()) {
       const inside = path === '' ? name : `${path}/${name}`;
-      const file = await describeFile(join(directory, inside), at === '' ? inside : `${at}/${inside}`);
+      const file = await describeFile(
+        join(directory, inside),
+        at === '' ? inside : `${at}/${inside}`,
+      );
       if (!file) continue;
       files.push(file);
       if (files.length > FILES_MAX) {
-        throw new RangeError(`Cannot make a layer of ${directory}: it has more than ${FILES_MAX} files`);
+        throw new RangeError(
+          `Cannot make a layer of ${directory}: it has more than ${FILES_MAX} files`,
+        );
       }
       if (file.directory) await visit(inside);
     }
@@ -223,7 +237,9 @@ export async function pushImage(
   options: PushOptions = {},
 ): Promise<void> {
   const { registry, repository, tag } = parseReference(reference);
-  const isLocal = isLocalAddress(registry.replace(/^localhost(?=:|$)/, '127.0.0.1').replace(/:[0-9]+$/, ''));
+  const isLocal = isLocalAddress(
+    registry.replace(/^localhost(?=:|$)/, '127.0.0.1').replace(/:[0-9]+$/, ''),
+  );
   const base = new URL(`${(options.plainHttp ?? isLocal) ? 'http' : 'https'}://${registry}`);
   const http = createHttpClient({ clock: options.clock ?? systemClock });
   try {
@@ -255,11 +271,14 @@ function createSender(http: HttpClient, base: URL, options: PushOptions) {
     const headers: Record<string, string> = { 'content-length': String(body?.length ?? 0) };
     if (contentType !== undefined) headers['content-type'] = contentType;
     const { credential, tls, signal } = options;
-    if (credential && url.origin === base.origin) headers['authorization'] = basicAuthorization(credential);
+    if (credential && url.origin === base.origin)
+      headers['authorization'] = basicAuthorization(credential);
     const response = await http.send({ method, url, headers, body, tls, allowLocal: true, signal });
     const answer = (await readAll(response, ANSWER_BYTES_MAX))?.toString('utf8') ?? '';
     if (expected.includes(response.status)) return response;
     const text = answer.slice(0, 300);
-    throw new PushError(`Cannot push to ${url.host}: ${method} ${url.pathname}: status ${response.status}: ${text}`);
+    throw new PushError(
+      `Cannot push to ${url.host}: ${method} ${url.pathname}: status ${response.status}: ${text}`,
+    );
   };
 }

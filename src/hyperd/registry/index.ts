@@ -108,7 +108,10 @@ export async function createRegistry(options: RegistryOptions): Promise<Registry
   return {
     handler,
     async listen(address) {
-      const listener = await listen(address, address.authenticate ? serve(address.authenticate) : handler);
+      const listener = await listen(
+        address,
+        address.authenticate ? serve(address.authenticate) : handler,
+      );
       listeners.add(listener);
       return { ...listener, close: () => (listeners.delete(listener), listener.close()) };
     },
@@ -216,7 +219,9 @@ const ROUTES: { path: RegExp; methods: Record<string, Method> }[] = [
   },
   {
     path: /^(.+)\/tags\/list()$/,
-    methods: { GET: { action: 'pull', run: ({ manifests }, exchange) => manifests.tags(exchange) } },
+    methods: {
+      GET: { action: 'pull', run: ({ manifests }, exchange) => manifests.tags(exchange) },
+    },
   },
   {
     path: /^(.+)\/referrers\/([^/]+)$/,
@@ -303,7 +308,9 @@ function answerError(
     response.destroy();
     return;
   }
-  const body = JSON.stringify({ errors: [{ code: error.code, message: error.message, detail: null }] });
+  const body = JSON.stringify({
+    errors: [{ code: error.code, message: error.message, detail: null }],
+  });
   // What is left of the request's body is not worth reading.
   const close: Record<string, string> = request.complete ? {} : { connection: 'close' };
   response.writeHead(error.status, {
@@ -332,7 +339,9 @@ async function collectGarbage(
   const olderThanMs = clock.nowMs() - UNUSED_BLOB_AGE_MAX_MS;
   for (const name of repositories.names()) {
     await repositories.change(name, (repository) => {
-      const used = new Set(Object.values(repository.manifests).flatMap(({ references }) => references));
+      const used = new Set(
+        Object.values(repository.manifests).flatMap(({ references }) => references),
+      );
       for (const [digest, { linkedAtMs }] of Object.entries(repository.blobs)) {
         if (linkedAtMs < olderThanMs && !used.has(digest)) delete repository.blobs[digest];
       }

@@ -33,7 +33,10 @@ export function createManifestRoutes(
     const digest = isDigest(exchange.name) ? exchange.name : repository?.tags.get(exchange.name);
     const record = digest === undefined ? undefined : repository?.manifests[digest];
     if (digest !== undefined && record) return { digest, record };
-    throw new RegistryError('MANIFEST_UNKNOWN', `manifest ${exchange.name} is unknown to the repository`);
+    throw new RegistryError(
+      'MANIFEST_UNKNOWN',
+      `manifest ${exchange.name} is unknown to the repository`,
+    );
   };
   return {
     async read(exchange) {
@@ -46,7 +49,8 @@ export function createManifestRoutes(
     },
     async write(exchange) {
       const { name } = exchange;
-      if (!isDigest(name) && !isTag(name)) throw new RegistryError('TAG_INVALID', 'the tag is not valid');
+      if (!isDigest(name) && !isTag(name))
+        throw new RegistryError('TAG_INVALID', 'the tag is not valid');
       const bytes = await readWholeBody(exchange.request, clock, MANIFEST_BYTES_MAX);
       const digest = sha256(bytes);
       if (isDigest(name) && name !== digest) {
@@ -61,7 +65,9 @@ export function createManifestRoutes(
         repository.manifests[digest] = record;
         if (!isDigest(name)) repository.tags.set(name, digest);
       });
-      const subject: Record<string, string> = record.subject ? { 'oci-subject': record.subject } : {};
+      const subject: Record<string, string> = record.subject
+        ? { 'oci-subject': record.subject }
+        : {};
       answer(exchange, 201, {
         location: `/v2/${exchange.repository}/manifests/${digest}`,
         'docker-content-digest': digest,
@@ -137,7 +143,8 @@ function checkReferences(repository: Repository | undefined, record: ManifestRec
 }
 
 function parseRecord(bytes: Buffer, contentType: string | undefined): ManifestRecord {
-  const invalid = (message: string) => new RegistryError('MANIFEST_INVALID', `the manifest ${message}`);
+  const invalid = (message: string) =>
+    new RegistryError('MANIFEST_INVALID', `the manifest ${message}`);
   let json: Record<string, unknown>;
   try {
     json = JSON.parse(bytes.toString('utf8')) as Record<string, unknown>;

@@ -71,9 +71,14 @@ export async function openRepositories(directory: string): Promise<Repositories>
       try {
         const current = byName.get(name);
         if (!current && byName.size >= REPOSITORIES_MAX) {
-          throw new RegistryError('DENIED', `the registry has ${REPOSITORIES_MAX} repositories already`);
+          throw new RegistryError(
+            'DENIED',
+            `the registry has ${REPOSITORIES_MAX} repositories already`,
+          );
         }
-        const next = structuredClone(current ?? { name, tags: new Map(), manifests: {}, blobs: {} });
+        const next = structuredClone(
+          current ?? { name, tags: new Map(), manifests: {}, blobs: {} },
+        );
         const result = edit(next);
         assert(next.name === name, 'registry: a repository keeps its name');
         checkLimits(next);

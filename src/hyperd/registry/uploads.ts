@@ -76,11 +76,20 @@ export function createUploadRoutes(options: UploadOptions): UploadRoutes {
   };
   const create = async (repository: string): Promise<Upload> => {
     if (uploads.size >= limits.uploadsMax) {
-      throw new RegistryError('TOOMANYREQUESTS', `${limits.uploadsMax} uploads are under way already`);
+      throw new RegistryError(
+        'TOOMANYREQUESTS',
+        `${limits.uploadsMax} uploads are under way already`,
+      );
     }
     const id = options.random.uuid();
     const expiry = { cancel: () => {} };
-    const upload: Upload = { id, repository, ingest: await content.ingest(id), isBusy: false, expiry };
+    const upload: Upload = {
+      id,
+      repository,
+      ingest: await content.ingest(id),
+      isBusy: false,
+      expiry,
+    };
     uploads.set(id, upload);
     restartExpiry(upload);
     return upload;
@@ -110,7 +119,10 @@ export function createUploadRoutes(options: UploadOptions): UploadRoutes {
     for await (const chunk of readBody(exchange.request, clock)) {
       if (upload.ingest.offset + chunk.length > limits.blobBytesMax) {
         await discard(upload);
-        throw new RegistryError('SIZE_INVALID', `the blob is larger than ${limits.blobBytesMax} bytes`);
+        throw new RegistryError(
+          'SIZE_INVALID',
+          `the blob is larger than ${limits.blobBytesMax} bytes`,
+        );
       }
       try {
         await upload.ingest.write(chunk);
@@ -188,7 +200,8 @@ export function createUploadRoutes(options: UploadOptions): UploadRoutes {
 }
 
 function checkDigest(text: string): Digest {
-  if (!isDigest(text)) throw new RegistryError('DIGEST_INVALID', 'the digest is missing or not valid');
+  if (!isDigest(text))
+    throw new RegistryError('DIGEST_INVALID', 'the digest is missing or not valid');
   return text;
 }
 
