@@ -1,77 +1,111 @@
 import type { AddressInfo } from 'node:net';
+import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import type { Authenticator, Authorizer, UserInfo } from '../api/auth.ts';
 import type { KubeObject } from '../api/object.ts';
-import { builtinTable } from '../api/schema/table.ts';
 import type { SchemaTable } from '../api/schema/schema.ts';
+import { builtinTable } from '../api/schema/table.ts';
+import type { NodeAuthorizer } from '../auth/node-authorizer.ts';
 import type { Rbac } from '../auth/rbac.ts';
 import type { ServiceAccountTokens } from '../auth/service-account-tokens.ts';
 import type { Transport } from '../client/transport.ts';
 import type { Store } from '../store/store.ts';
 import { createAdmissionChain } from './admission/chain.ts';
+import { admissionPlugins } from './admission/plugins.ts';
+import { ensureObjects, systemObjects } from './bootstrap.ts';
 import type { ServerContext } from './context.ts';
 import { DEFAULT_LIMITS } from './limits.ts';
 import type { ApiServerLimits } from './limits.ts';
+import { createKubeletConnector } from './proxy/kubelet.ts';
+import type { KubeletTls } from './proxy/kubelet.ts';
+import { createServiceAllocator } from './registry/strategies/service-allocator.ts';
 import { dispatch } from './server/dispatch.ts';
+import { follow } from './server/follower.ts';
 import { listen } from './server/listener.ts';
 import type { Listener, TlsMaterial } from './server/listener.ts';
 import { createLoopback } from './server/loopback.ts';
 import { createMetrics } from './server/metrics.ts';
 import { createPipeline } from './server/pipeline.ts';
 
+export const DEFAULT_SERVICE_CIDR = '10.96.0.0/16';
+
 export interface ApiServerOptions {
   store: Store;
   clock: Clock;
   random: Random;
   log: Log;
-  /** Asked in order. */
+  /** Asked in order; the first that recognises a credential decides. */
   authenticators: readonly Authenticator[];
+  /** The union of all that decide, `rbac` and `nodeAuthorizer` among them where there are any. */
   authorizer: Authorizer;
+  /** Kept up to date by the server, which also needs it against escalation and for rule reviews. */
   rbac?: Rbac;
+  /** Kept up to date by the server. */
+  nodeAuthorizer?: NodeAuthorizer;
+  /** Without it no service account tokens are issued. */
   tokens?: ServiceAccountTokens;
+  /** Without it there are no logs, exec, attach, port-forward and node proxy. */
+  kubelet?: KubeletTls;
   /** @default the built-in kinds */
   schema?: SchemaTable;
+  /** @default DEFAULT_LIMITS, for each that is not given */
   limits?: Partial<ApiServerLimits>;
+  /** Where clients and pods reach the server. @default 127.0.0.1:6443 */
   advertise?: { host: string; port: number };
-  bootstrapObjects?: KubeObject[];
+  /** @default DEFAULT_SERVICE_CIDR */
+  serviceCidr?: string;
+  /** Created at start where they are missing, after the system's own: roles and bindings. */
+  bootstrapObjects?: readonly KubeObject[];
 }
 
 export interface ApiServer {
+  /** Opens the port. May be called for several addresses. */
   listen(options: { host: string; port: number; tls: TlsMaterial }): Promise<AddressInfo>;
+  /** A transport that acts as `user` and skips sockets and TLS, but nothing else. */
   loopback(user: UserInfo): Transport;
+  /** Ends every request, watch and stream. The store stays open: it is the caller's. */
   close(): Promise<void>;
 }
 
+const RBAC_RESOURCES = ['roles', 'clusterroles', 'rolebindings', 'clusterrolebindings'].map(
+  (resource) => `rbac.authorization.k8s.io/${resource}`,
+);
+const NODE_AUTHORIZER_RESOURCES = [
+  'pods',
+  'persistentvolumeclaims',
+  'storage.k8s.io/volumeattachments',
+];
+
+/** Who makes the objects that a cluster starts with. */
+const BOOTSTRAP_USER: UserInfo = {
+  name: 'system:apiserver',
+  uid: '',
+  groups: ['system:masters'],
+  extra: {},
+};
+
+/** An API server over `store`, with the objects in place that every cluster starts with. */
 export async function createApiServer(options: ApiServerOptions): Promise<ApiServer> {
   const closing = new AbortController();
-  const server: ServerContext = {
-    store: options.store,
-    schema: options.schema ?? builtinTable(),
-    clock: options.clock,
-    random: options.random,
-    log: options.log,
-    limits: { ...DEFAULT_LIMITS, ...options.limits },
-    authenticators: options.authenticators,
-    authorizer: options.authorizer,
-    rbac: options.rbac,
-    tokens: options.tokens,
-    admission: createAdmissionChain([]),
-    services: { size: 0 },
-    metrics: createMetrics(),
-    advertiseAddress: '127.0.0.1:6443',
-    kubelet: undefined,
-    closing: closing.signal,
-  };
+  const server = createContext(options, closing.signal);
+  const { store, log } = options;
+  const indexing = { signal: closing.signal, log };
+  if (options.rbac) follow(store, RBAC_RESOURCES, options.rbac, indexing);
+  if (options.nodeAuthorizer) {
+    follow(store, NODE_AUTHORIZER_RESOURCES, options.nodeAuthorizer, indexing);
+  }
   const handle = createPipeline(server, dispatch);
   const listeners: Listener[] = [];
-  return {
+  const apiServer: ApiServer = {
     async listen({ host, port, tls }) {
-      const { limits, clock, log } = server;
+      assert(!closing.signal.aborted, 'the API server is closed');
+      const { limits, clock } = server;
       const listener = await listen({ host, port, tls, limits, clock, log, handle });
       listeners.push(listener);
-      server.metrics.connectionCount = listener.connectionCount;
+      server.metrics.connectionCount = () =>
+        listeners.reduce((sum, one) => sum + one.connectionCount(), 0);
       return listener.address;
     },
     loopback: (user) => createLoopback(user, handle),
@@ -80,4 +114,55 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
       await Promise.all(listeners.map((listener) => listener.close()));
     },
   };
+  await bootstrap(apiServer, server, options);
+  return apiServer;
+}
+
+function createContext(options: ApiServerOptions, closing: AbortSignal): ServerContext {
+  const { store, clock, random, log } = options;
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const { host, port } = advertised(options);
+  return {
+    store,
+    schema: options.schema ?? builtinTable(),
+    clock,
+    random,
+    log,
+    limits,
+    authenticators: options.authenticators,
+    authorizer: options.authorizer,
+    rbac: options.rbac,
+    tokens: options.tokens,
+    admission: createAdmissionChain(admissionPlugins()),
+    services: createServiceAllocator({
+      cidr: options.serviceCidr ?? DEFAULT_SERVICE_CIDR,
+      services: store.list('services').entries.map((entry) => entry.object),
+      random,
+    }),
+    metrics: createMetrics(),
+    advertiseAddress: `${host}:${port}`,
+    kubelet:
+      options.kubelet &&
+      createKubeletConnector({ tls: options.kubelet, limits, clock, log, closing }),
+    closing,
+  };
+}
+
+function advertised(options: ApiServerOptions): { host: string; port: number } {
+  return options.advertise ?? { host: '127.0.0.1', port: 6443 };
+}
+
+async function bootstrap(
+  apiServer: ApiServer,
+  server: ServerContext,
+  options: ApiServerOptions,
+): Promise<void> {
+  const serviceCidr = options.serviceCidr ?? DEFAULT_SERVICE_CIDR;
+  const system = systemObjects({ serviceCidr, advertise: advertised(options) });
+  const transport = apiServer.loopback(BOOTSTRAP_USER);
+  try {
+    await ensureObjects(transport, server.schema, [...system, ...(options.bootstrapObjects ?? [])]);
+  } finally {
+    await transport.close();
+  }
 }

@@ -22,9 +22,12 @@ export interface AdmissionRequest {
   warn: (text: string) => void;
 }
 
+/** A request whose object is there, as in creations and updates. */
+export type ObjectAdmissionRequest = AdmissionRequest & { object: KubeObject };
+
 /**
- * One rule. Both steps are synchronous and may run more than once for one request, since a write
- * is computed again when another one was faster.
+ * One rule. `mutate` and `validate` are synchronous and may run more than once for one request,
+ * since a write is computed again when another one was faster.
  */
 export interface AdmissionPlugin {
   name: string;
@@ -33,28 +36,64 @@ export interface AdmissionPlugin {
   operations: Operation[];
   /** Subresources it looks at beside the object itself. @default none */
   subresources?: string[];
+  /**
+   * Runs once before a creation, and may wait: the only step that can. What it returns is called
+   * once the object is stored, or is not going to be.
+   */
+  prepare?: (request: AdmissionRequest) => Promise<Release | void>;
   /** Completes the draft. Runs before validation. */
-  mutate?: (request: AdmissionRequest) => void;
+  mutate?: (request: ObjectAdmissionRequest) => void;
   /** Refuses by throwing a StatusError. Runs after validation and changes nothing. */
   validate?: (request: AdmissionRequest) => void;
 }
 
+export type Release = () => void;
+
 export interface AdmissionChain {
+  prepare(request: AdmissionRequest): Promise<Release>;
   mutate(request: AdmissionRequest): void;
   validate(request: AdmissionRequest): void;
 }
 
 export function createAdmissionChain(plugins: readonly AdmissionPlugin[]): AdmissionChain {
-  const chosen = (request: AdmissionRequest) =>
-    plugins.filter((plugin) => concerns(plugin, request));
+  /** By resource, operation and subresource: which plugins concern them never changes. */
+  const chosen = new Map<string, AdmissionPlugin[]>();
+  const pluginsFor = (request: AdmissionRequest): AdmissionPlugin[] => {
+    const { row, operation, subresource } = request;
+    const key = `${row.resource}.${row.group} ${operation} ${subresource}`;
+    let found = chosen.get(key);
+    if (!found) chosen.set(key, (found = plugins.filter((plugin) => concerns(plugin, request))));
+    return found;
+  };
   return {
+    async prepare(request) {
+      const releases: Release[] = [];
+      const release = () => {
+        for (const one of releases.splice(0)) one();
+      };
+      try {
+        for (const plugin of pluginsFor(request)) {
+          const one = await plugin.prepare?.(request);
+          if (one) releases.push(one);
+        }
+      } catch (error) {
+        release();
+        throw error;
+      }
+      return release;
+    },
     mutate(request) {
-      for (const plugin of chosen(request)) plugin.mutate?.(request);
+      if (!hasObject(request)) return;
+      for (const plugin of pluginsFor(request)) plugin.mutate?.(request);
     },
     validate(request) {
-      for (const plugin of chosen(request)) plugin.validate?.(request);
+      for (const plugin of pluginsFor(request)) plugin.validate?.(request);
     },
   };
+}
+
+function hasObject(request: AdmissionRequest): request is ObjectAdmissionRequest {
+  return request.object !== undefined;
 }
 
 function concerns(plugin: AdmissionPlugin, request: AdmissionRequest): boolean {

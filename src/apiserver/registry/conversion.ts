@@ -63,7 +63,7 @@ function autoscalerToV2(object: KubeObject): KubeObject {
   const now = current === undefined ? [] : [cpuMetric('current', undefined, current)];
   return compact({
     ...object,
-    metadata: { ...object.metadata, annotations: emptyToUndefined(annotations) },
+    metadata: compact({ ...object.metadata, annotations: emptyToUndefined(annotations) }),
     spec: compact({ ...spec, metrics: metrics.length > 0 ? metrics : undefined }),
     status: object.status && compact({ ...status, currentMetrics: now.length > 0 ? now : undefined }),
   });
@@ -80,7 +80,7 @@ function autoscalerToV1(object: KubeObject): KubeObject {
   const current = ((currentMetrics ?? []) as Fields[]).find(isCpuUtilization);
   return compact({
     ...object,
-    metadata: { ...object.metadata, annotations: emptyToUndefined(annotations) },
+    metadata: compact({ ...object.metadata, annotations: emptyToUndefined(annotations) }),
     spec: compact({ ...spec, targetCPUUtilizationPercentage: utilization(cpu, 'target') }),
     status: object.status && compact({
       ...status,
@@ -121,7 +121,8 @@ function emptyToUndefined(record: Record<string, string>): Record<string, string
   return Object.keys(record).length > 0 ? record : undefined;
 }
 
-function compact<T extends Fields>(object: T): T {
-  for (const key of Object.keys(object)) if (object[key] === undefined) delete object[key];
+function compact<T extends object>(object: T): T {
+  const fields = object as Fields;
+  for (const key of Object.keys(fields)) if (fields[key] === undefined) delete fields[key];
   return object;
 }

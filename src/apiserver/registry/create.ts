@@ -8,7 +8,7 @@ import type { ApiReply } from '../server/exchange.ts';
 import { checkIdentity, prepareMetadata } from './metadata.ts';
 import { bytesOf, cloneObject, keyOf, objectOf, toStorage } from './resource.ts';
 import { strategyOf } from './strategy.ts';
-import { completeCreation, parseDryRun } from './write.ts';
+import { admissionRequest, completeCreation, parseDryRun } from './write.ts';
 import type { WriteTarget } from './write.ts';
 
 /** Kubernetes tries so often until a generated name is free. */
@@ -59,6 +59,8 @@ async function createOnce(target: WriteTarget, draft: KubeObject): Promise<Writt
   const settle = strategyOf(row).settle;
   const uid = draft.metadata.uid ?? '';
   let stored: KubeObject | undefined;
+  const about = admissionRequest({ ...target, name }, 'CREATE', draft, undefined);
+  const release = await server.admission.prepare(about);
   try {
     const object = completeCreation({ ...target, name }, draft);
     if (dryRun) {
@@ -74,6 +76,7 @@ async function createOnce(target: WriteTarget, draft: KubeObject): Promise<Writt
     return { object: objectOf(row, result.entry), bytes: bytesOf(row, result.entry) };
   } finally {
     settle?.(uid, stored, server);
+    release();
   }
 }
 

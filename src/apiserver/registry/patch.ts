@@ -1,22 +1,16 @@
 import type { KubeObject } from '../../api/object.ts';
 import { StatusError, badRequest, invalid } from '../../api/status.ts';
 import { parseJson } from '../../api/json.ts';
+import { acceptedPatchTypes } from '../../api/schema/patch/patch.ts';
 import { readBody } from '../codec/body.ts';
 import { checkStructure } from '../codec/decode.ts';
 import { negotiate, parseMediaType } from '../codec/negotiate.ts';
-import { patchObject } from '../codec/operations.ts';
-import type { PatchType } from '../codec/operations.ts';
+import { applyPatch as patchedObject } from '../codec/operations.ts';
 import type { ResourceContext } from '../context.ts';
 import type { ApiReply } from '../server/exchange.ts';
 import { writtenReply } from './create.ts';
 import { checkIdentity } from './metadata.ts';
 import { targetOf, updateObject } from './update.ts';
-
-const PATCH_TYPES: Record<string, PatchType> = {
-  'application/json-patch+json': 'json',
-  'application/merge-patch+json': 'merge',
-  'application/strategic-merge-patch+json': 'strategic',
-};
 
 /** PATCH of an object, or of its status. */
 export async function handlePatch(context: ResourceContext): Promise<ApiReply> {
@@ -36,7 +30,7 @@ export async function handlePatch(context: ResourceContext): Promise<ApiReply> {
 }
 
 export interface Patch {
-  type: PatchType;
+  mediaType: string;
   value: unknown;
 }
 
@@ -47,17 +41,16 @@ export interface Patch {
 export async function readPatch(context: ResourceContext): Promise<Patch> {
   const { exchange, server } = context;
   const { type: mediaType } = parseMediaType(exchange.headers['content-type'] ?? '');
-  const type = Object.hasOwn(PATCH_TYPES, mediaType) ? PATCH_TYPES[mediaType] : undefined;
-  if (!type) {
-    const accepted = Object.keys(PATCH_TYPES).join(', ');
+  const accepted = acceptedPatchTypes(server.schema, context.row);
+  if (!accepted.includes(mediaType)) {
     const message =
       'the body of the request was in an unknown format - accepted media types include: ' +
-      accepted;
+      accepted.join(', ');
     throw new StatusError('UnsupportedMediaType', message);
   }
   const bytes = await readBody(exchange, server.limits, server.clock);
   try {
-    return { type, value: parseJson(Buffer.from(bytes).toString('utf8')).value };
+    return { mediaType, value: parseJson(Buffer.from(bytes).toString('utf8')).value };
   } catch (error) {
     throw badRequest(`error decoding patch: ${error instanceof Error ? error.message : error}`);
   }
@@ -66,9 +59,9 @@ export async function readPatch(context: ResourceContext): Promise<Patch> {
 /** The patched object, structurally checked; nothing of the current one is changed. */
 export function applyPatch(context: ResourceContext, current: KubeObject, patch: Patch): KubeObject {
   const { row, server } = context;
-  const patched = patchObject(server.schema, row, current, patch.type, patch.value);
+  const patched = patchedObject(server.schema, row, current, patch.mediaType, patch.value);
   try {
-    return checkStructure(context, row, patched as Record<string, unknown>, []);
+    return checkStructure(context, row, patched, []);
   } catch (error) {
     if (!(error instanceof StatusError) || error.reason !== 'BadRequest') throw error;
     const message = `Invalid value: ${JSON.stringify(patch.value)?.slice(0, 512)}: ${error.message}`;

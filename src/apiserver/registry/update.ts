@@ -74,7 +74,13 @@ function rehearse(target: WriteTarget, transform: ReturnType<typeof updateTransf
   const { context, row, namespace, name } = target;
   const { store, schema } = context.server;
   const current = store.get(keyOf(schema, row, namespace, name));
-  const next = transform(current);
+  let next: ReturnType<typeof transform>;
+  try {
+    next = transform(current);
+  } finally {
+    const uid = current?.object.metadata.uid ?? '';
+    strategyOf(row).settle?.(uid, current?.object, context.server);
+  }
   if (!current) throw notFound(row.group, row.resource, name);
   if (next === undefined || next === DELETE) return { object: objectOf(row, current) };
   return { object: objectOf(row, { ...current, object: next }) };

@@ -134,7 +134,10 @@ function completeUpdate(target: WriteTarget, wanted: KubeObject, old: KubeObject
   return object;
 }
 
-/** A write of the status changes the status alone, and any other write everything but it. */
+/**
+ * A write of the status changes the status alone, and one of the object everything but it. The
+ * drafts of other subresources are the server's own work.
+ */
 function isolate(
   row: ResourceRow,
   subresource: string,
@@ -142,7 +145,7 @@ function isolate(
   old: KubeObject,
 ): KubeObject {
   if (subresource !== 'status') {
-    if (!hasStatus(row)) return draft;
+    if (subresource !== '' || !hasStatus(row)) return draft;
     if (old.status === undefined) delete draft.status;
     else draft.status = old.status;
     return draft;

@@ -1,0 +1,89 @@
+import type { UserInfo } from '../../api/auth.ts';
+import { checkEscalation } from '../../auth/escalation.ts';
+import { checkNodeRestriction } from '../../auth/node-restriction.ts';
+import { isAllowed } from '../server/authorization.ts';
+import { forbidden } from './chain.ts';
+import type { AdmissionPlugin, AdmissionRequest, Operation } from './chain.ts';
+
+const NODE_OPERATIONS: Partial<Record<Operation, 'create' | 'update' | 'delete'>> = {
+  CREATE: 'create',
+  UPDATE: 'update',
+  DELETE: 'delete',
+};
+
+/** A node writes about itself and its pods alone. */
+export const nodeRestriction: AdmissionPlugin = {
+  name: 'NodeRestriction',
+  operations: ['CREATE', 'UPDATE', 'DELETE'],
+  subresources: ['status', 'eviction', 'token'],
+  validate({ operation, user, row, subresource, object, oldObject }) {
+    const about = { user, group: row.group, resource: row.resource, subresource };
+    checkNodeRestriction({
+      ...about,
+      operation: NODE_OPERATIONS[operation] ?? 'update',
+      ...(object ? { object } : {}),
+      ...(oldObject ? { oldObject } : {}),
+    });
+  },
+};
+
+/** Nobody hands out more than they hold. */
+export const rbacEscalation: AdmissionPlugin = {
+  name: 'RbacEscalation',
+  resources: [
+    'roles.rbac.authorization.k8s.io',
+    'clusterroles.rbac.authorization.k8s.io',
+    'rolebindings.rbac.authorization.k8s.io',
+    'clusterrolebindings.rbac.authorization.k8s.io',
+  ],
+  operations: ['CREATE', 'UPDATE'],
+  validate({ server, user, object, oldObject }) {
+    if (!server.rbac || !object) return;
+    const request = { user, object, ...(oldObject ? { oldObject } : {}) };
+    checkEscalation(server.rbac, server.authorizer, request);
+  },
+};
+
+/** Approving and signing are permitted signer by signer. */
+export const certificateSigners: AdmissionPlugin = {
+  name: 'CertificateSigners',
+  resources: ['certificatesigningrequests.certificates.k8s.io'],
+  operations: ['UPDATE'],
+  subresources: ['approval', 'status'],
+  validate(request) {
+    const { subresource, object, oldObject, user } = request;
+    const certificate = (from: typeof object) =>
+      (from?.status as { certificate?: string } | undefined)?.certificate;
+    if (subresource === '') return;
+    if (subresource === 'status' && certificate(object) === certificate(oldObject)) return;
+    const verb = subresource === 'approval' ? 'approve' : 'sign';
+    const { signerName = '' } = (oldObject?.spec ?? {}) as { signerName?: string };
+    if (mayUseSigner(request, user, verb, signerName)) return;
+    throw forbidden(request, `user not permitted to ${verb} requests with signerName "${signerName}"`);
+  },
+};
+
+function mayUseSigner(
+  { server }: AdmissionRequest,
+  user: UserInfo,
+  verb: string,
+  signerName: string,
+): boolean {
+  const domain = `${signerName.split('/')[0]}/*`;
+  return [signerName, domain].some((name) =>
+    isAllowed(
+      server.authorizer.authorize({
+        user,
+        verb,
+        isResourceRequest: true,
+        group: 'certificates.k8s.io',
+        version: 'v1',
+        resource: 'signers',
+        subresource: '',
+        namespace: '',
+        name,
+        path: '',
+      }),
+    ),
+  );
+}

@@ -1,0 +1,33 @@
+import { certificateSigners, nodeRestriction, rbacEscalation } from './access.ts';
+import type { AdmissionPlugin } from './chain.ts';
+import { limitRanger } from './limit-ranger.ts';
+import { namespaceLifecycle } from './namespace-lifecycle.ts';
+import {
+  defaultStorageClass,
+  defaultTolerationSeconds,
+  priority,
+  runtimeClass,
+  taintNodesByCondition,
+  timeline,
+} from './pod-defaults.ts';
+import { resourceQuota } from './resource-quota.ts';
+import { serviceAccount } from './service-account.ts';
+
+/** In the order in which they run. What others rely on comes first, what counts comes last. */
+export function admissionPlugins(): AdmissionPlugin[] {
+  return [
+    namespaceLifecycle,
+    nodeRestriction,
+    serviceAccount,
+    taintNodesByCondition,
+    priority,
+    defaultTolerationSeconds,
+    defaultStorageClass,
+    runtimeClass,
+    limitRanger,
+    timeline,
+    rbacEscalation,
+    certificateSigners,
+    resourceQuota,
+  ];
+}

@@ -1,0 +1,54 @@
+import type { Duplex } from 'node:stream';
+import type { Clock } from '../../base/clock.ts';
+
+/** After one side has ended, the other gets this long to take what is still on its way. */
+const LINGER_MS = 10_000;
+
+export interface SpliceOptions {
+  clock: Clock;
+  /** Ends both sides. */
+  closing: AbortSignal;
+  /** Until the first byte from `upstream`. */
+  firstAnswerTimeoutMs: number;
+  /** Called once, when both sides are gone. */
+  onEnd: () => void;
+}
+
+/**
+ * Joins two connections: bytes go both ways with back-pressure, the end of one direction is
+ * passed on while the other goes on, and neither side outlives the other.
+ */
+export function splice(client: Duplex, upstream: Duplex, options: SpliceOptions): void {
+  const sides = [client, upstream];
+  let openCount = sides.length;
+  const destroyBoth = () => {
+    for (const side of sides) side.destroy();
+  };
+  const answerTimer = options.clock.after(options.firstAnswerTimeoutMs, destroyBoth);
+  upstream.once('data', () => answerTimer.cancel());
+  options.closing.addEventListener('abort', destroyBoth, { once: true });
+  let linger: { cancel(): void } | undefined;
+  for (const side of sides) {
+    side.on('error', () => side.destroy());
+    side.once('close', () => {
+      openCount -= 1;
+      if (openCount > 0) {
+        for (const other of sides) if (!other.destroyed && !other.writableEnded) other.end();
+        linger = options.clock.after(LINGER_MS, destroyBoth);
+        return;
+      }
+      linger?.cancel();
+      answerTimer.cancel();
+      options.closing.removeEventListener('abort', destroyBoth);
+      options.onEnd();
+    });
+  }
+  if (sides.some((side) => side.destroyed)) {
+    // One was gone before it could be joined: its close event will not come again.
+    destroyBoth();
+    options.onEnd();
+    return;
+  }
+  client.pipe(upstream);
+  upstream.pipe(client);
+}

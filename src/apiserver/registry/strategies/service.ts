@@ -1,0 +1,66 @@
+import type { KubeObject } from '../../../api/object.ts';
+import { invalid } from '../../../api/status.ts';
+import type { StatusCause } from '../../../api/status.ts';
+import type { Strategy, StrategyContext } from '../strategy.ts';
+import type { ServiceSpec } from './service-allocator.ts';
+
+export const serviceStrategy: Strategy = {
+  allowsCreateOnUpdate: true,
+  returnsDeletedObject: true,
+  prepareCreate(service, context) {
+    service.status = { loadBalancer: {} };
+    allocate(service, context);
+  },
+  prepareUpdate(service, old, context) {
+    const spec = specOf(service);
+    inherit(spec, specOf(old));
+    const changed = addressChange(spec, specOf(old));
+    if (changed) refuse(service, [changed]);
+    allocate(service, context);
+  },
+  settle: (uid, stored, server) => server.services.settle(uid, stored),
+};
+
+function specOf(service: KubeObject): ServiceSpec {
+  return (service.spec ?? {}) as ServiceSpec;
+}
+
+function allocate(service: KubeObject, { server }: StrategyContext): void {
+  service.spec ??= {};
+  refuse(service, server.services.assign(service.metadata.uid ?? '', specOf(service)));
+}
+
+function refuse(service: KubeObject, causes: StatusCause[]): void {
+  if (causes.length > 0) throw invalid('', 'Service', service.metadata.name ?? '', causes);
+}
+
+/** What the client's manifest leaves open stays as it was given. */
+function inherit(spec: ServiceSpec, old: ServiceSpec): void {
+  if (spec.type === 'ExternalName' || old.type === 'ExternalName') return;
+  if (!spec.clusterIP && !spec.clusterIPs?.length) {
+    if (old.clusterIP) spec.clusterIP = old.clusterIP;
+    if (old.clusterIPs) spec.clusterIPs = [...old.clusterIPs];
+  } else if (spec.clusterIP && !spec.clusterIPs?.length) spec.clusterIPs = [spec.clusterIP];
+  if (spec.type === 'ClusterIP') {
+    // Back from NodePort: the ports that the client merely sent along are given up.
+    for (const port of spec.ports ?? []) {
+      const isOld = old.ports?.some((other) => other.nodePort === port.nodePort);
+      if (old.type !== 'ClusterIP' && isOld) delete port.nodePort;
+    }
+    return;
+  }
+  for (const port of spec.ports ?? []) {
+    const same = old.ports?.find(
+      (other) => other.port === port.port && (other.protocol ?? 'TCP') === (port.protocol ?? 'TCP'),
+    );
+    if (!port.nodePort && same?.nodePort) port.nodePort = same.nodePort;
+  }
+}
+
+function addressChange(spec: ServiceSpec, old: ServiceSpec): StatusCause | undefined {
+  if (spec.type === 'ExternalName' || !old.clusterIP) return undefined;
+  const now = spec.clusterIPs?.[0] ?? spec.clusterIP;
+  if (now === old.clusterIP && (spec.clusterIP ?? now) === now) return undefined;
+  const message = `Invalid value: []string{${JSON.stringify(now)}}: may not change once set`;
+  return { reason: 'FieldValueInvalid', field: 'spec.clusterIPs[0]', message };
+}
