@@ -13,12 +13,12 @@ const QEMU_PATH = '/usr/bin/qemu-system-x86_64';
 
 /** This machine's hypervisor, as hyperd and `doctor` use it. */
 export async function openHypervisor(paths: DataPaths, log?: Log): Promise<Hypervisor> {
-  const assets = await guestAssets(paths);
+  const { jailPath, kernelPath } = await guestAssets(paths);
   return createQemuHypervisor({
     qemuPath: QEMU_PATH,
-    jailPath: join(paths.assets, 'hyperjail'),
+    jailPath,
     directory: join(paths.hyperd, 'vmm'),
-    kernelPath: assets.kernelPath,
+    kernelPath,
     exec: execute,
     clock: systemClock,
     random: systemRandom,

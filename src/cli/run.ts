@@ -36,7 +36,7 @@ export async function runComponent(dataDir: string | undefined, name: string): P
     process.once(signal, () => ending.abort(new Error(`${name} was told to end`)));
   }
   const tell = (message: ComponentMessage) => {
-    if (process.connected) process.send?.(message);
+    if (process.send && process.connected) process.send(message);
   };
   try {
     const component = await load();

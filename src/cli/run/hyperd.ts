@@ -1,5 +1,4 @@
-import { join } from 'node:path';
-import { readFile } from 'node:fs/promises';
+import { once } from 'node:events';
 import { systemClock } from '../../base/clock.ts';
 import { execute } from '../../base/exec.ts';
 import { createLog } from '../../base/log.ts';
@@ -9,27 +8,54 @@ import { serveHyperd } from '../../hyperd/api/server.ts';
 import { startDaemon } from '../../hyperd/daemon/daemon.ts';
 import { openImageStore } from '../../hyperd/image/index.ts';
 import { createRegistry } from '../../hyperd/registry/index.ts';
-import { createQemuHypervisor } from '../../hyperd/vmm/qemu/driver.ts';
 import { createLinuxNetwork } from '../../network/linux/driver.ts';
+import { guestAssets } from '../assets.ts';
+import { openHypervisor } from '../hypervisor.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
+import { readRegistries } from './registries.ts';
 
-export async function runHyperd(context: ComponentContext): Promise<void> {
-  void [
-    join,
-    readFile,
-    systemClock,
-    execute,
-    createLog,
-    systemRandom,
+/** hyperd, and on the server's machine the embedded registry beside it. */
+export async function runHyperd({ paths, config, signal, ready }: ComponentContext): Promise<void> {
+  const log = createLog({ component: 'hyperd' });
+  const common = { clock: systemClock, random: systemRandom, log };
+  const assets = await guestAssets(paths);
+  const apiServer = config.server ? new URL(config.server.url) : undefined;
+  const network = await createLinuxNetwork({
+    stateDirectory: paths.network,
+    hostServices: [
+      {
+        address: apiServer?.hostname ?? config.address,
+        port: Number(apiServer?.port || config.apiPort),
+      },
+    ],
+    exec: execute,
+    random: systemRandom,
+    log,
+  });
+  const images = await openImageStore({
+    ...common,
+    directory: paths.images,
+    registries: await readRegistries(paths, config),
+  });
+  const daemon = await startDaemon({
+    ...common,
+    directory: paths.hyperd,
+    version: versionString(),
+    kernelVersion: assets.kernelRelease,
+    hypervisor: await openHypervisor(paths, log),
+    images,
+    network,
     connectAgent,
-    serveHyperd,
-    startDaemon,
-    openImageStore,
-    createRegistry,
-    createQemuHypervisor,
-    createLinuxNetwork,
-    versionString,
-    context,
-  ];
+    guest: { kernelPath: assets.kernelPath, initrdPath: assets.initrdPath, kernelArguments: [] },
+  });
+  const door = await serveHyperd({ daemon, socketPath: paths.hyperdSocket, clock: systemClock, log });
+  const registry =
+    config.role === 'server' ? await createRegistry({ ...common, directory: paths.registry }) : undefined;
+  await registry?.listen({ host: '127.0.0.1', port: config.registryPort });
+  ready();
+  if (!signal.aborted) await once(signal, 'abort');
+  await door.close();
+  await registry?.close();
+  await daemon.close();
 }

@@ -1,4 +1,4 @@
-import { chown, mkdir, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import type {
   ContainerState,
   HyperContainerSpec,
@@ -150,7 +150,6 @@ class HyperPod implements Pod {
     const signal = this.#life.signal;
     await this.#save();
     await mkdir(this.#paths.vm, { recursive: true, mode: 0o700 });
-    await chown(this.#paths.vm, this.#record.uid, this.#record.uid);
     const disk = createScratchDisk(this.#paths.scratch, spec.scratchMib, this.#record.uid, signal);
     await Promise.all([
       this.#connectNetwork().then(() => (timings.network = clock.nowMs())),

@@ -1,0 +1,51 @@
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { readFileIfExists, writeFileAtomic } from '../base/files.ts';
+import { buildGuestAssets } from '../hyperd/guestkernel/assets.ts';
+import { dataDirectory, dataPaths } from './config.ts';
+import type { DataPaths } from './config.ts';
+import { UsageError } from './errors.ts';
+
+/** What hyperd needs to boot guests. */
+export interface InstalledAssets {
+  kernelPath: string;
+  initrdPath: string;
+  jailPath: string;
+  kernelRelease: string;
+}
+
+/** The last step of set-up: kernel and initramfs out of an unpacked kernel package. */
+export async function buildAssets(
+  dataDir: string | undefined,
+  options: { kernelDir: string },
+): Promise<void> {
+  const paths = dataPaths(dataDirectory(dataDir));
+  const { kernelRelease } = await buildGuestAssets({
+    unpackedDir: options.kernelDir,
+    hyperstartPath: join(paths.assets, 'hyperstart'),
+    outDir: paths.assets,
+  });
+  await writeFileAtomic(releasePath(paths), `${kernelRelease}\n`, { mode: 0o644 });
+}
+
+/** @throws UsageError when set-up has not been completed */
+export async function guestAssets(paths: DataPaths): Promise<InstalledAssets> {
+  const kernelRelease = (await readFileIfExists(releasePath(paths)))?.trim();
+  const assets = {
+    kernelPath: join(paths.assets, 'vmlinux'),
+    initrdPath: join(paths.assets, 'initrd'),
+    jailPath: join(paths.assets, 'hyperjail'),
+  };
+  const present = await Promise.all(Object.values(assets).map((path) => access(path))).then(
+    () => true,
+    () => false,
+  );
+  if (!kernelRelease || !present) {
+    throw new UsageError(`Set-up is not complete in ${paths.assets}: run "./hypernetes setup".`);
+  }
+  return { ...assets, kernelRelease };
+}
+
+function releasePath(paths: DataPaths): string {
+  return join(paths.assets, 'kernel-release');
+}
