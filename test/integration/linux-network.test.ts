@@ -105,9 +105,9 @@ test('linux network: pods reach each other and nothing that is not theirs', asyn
     const change = async (lines: string[]) => {
       await run('ip', ['-n', podB, '-batch', '-'], { input: `${lines.join('\n')}\n` });
     };
-    await change(['addr add 10.77.0.200/24 dev eth0', `addr del ${b.address} dev eth0`]);
+    await change([`addr del ${b.address} dev eth0`, 'addr add 10.77.0.200/24 dev eth0']);
     assert.equal(await reach(podB, bare(a), 80), 'not reached', 'with an address not its own');
-    await change([`addr add ${b.address} dev eth0`, 'addr del 10.77.0.200/24 dev eth0']);
+    await change(['addr del 10.77.0.200/24 dev eth0', `addr add ${b.address} dev eth0`]);
     assert.equal(await reach(podB, bare(a), 80), 'ECONNREFUSED');
     await change(['link set eth0 address 02:00:00:00:00:99']);
     assert.equal(await reach(podB, bare(a), 80), 'not reached', 'with a MAC not its own');
