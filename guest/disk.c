@@ -44,6 +44,13 @@ static bool disk_serial(const char *disk, char *serial, size_t size) {
   return read_file(path, serial, size) > 0 || scsi_serial(disk, serial, size);
 }
 
+/* A disk shows in sysfs before the kernel lets it be opened; the uevent comes after. */
+static bool disk_opens(const char *path) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd >= 0) close(fd);
+  return fd >= 0;
+}
+
 bool disk_find(const char *serial, char *path, size_t size) {
   DIR *list = opendir("/sys/block");
   if (!list) return false;
@@ -52,7 +59,7 @@ bool disk_find(const char *serial, char *path, size_t size) {
     char seen[64];
     if (entry->d_name[0] == '.' || !disk_serial(entry->d_name, seen, sizeof seen)) continue;
     if (strcmp(seen, serial)) continue;
-    found = format_path(path, size, "/dev/%s", entry->d_name) && access(path, F_OK) == 0;
+    found = format_path(path, size, "/dev/%s", entry->d_name) && disk_opens(path);
   }
   closedir(list);
   return found;
