@@ -40,12 +40,6 @@ export const CONTROL_PORT_NAME = 'io.hypernetes.control';
 export const CONTROL_PORT_ID = 'control';
 export const SCSI_BUS = 'scsi.0';
 
-/**
- * `microvm` has 24 virtio slots with a second IO-APIC; four are taken by serial, random numbers,
- * SCSI and network. Further disks are attached to the SCSI bus.
- */
-export const BOOT_DISK_COUNT_MAX = 16;
-
 /** Emulator, its event loops, clients of its sockets, disks: far below this. */
 const OPEN_FILES_MAX = 1024;
 

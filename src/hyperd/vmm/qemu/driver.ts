@@ -8,6 +8,7 @@ import type { Log } from '../../../base/log.ts';
 import type { Random } from '../../../base/random.ts';
 import { HypervisorError } from '../hypervisor.ts';
 import type { Hypervisor, HypervisorInfo, Vm, VmSpec } from '../hypervisor.ts';
+import { validateVmSpec } from '../validate.ts';
 import { adoptVm } from './adopt.ts';
 import { SOCKET_NAMES, diskId, launchPlan } from './argv.ts';
 import type { LaunchContext } from './argv.ts';
@@ -18,7 +19,6 @@ import { emulatorLibraries } from './libraries.ts';
 import { probeMachine } from './probe.ts';
 import type { Machine } from './probe.ts';
 import { connectQmp } from './qmp.ts';
-import { validateVmSpec } from './validate.ts';
 import { createQemuVm } from './vm.ts';
 
 export interface QemuOptions {

@@ -6,6 +6,7 @@ import type { Log } from '../../../base/log.ts';
 import type { Exec } from '../../../base/exec.ts';
 import { HypervisorError } from '../hypervisor.ts';
 import type { DiskSpec, Vm, VmExit, VmStats } from '../hypervisor.ts';
+import { validateSerial } from '../validate.ts';
 import { SCSI_BUS, SOCKET_NAMES, blockNode, diskId } from './argv.ts';
 import { awaitJailEnd, connectSocket, killJail, processStat, readExitRecord } from './jail.ts';
 import type { JailProcesses } from './jail.ts';
@@ -121,6 +122,7 @@ export function createQemuVm(options: QemuVmOptions): Vm {
 
 async function attach(options: QemuVmOptions, disk: DiskSpec, signal?: AbortSignal): Promise<void> {
   const { disks, directory } = options;
+  validateSerial(disk.serial);
   const id = diskId(disk.serial);
   if (disks.has(id)) return;
   const taken = new Set([...disks.values()].map((attached) => attached.lun));

@@ -1,11 +1,12 @@
 import { isAbsolute } from 'node:path';
-import { HypervisorError } from '../hypervisor.ts';
-import type { VmSpec } from '../hypervisor.ts';
-import { BOOT_DISK_COUNT_MAX } from './argv.ts';
+import { HypervisorError } from './hypervisor.ts';
+import type { VmSpec } from './hypervisor.ts';
 
 /** Below it are the host's own users; the jail refuses them too. */
 const UID_MIN = 1000;
 const UID_MAX = 2 ** 31 - 1;
+/** QEMU's `microvm` has 24 virtio slots; further disks are attached while the VM runs. */
+const BOOT_DISK_COUNT_MAX = 16;
 const CPU_COUNT_MAX = 64;
 /** Less does not hold a Debian kernel and its initial file system. */
 const MEMORY_MIB_MIN = 64;

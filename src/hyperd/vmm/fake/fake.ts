@@ -1,0 +1,246 @@
+import { Duplex } from 'node:stream';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '../../../base/clock.ts';
+import { readFileIfExists } from '../../../base/files.ts';
+import { HypervisorError } from '../hypervisor.ts';
+import type { DiskSpec, Hypervisor, HypervisorInfo, Vm, VmExit, VmSpec } from '../hypervisor.ts';
+import { validateSerial, validateVmSpec } from '../validate.ts';
+
+/** What a pretended VM's inside is told to do. */
+export interface FakeGuest {
+  readonly spec: VmSpec;
+  /** All disks that the VM has now, those of the boot first. */
+  disks(): DiskSpec[];
+  /** Writes to the VM's console. */
+  print(text: string): void;
+  /** Ends the VM as its kernel would. */
+  powerOff(): void;
+  panic(message: string): void;
+  /** Aborts when the VM has ended. */
+  readonly signal: AbortSignal;
+}
+
+export interface FakeHypervisorOptions {
+  clock: Clock;
+  /**
+   * The agent inside: called with the guest's end of each control connection. The default one
+   * reads and says nothing.
+   */
+  agent?: (connection: Duplex, guest: FakeGuest) => void;
+  /** Called once when a VM boots. */
+  boot?: (guest: FakeGuest) => void;
+  /** Asked before each step. A returned error is thrown; a promise makes the step slow. */
+  fault?: (step: FakeStep, vmId: string) => Promise<Error | undefined> | Error | undefined;
+}
+
+export type FakeStep = 'create' | 'adopt' | 'connectControl' | 'attachDisk' | 'detachDisk' | 'kill';
+
+export interface FakeHypervisor extends Hypervisor {
+  /** VMs that run, by id. For tests that end or inspect them from outside. */
+  readonly running: ReadonlyMap<string, FakeMachine>;
+}
+
+export interface FakeMachine {
+  readonly guest: FakeGuest;
+  readonly paused: boolean;
+  /** Ends it as something outside would: a signal, a failed emulator. */
+  end(exit: VmExit): void;
+}
+
+interface Machine extends FakeMachine {
+  vm: Vm;
+  paused: boolean;
+}
+
+/** As much of the console as `consoleTail` can be asked for. */
+const CONSOLE_BYTES_MAX = 64 << 10;
+const STATE_FILE = 'vm.json';
+const EXIT_FILE = 'exit.json';
+
+/** Its pids name no process: they lie above what Linux hands out. */
+const PID_BASE = 2 ** 23;
+
+/**
+ * Virtual machines that are objects in this process, for tests of everything above and for
+ * thousands of pretended pods. A VM outlives its daemon as long as the hypervisor object does.
+ */
+export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHypervisor {
+  const running = new Map<string, Machine>();
+  let nextPid = PID_BASE;
+  const step = async (name: FakeStep, vmId: string, signal?: AbortSignal) => {
+    signal?.throwIfAborted();
+    const error = await options.fault?.(name, vmId);
+    signal?.throwIfAborted();
+    if (error !== undefined) throw error;
+  };
+  return {
+    name: 'fake',
+    running,
+    probe: async (): Promise<HypervisorInfo> => ({
+      accelerator: 'fake',
+      acceleratorReason: 'Virtual machines are pretended',
+      version: '1',
+      overheadMemoryMib: 0,
+    }),
+    async create(spec, signal) {
+      validateVmSpec(spec);
+      if (running.has(spec.id)) {
+        throw new HypervisorError('Invalid', `Cannot start VM "${spec.id}": it runs already`);
+      }
+      await step('create', spec.id, signal);
+      await writeFile(join(spec.directory, STATE_FILE), JSON.stringify(spec));
+      const machine = createMachine(spec, nextPid++, options, step, () => running.delete(spec.id));
+      running.set(spec.id, machine);
+      options.boot?.(machine.guest);
+      return machine.vm;
+    },
+    async adopt(directory, signal) {
+      const text = await readFileIfExists(join(directory, STATE_FILE));
+      if (text === undefined) return undefined;
+      const spec = JSON.parse(text) as VmSpec;
+      await step('adopt', spec.id, signal);
+      const machine = running.get(spec.id);
+      if (machine !== undefined) return machine.vm;
+      const dead = createMachine(spec, nextPid++, options, step, () => {});
+      dead.end(await readExit(directory));
+      return dead.vm;
+    },
+  };
+}
+
+async function readExit(directory: string): Promise<VmExit> {
+  const text = await readFile(join(directory, EXIT_FILE), 'utf8').catch(() => undefined);
+  if (text !== undefined) return JSON.parse(text) as VmExit;
+  const message = 'The VM ended with the process that pretended it';
+  return { reason: 'killed', exitCode: undefined, signal: 'SIGKILL', message };
+}
+
+function createMachine(
+  spec: VmSpec,
+  pid: number,
+  options: FakeHypervisorOptions,
+  step: (name: FakeStep, vmId: string, signal?: AbortSignal) => Promise<void>,
+  gone: () => void,
+): Machine {
+  const disks = new Map(spec.disks.map((disk) => [disk.serial, disk]));
+  const boot = new Set(disks.keys());
+  const life = new AbortController();
+  const ended = Promise.withResolvers<VmExit>();
+  const startedMs = options.clock.monotonicMs();
+  let console = '';
+  const requireAlive = () => {
+    if (life.signal.aborted) throw new HypervisorError('Gone', `VM "${spec.id}" has ended`);
+  };
+  const end = (exit: VmExit) => {
+    if (life.signal.aborted) return;
+    life.abort(new HypervisorError('Gone', `VM "${spec.id}" has ended`));
+    gone();
+    // The file first: who has seen `exited` may start a new daemon that asks for the truth.
+    void writeFile(join(spec.directory, EXIT_FILE), JSON.stringify(exit))
+      .catch(() => {})
+      .then(() => ended.resolve(exit));
+  };
+  const guest: FakeGuest = {
+    spec,
+    disks: () => [...disks.values()],
+    print: (text) => {
+      console = (console + text).slice(-CONSOLE_BYTES_MAX);
+    },
+    powerOff: () =>
+      end({ reason: 'powered-off', exitCode: 0, signal: undefined, message: 'The guest powered off' }),
+    panic(message) {
+      guest.print(`Kernel panic - not syncing: ${message}\n`);
+      end({ reason: 'panicked', exitCode: 0, signal: undefined, message: `Kernel panic: ${message}` });
+    },
+    signal: life.signal,
+  };
+  const vm: Vm = {
+    id: spec.id,
+    pid,
+    exited: ended.promise,
+    async connectControl(signal) {
+      await step('connectControl', spec.id, signal);
+      requireAlive();
+      const [ours, theirs] = duplexPair(life.signal);
+      (options.agent ?? ((connection) => void connection.resume()))(theirs, guest);
+      return ours;
+    },
+    async attachDisk(disk, signal) {
+      validateSerial(disk.serial);
+      await step('attachDisk', spec.id, signal);
+      requireAlive();
+      if (!disks.has(disk.serial)) disks.set(disk.serial, disk);
+    },
+    async detachDisk(serial, signal) {
+      await step('detachDisk', spec.id, signal);
+      requireAlive();
+      if (boot.has(serial)) {
+        const message = `Cannot detach disk "${serial}": the VM was started with it`;
+        throw new HypervisorError('Invalid', message);
+      }
+      disks.delete(serial);
+    },
+    async pause() {
+      requireAlive();
+      machine.paused = true;
+    },
+    async resume() {
+      requireAlive();
+      machine.paused = false;
+    },
+    async stats() {
+      requireAlive();
+      const aliveMs = options.clock.monotonicMs() - startedMs;
+      return { cpuNanos: Math.round(aliveMs * 1e4), rssBytes: spec.memoryMib * 2 ** 19 };
+    },
+    consoleTail: async (bytesMax) => Buffer.from(console).subarray(-bytesMax).toString('utf8'),
+    async kill() {
+      await step('kill', spec.id);
+      const message = 'The VM was killed as requested';
+      end({ reason: 'killed', exitCode: undefined, signal: 'SIGKILL', message });
+      await ended.promise;
+    },
+  };
+  const machine: Machine = { vm, guest, paused: false, end };
+  return machine;
+}
+
+/** Two ends of one connection, under flow control both ways; both die with `signal`. */
+function duplexPair(signal: AbortSignal): [Duplex, Duplex] {
+  const make = (): { end: Duplex; peer: { current: Duplex | undefined } } => {
+    const peer: { current: Duplex | undefined } = { current: undefined };
+    let resume: (() => void) | undefined;
+    const end = new Duplex({
+      read() {
+        resume?.();
+        resume = undefined;
+      },
+      write(chunk: Buffer, _encoding, done) {
+        const other = peer.current as Duplex & { accept: (chunk: Buffer, done: () => void) => void };
+        other.accept(chunk, done);
+      },
+      final(done) {
+        peer.current?.push(null);
+        done();
+      },
+      destroy(error, done) {
+        resume?.();
+        peer.current?.destroy();
+        done(error);
+      },
+    });
+    const accept = (chunk: Buffer, done: () => void) => {
+      if (end.destroyed || end.push(chunk)) done();
+      else resume = done;
+    };
+    return { end: Object.assign(end, { accept }), peer };
+  };
+  const [a, b] = [make(), make()];
+  a.peer.current = b.end;
+  b.peer.current = a.end;
+  const abort = () => a.end.destroy();
+  signal.addEventListener('abort', abort, { once: true });
+  a.end.once('close', () => signal.removeEventListener('abort', abort));
+  return [a.end, b.end];
+}
