@@ -416,6 +416,7 @@ class Worker implements PodWorker {
         // The VM ended in between: what to do about that is the next turn's question.
         const { sandbox } = this.view();
         if (sandbox) await sandboxes.refresh(sandbox.id);
+        if (isAlive(this.view().sandbox)) this.#retryLater(step);
         return;
       }
       const known = error instanceof ContainerConfigError;

@@ -1,0 +1,55 @@
+import { joinCluster } from './bootstrap.ts';
+import { createHyperdClient } from './hyperd-client.ts';
+import { createKubelet } from './kubelet.ts';
+import type { KeyPair } from './certificates.ts';
+import type { KubeletOptions } from './kubelet.ts';
+import { createKubeletServer } from './server/server.ts';
+import { systemClock } from '../base/clock.ts';
+
+/** A whole node agent: joins the cluster, runs the kubelet and serves the API server's streams. */
+export interface NodeAgentOptions extends Omit<KubeletOptions, 'transport' | 'hyperd'> {
+  /** Where certificates and keys are kept. */
+  directory: string;
+  /** The API server and the join token. */
+  join: { server: string; token: string };
+  hyperdSocket: string;
+  /** Called when the node has joined and its server listens. */
+  onReady?: () => void;
+}
+
+const KUBELET_PORT = 10_250;
+
+/** Runs until the signal aborts. @throws Error where the cluster refuses the machine */
+export async function runNodeAgent(options: NodeAgentOptions, signal: AbortSignal): Promise<void> {
+  const { nodeName, hostIp, log } = options;
+  const clock = options.clock ?? systemClock;
+  const port = options.kubeletPort ?? KUBELET_PORT;
+  const { directory, join } = options;
+  const hosts = [nodeName, hostIp];
+  const identity = await joinCluster({ directory, ...join, nodeName, hosts, clock, log }, signal);
+  const hyperd = createHyperdClient(options.hyperdSocket);
+  const kubelet = createKubelet({ ...options, kubeletPort: port, transport: identity.transport, hyperd });
+  const server = createKubeletServer({
+    pods: kubelet.pods,
+    findPod: (namespace, name) => kubelet.findPod(namespace, name),
+    hyperd,
+    nodeName,
+    clock,
+    log,
+  });
+  const serve = async () => {
+    const tls = { ...(await identity.serving(signal)), ca: identity.caCert };
+    server.setCertificate(tls);
+    await server.listen(port);
+    options.onReady?.();
+    const replace = (pair: KeyPair) => server.setCertificate({ ...pair, ca: identity.caCert });
+    await identity.keepFresh(replace, signal);
+  };
+  try {
+    await Promise.all([kubelet.start(signal), serve()]);
+  } finally {
+    await server.close();
+    await identity.transport.close();
+    hyperd.close();
+  }
+}
