@@ -87,6 +87,8 @@ function checkAgainstReader(root: TreeNode, disk: Buffer): void {
   const found = readErofs(disk);
   assert.deepEqual([...found.keys()].sort(), [...model.keys()].sort());
   const inodes = new Map<TreeNode, number>();
+  const names = new Map<TreeNode, number>();
+  for (const node of model.values()) names.set(node, (names.get(node) ?? 0) + 1);
   for (const [path, node] of model) {
     const read = found.get(path);
     assert.ok(read);
@@ -99,8 +101,7 @@ function checkAgainstReader(root: TreeNode, disk: Buffer): void {
     const subdirectories = [...node.children.values()].filter(
       ({ type }) => type === 'directory',
     ).length;
-    const names = [...model.values()].filter((other) => other === node).length;
-    assert.equal(read.linkCount, node.type === 'directory' ? 2 + subdirectories : names, path);
+    assert.equal(read.linkCount, node.type === 'directory' ? 2 + subdirectories : names.get(node), path);
     const xattrs = Object.fromEntries(
       [...(node.xattrs ?? [])].map(([name, value]) => [name, value.toString('hex')]),
     );
@@ -194,8 +195,8 @@ function randomTree(random: Random): TreeNode {
         ['system.posix_acl_access', value()],
       ]);
     }
-    if (node.type === 'directory' && depth < 5) {
-      const count = depth === 0 ? 12 : below(random.next() < 0.1 ? 300 : 8);
+    if (node.type === 'directory' && depth < 4) {
+      const count = depth === 0 ? 12 : below(random.next() < 0.1 ? 100 : 8);
       for (let i = 0; i < count; i++) node.children.set(name(), make(depth + 1));
       if (files.length > 0) node.children.set('hard', pick(files));
     }
@@ -206,7 +207,7 @@ function randomTree(random: Random): TreeNode {
 
 test('every tree is read back as it was, by fsck.erofs and by the format', async () => {
   const seed = 4711;
-  for (let round = 0; round < 12; round++) {
+  for (let round = 0; round < 8; round++) {
     const root = randomTree(seededRandom(seed + round));
     const disk = write(root);
     try {
@@ -219,7 +220,7 @@ test('every tree is read back as it was, by fsck.erofs and by the format', async
 });
 
 test('directories of one block and of many, to the byte', async () => {
-  for (const count of [0, 1, 15, 16, 17, 1000, 5000]) {
+  for (const count of [0, 1, 15, 16, 17, 1000]) {
     const names = Array.from(
       { length: count },
       (_, i) => [`${i}-`.padEnd(232, 'n'), fileOf(i % 3)] as const,

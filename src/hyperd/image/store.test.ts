@@ -11,7 +11,7 @@ import { readErofs } from './erofs.reader.ts';
 import { ImageError } from './store.ts';
 import type { ImageErrorReason } from './store.ts';
 import { openTestStore, plainRegistries, publish, startUpstream } from './upstream.fake.ts';
-import type { TestStore, Upstream } from './upstream.fake.ts';
+import type { TestStore, Upstream, UpstreamImage } from './upstream.fake.ts';
 
 const AMD64 = { os: 'linux', architecture: 'amd64' };
 let upstream: Upstream;
@@ -231,7 +231,7 @@ test('what is wrong with an image is said in words', async () => {
   };
   const cases: [
     name: string,
-    image: ReturnType<typeof document>,
+    image: UpstreamImage,
     reason: ImageErrorReason,
     message: RegExp,
   ][] = [
@@ -382,13 +382,13 @@ test('a layer that explodes is stopped early', async () => {
     registries: plainRegistries([upstream.host]),
     limits: { ratioFreeBytes: 1 << 20, unpackedBytesMax: 8 << 20, entriesMax: 50 },
   });
-  const zeros = Buffer.alloc(32 << 20);
+  const zeros = Buffer.alloc(8 << 20);
   const noise = randomBytes(9 << 20);
   publish(
     upstream,
     'bomb',
     'ratio',
-    await build('', { layers: [[{ path: 'z', content: zeros }]] }),
+    await build('', { layers: [[{ path: 'z', content: zeros }]], compression: 'zstd' }),
   );
   await rejectsWith(pull('bomb:ratio'), 'TooLarge', /grows more than 200 times/);
   publish(
@@ -542,14 +542,15 @@ test('a full disk is said, and nothing is left of the image', async () => {
   try {
     fixture = await openTestStore({ registries: plainRegistries([upstream.host]), directory });
     const large = Buffer.alloc(90 << 20, 'text');
-    publish(upstream, 'big', '1', await build('', { layers: [[{ path: 'f', content: large }]] }));
+    const layers = [[{ path: 'f', content: large }]];
+    publish(upstream, 'big', '1', await build('', { layers, compression: 'zstd' }));
     await rejectsWith(pull('big:1'), 'NoSpace', /no space left on the device for images$/);
     assert.deepEqual(await readdir(join(directory, 'disks')), []);
     const small = await build('small');
     publish(upstream, 'small', '1', small);
     assert.equal((await pull('small:1')).id, small.id);
-    const layers = [[{ path: 'f', content: randomBytes(20 << 20) }]];
-    const huge = await build('', { layers, compression: 'none' });
+    const random = [[{ path: 'f', content: randomBytes(20 << 20) }]];
+    const huge = await build('', { layers: random, compression: 'none' });
     publish(upstream, 'huge', '1', huge);
     await rejectsWith(pull('huge:1'), 'NoSpace', /bytes are free, its layers need/);
     await fixture.store.close();
