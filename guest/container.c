@@ -179,7 +179,7 @@ static void start_again(struct container *container, struct request *request) {
   struct request **pending = container->request ? &container->request : NULL;
   if (container->phase == CONTAINER_STARTING) pending = &container->process->request;
   if (pending) {
-    if (*pending) request_free(*pending);
+    if (*pending) respond_error(*pending, "Invalid", 0, "startContainer: asked for again");
     *pending = request;
     return;
   }
@@ -218,7 +218,8 @@ void container_remove(struct request *request) {
     return;
   }
   struct process *process = container->process;
-  if (container->removal) request_free(container->removal);
+  if (container->removal)
+    respond_error(container->removal, "Invalid", 0, "removeContainer: asked for again");
   container->removal = request;
   if (process && process->pid)
     kill(process->pid, SIGKILL);

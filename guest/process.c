@@ -102,8 +102,15 @@ static void after_exit(struct process *process) {
   if (process->status.fd >= 0) return;
   if (!process->started) {
     struct container *container = process->exec ? NULL : process->container;
+    struct request *request = process->request;
+    int code = process->start_code;
+    char error[sizeof process->start_error];
+    memcpy(error, process->start_error, sizeof error);
+    process->request = NULL;
     process_free(process);
     if (container) container_start_failed(container);
+    /* Last, so that the host finds nothing of it when it hears of the failure. */
+    if (request) respond_error(request, "StartError", code, "%s", error);
     return;
   }
   stream_in_close(&process->in);
@@ -122,12 +129,7 @@ static void answer_start(struct process *process) {
   struct request *request = process->request;
   char bytes[64];
   process->request = NULL;
-  timer_cancel(&process->start_timer);
   if (!request) return;
-  if (!process->started) {
-    respond_error(request, "StartError", process->start_code, "%s", process->start_error);
-    return;
-  }
   struct json_writer ok = {.bytes = bytes, .capacity = sizeof bytes};
   json_open(&ok, NULL, '{');
   json_put_number(&ok, "stream", process->stream);
@@ -137,9 +139,12 @@ static void answer_start(struct process *process) {
 
 static void start_ended(struct process *process) {
   loop_close(&process->status);
+  timer_cancel(&process->start_timer);
   process->started = !process->start_code;
-  answer_start(process);
-  if (process->started && !process->exec) container_started(process->container);
+  if (process->started) {
+    answer_start(process);
+    if (!process->exec) container_started(process->container);
+  }
   if (!process->pid) after_exit(process);
 }
 
@@ -382,9 +387,11 @@ void processes_reap(void) {
       process->pid = 0;
       process->wait_status = status;
       process->finished_ms = clock_ms();
-      /* What it said of its start is in the socket already. */
-      while (process->used && process->status.fd >= 0) status_ready(&process->status, EPOLLIN);
-      if (process->used && process->started) after_exit(process);
+      /* What it said of its start is in the socket already; the end of that is its end. */
+      if (process->status.fd < 0)
+        after_exit(process);
+      else
+        while (process->used && process->status.fd >= 0) status_ready(&process->status, EPOLLIN);
       break;
     }
   }

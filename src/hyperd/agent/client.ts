@@ -71,6 +71,9 @@ class Client {
   readonly #containers = new Map<string, ContainerStreams>();
   /** To be told when the session ends. */
   readonly #owned = new Set<(error: Error) => void>();
+  /** Calls that are under way; a second one for the same container shares the first. */
+  readonly #starting = new Map<string, Promise<void>>();
+  readonly #removing = new Map<string, Promise<void>>();
   readonly #volumeTurns = new Map<string, Promise<unknown>>();
   readonly closed: Promise<Error | undefined>;
   #settleClosed: (error: Error | undefined) => void = () => {};
@@ -102,9 +105,10 @@ class Client {
     return {
       hello,
       setupPod: (setup) => this.#setupPod(setup),
-      startContainer: (spec) => this.#startContainer(spec),
+      startContainer: (spec) =>
+        shared(this.#starting, spec.id, () => this.#startContainer(spec)),
       signalContainer: (id, signal) => this.#simple('signal', { stream: this.#baseOf(id), signal }),
-      removeContainer: (id) => this.#removeContainer(id),
+      removeContainer: (id) => shared(this.#removing, id, () => this.#removeContainer(id)),
       writeVolume: (volume, content) => this.#writeVolume(volume, content),
       exec: (id, process) => this.#exec(id, process),
       resizeContainer: (id, size) =>
@@ -436,6 +440,18 @@ class Client {
     this.#owned.clear();
     this.#settleClosed(error);
   }
+}
+
+function shared(
+  calls: Map<string, Promise<void>>,
+  key: string,
+  call: () => Promise<void>,
+): Promise<void> {
+  const present = calls.get(key);
+  if (present) return present;
+  const made = call().finally(() => calls.delete(key));
+  calls.set(key, made);
+  return made;
 }
 
 function sizeOf(size: { width: number; height: number }) {
