@@ -26,6 +26,9 @@ export interface Names {
 export const BRIDGE = 'br0';
 export const UPLINK = 'up0';
 
+/** Links of all daemons on this machine, as nftables matches them. */
+const ANY_LINK = 'hn*';
+
 /** Link-local, so never routed to from elsewhere; clear of the cloud's 169.254.169.254. */
 const LINK_RANGE = parseCidr('169.254.64.0/18');
 const LINK_ADDRESSES = 4;
@@ -55,6 +58,11 @@ export function tapName(portId: string): string {
 
 export function isTap(device: string): boolean {
   return new RegExp(`^tap[0-9a-f]{${IFNAME_HASH_DIGITS}}$`).test(device);
+}
+
+/** Whether a device of the host is such a link, of whatever daemon. */
+export function isLink(device: string): boolean {
+  return /^hn[0-9a-f]{4}u\d+$/.test(device);
 }
 
 /** The two addresses of a link, host first. */
@@ -207,7 +215,7 @@ export function hostRules(names: Names, services: HostService[], guarded: string
   const allowed = services.map(
     (s) => `    ${pods} ip daddr ${formatAddress(parseAddress(s.address))} tcp dport ${s.port} accept\n`,
   );
-  const guards = guarded.map((name) => `    iifname "${name}" oifname != "${linkPattern}" drop\n`);
+  const guards = guarded.map((name) => `    iifname "${name}" oifname != "${ANY_LINK}" drop\n`);
   return `table inet ${table}
 delete table inet ${table}
 table inet ${table} {

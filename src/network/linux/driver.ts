@@ -11,7 +11,9 @@ import {
   bridgeCommands,
   hostRules,
   hostRulesRemoval,
+  isLink,
   isTap,
+  linkAddresses,
   linkCommands,
   linkName,
   namesOf,
@@ -112,11 +114,14 @@ async function recordNetwork(context: Context, spec: NetworkSpec): Promise<Linux
   if (known !== undefined && (known.spec.cidr !== spec.cidr || known.spec.gateway !== spec.gateway)) {
     await removeNetwork(context, spec.id);
   }
+  const mtu = spec.mtu === 0 ? await uplinkMtu(context.exec) : spec.mtu;
+  const hostAddresses = await context.kernel.addresses();
+  // No await between choosing a link and recording it.
   const record: LinuxNetworkRecord = {
     spec: { ...spec },
     cursor: known?.cursor ?? spec.gateway,
-    slot: known?.slot ?? freeSlot(state),
-    mtu: spec.mtu === 0 ? await uplinkMtu(context.exec) : spec.mtu,
+    slot: known?.slot ?? freeSlot(state, hostAddresses),
+    mtu,
   };
   state.networks.set(spec.id, record);
   context.complete.delete(spec.id);
@@ -128,9 +133,12 @@ function sameSpec(a: NetworkSpec, b: NetworkSpec): boolean {
   return a.cidr === b.cidr && a.gateway === b.gateway && a.mtu === b.mtu && a.nat === b.nat;
 }
 
-function freeSlot(state: LinuxNetworkState): number {
+/** Links of another daemon on this machine take addresses of the same range. */
+function freeSlot(state: LinuxNetworkState, hostAddresses: ReadonlySet<string>): number {
   const taken = new Set([...state.networks.values()].map((record) => record.slot));
-  for (let slot = 0; slot < LINK_COUNT_MAX; slot++) if (!taken.has(slot)) return slot;
+  for (let slot = 0; slot < LINK_COUNT_MAX; slot++) {
+    if (!taken.has(slot) && !hostAddresses.has(linkAddresses(slot).host)) return slot;
+  }
   throw new NetworkError('Exhausted', `Cannot add a network: there are ${LINK_COUNT_MAX} already`);
 }
 
@@ -221,11 +229,15 @@ async function ensureHost(context: Context, signal?: AbortSignal): Promise<void>
   await kernel.nft(undefined, hostRules(names, context.hostServices, state.forwardingWasOff), signal);
 }
 
-/** With the last network that needs them go the host's rules and settings. */
+/**
+ * With the last network that needs them go the host's rules and settings; the latter stay where
+ * another daemon on this machine still needs them.
+ */
 async function releaseHost(context: Context): Promise<void> {
   const { kernel, names, state } = context;
   if ([...state.networks.values()].some((record) => record.spec.nat)) return;
-  for (const name of state.forwardingWasOff) {
+  const others = [...(await kernel.devices(undefined))].some(isLink);
+  for (const name of others ? [] : state.forwardingWasOff) {
     await kernel.setForwarding(name, false).catch((error: unknown) => {
       context.log.warn('Cannot turn forwarding off again', { device: name, error });
     });

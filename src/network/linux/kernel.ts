@@ -15,7 +15,9 @@ export interface Kernel {
   deleteDevice(namespace: string | undefined, name: string): Promise<void>;
   /** Switches settings under /proc/sys of a namespace on; those that the kernel lacks are left. */
   switchOn(namespace: string, settings: string[]): Promise<void>;
-  /** Devices with a default route, and the addresses in use. */
+  /** IPv4 addresses of this host. */
+  addresses(): Promise<Set<string>>;
+  /** Devices with a default route. */
   uplinks(): Promise<{ name: string; mtu: number }[]>;
   isForwarding(device: string): Promise<boolean>;
   setForwarding(device: string, on: boolean): Promise<void>;
@@ -70,6 +72,11 @@ export function createKernel(exec: Exec): Kernel {
         if (await exists(`/proc/sys/${setting}`)) present.push(`/proc/sys/${setting}`);
       }
       await run('ip', ['netns', 'exec', namespace, 'tee', ...present], { input: '1' });
+    },
+    async addresses() {
+      const text = await run('ip', ['-json', '-4', 'addr', 'show']);
+      const devices = JSON.parse(text) as { addr_info: { local: string }[] }[];
+      return new Set(devices.flatMap((device) => device.addr_info.map((info) => info.local)));
     },
     async uplinks() {
       const routes = await run('ip', ['-json', '-4', 'route', 'show', 'default']);
