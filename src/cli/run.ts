@@ -47,7 +47,7 @@ export async function runComponent(dataDir: string | undefined, name: string): P
     throw error;
   } finally {
     // The channel to the supervisor would keep a finished process alive.
-    if (process.connected) process.disconnect();
+    if (process.connected) process.disconnect?.();
   }
 }
 

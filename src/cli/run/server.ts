@@ -21,15 +21,9 @@ import { openSqliteStore } from '../../store/sqlite.ts';
 import type { Store } from '../../store/store.ts';
 import { readLocalJoin, serverHosts } from '../identities.ts';
 import type { ComponentContext } from '../run.ts';
-import { followStore } from './authorizers.ts';
 
 const SCHEDULER: UserInfo = componentUser('system:kube-scheduler');
 const CONTROLLERS: UserInfo = componentUser('system:kube-controller-manager');
-
-const RBAC_RESOURCES = ['roles', 'clusterroles', 'rolebindings', 'clusterrolebindings'].map(
-  (resource) => `rbac.authorization.k8s.io/${resource}`,
-);
-const NODE_RESOURCES = ['pods', 'persistentvolumeclaims', 'storage.k8s.io/volumeattachments'];
 
 /** API server, scheduler and controllers in one process. */
 export async function runServer({ paths, config, signal, ready }: ComponentContext): Promise<void> {
@@ -48,9 +42,6 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
   });
   const rbac = createRbac();
   const nodeAuthorizer = createNodeAuthorizer();
-  const following = { signal, log };
-  followStore(store, RBAC_RESOURCES, rbac, following);
-  followStore(store, NODE_RESOURCES, nodeAuthorizer, following);
   const server = await createApiServer({
     store,
     clock,
@@ -63,8 +54,11 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     ],
     authorizer: createUnionAuthorizer([nodeAuthorizer, rbac]),
     rbac,
+    nodeAuthorizer,
     tokens,
+    kubelet: { ca: pki.caCert, cert: pki.kubeletClientCert, key: pki.kubeletClientKey },
     advertise: { host: config.address, port: config.apiPort },
+    serviceCidr: config.serviceCidr,
     bootstrapObjects: [...defaultRbacObjects(), ...(await localToken(store, paths))],
   });
   await server.listen({
