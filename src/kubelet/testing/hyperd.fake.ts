@@ -453,8 +453,7 @@ async function upgrade(
   const path = new URL(request.url ?? '/', 'http://hyperd').pathname;
   state.requests.push(`${request.method} ${path}`);
   if (head.length > 0) socket.unshift(head);
-  const length = Number(request.headers['content-length'] ?? 0);
-  const body = await readExactly(socket, length);
+  const body = await readUpgradeBody(request, socket);
   const protocol = request.headers.upgrade ?? '';
   socket.write(
     `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${protocol}\r\n\r\n`,
@@ -472,7 +471,10 @@ async function upgrade(
   }
   if (argv[0] === 'cat') {
     try {
-      for await (const { channel, payload } of readFrames(socket)) {
+      // By hand: leaving a `for await` would destroy the socket, and the exit is still to come.
+      const frames = readFrames(socket);
+      for (let turn = await frames.next(); !turn.done; turn = await frames.next()) {
+        const { channel, payload } = turn.value;
         if (channel !== STREAM_CHANNEL.stdin) continue;
         if (payload.length === 0) break;
         await writeFrames(socket, STREAM_CHANNEL.stdout, payload);
@@ -494,17 +496,21 @@ async function upgrade(
   socket.end();
 }
 
-async function readExactly(socket: Duplex, length: number): Promise<Buffer> {
+/** Newer versions of Node give an upgrade's body to the request, older ones to the socket. */
+async function readUpgradeBody(request: IncomingMessage, socket: Duplex): Promise<Buffer> {
+  const length = Number(request.headers['content-length'] ?? 0);
   const parts: Buffer[] = [];
   let size = 0;
+  for await (const part of request as AsyncIterable<Buffer>) {
+    parts.push(part);
+    size += part.length;
+  }
   while (size < length) {
-    const chunk = socket.read(length - size) as Buffer | null;
-    if (chunk === null) {
-      await new Promise((resolve) => socket.once('readable', resolve));
-      continue;
-    }
-    parts.push(chunk);
-    size += chunk.length;
+    const part = socket.read(length - size) as Buffer | null;
+    if (part) {
+      parts.push(part);
+      size += part.length;
+    } else await new Promise((resolve) => socket.once('readable', resolve));
   }
   return Buffer.concat(parts);
 }
