@@ -144,15 +144,6 @@ export interface AuditAnnotation {
   valueExpression: string;
 }
 
-export interface AuthenticationTokenRequest {
-  apiVersion: string;
-  kind: string;
-  metadata: ObjectMeta;
-  spec: TokenRequestSpec;
-  status?: TokenRequestStatus;
-  [field: string]: unknown;
-}
-
 export interface AutoscalingCrossVersionObjectReference {
   apiVersion?: string;
   kind: string;
@@ -3807,6 +3798,15 @@ export interface Taint {
   key: string;
   timeAdded?: string;
   value?: string;
+}
+
+export interface TokenRequest {
+  apiVersion: string;
+  kind: string;
+  metadata: ObjectMeta;
+  spec: TokenRequestSpec;
+  status?: TokenRequestStatus;
+  [field: string]: unknown;
 }
 
 export interface TokenRequestSpec {

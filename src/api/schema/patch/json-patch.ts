@@ -160,6 +160,5 @@ function missing(op: string, path: string): StatusError {
 
 function rejected(reason: string): StatusError {
   const message = 'the server rejected our request due to an error in our request';
-  const causes = [{ reason: 'UnexpectedServerResponse', message: reason }];
-  return new StatusError('Invalid', message, { details: { causes } });
+  return new StatusError('Invalid', `${message}: ${reason}`, { details: {} });
 }
