@@ -158,7 +158,7 @@ const EVENT_RULES = [
 /** Roles for people. `admin`, `edit` and `view` are filled by aggregation; here is its result. */
 const userRoles: KubeObject[] = [
   clusterRole('cluster-admin', [rule('*', '*', '*'), pathRule('*', '*')]),
-  clusterRole('admin', [...ADMIN_RULES, ...EDIT_RULES, ...VIEW_RULES], { aggregate: 'admin' }),
+  clusterRole('admin', [...EDIT_RULES, ...VIEW_RULES, ...ADMIN_RULES], { aggregate: 'admin' }),
   clusterRole('edit', [...EDIT_RULES, ...VIEW_RULES], {
     aggregate: 'edit',
     labels: { [aggregateLabel('admin')]: 'true' },

@@ -121,6 +121,7 @@ export function createClient(transport: Transport, options: { userAgent: string 
       ...request,
       headers: {
         accept: 'application/json',
+        ...request.headers,
         'user-agent': options.userAgent,
         ...(body === undefined ? {} : { 'content-type': type }),
       },
@@ -140,6 +141,7 @@ export function createClient(transport: Transport, options: { userAgent: string 
       method: 'GET',
       path: pathOf(resource, namespace),
       query: { ...query, limit: limit?.toString() },
+      headers: acceptOf(resource, 'PartialObjectMetadataList'),
       signal,
     });
     const apiVersion = apiVersionOf(resource);
@@ -153,7 +155,12 @@ export function createClient(transport: Transport, options: { userAgent: string 
 
   const client: Client = {
     get: (resource, { namespace, name }, { subresource, signal } = {}) =>
-      call({ method: 'GET', path: pathOf(resource, namespace, name, subresource), signal }),
+      call({
+        method: 'GET',
+        path: pathOf(resource, namespace, name, subresource),
+        headers: acceptOf(resource, 'PartialObjectMetadata'),
+        signal,
+      }),
     list,
     listAll: (resource, select) => listAllPages((page) => list(resource, { ...select, ...page })),
     create: (resource, object, { signal } = {}) =>
@@ -182,7 +189,13 @@ export function createClient(transport: Transport, options: { userAgent: string 
       const flags = { watch: 'true', allowWatchBookmarks: 'true' };
       const timeout = timeoutSeconds?.toString();
       const request = { ...query, ...flags, timeoutSeconds: timeout };
-      const response = await send({ method: 'GET', path, query: request, signal });
+      const response = await send({
+        method: 'GET',
+        path,
+        query: request,
+        headers: acceptOf(resource, 'PartialObjectMetadata'),
+        signal,
+      });
       yield* readWatch(response);
     },
     post: (resource, { namespace, name }, subresource, body) =>
@@ -190,6 +203,11 @@ export function createClient(transport: Transport, options: { userAgent: string 
     raw: (path, signal) => call({ method: 'GET', path, signal }),
   };
   return client;
+}
+
+function acceptOf(resource: Resource, kind: string): Record<string, string> | undefined {
+  if (!resource.metadataOnly) return undefined;
+  return { accept: `application/json;as=${kind};g=meta.k8s.io;v=v1,application/json` };
 }
 
 async function listAllPages<T>(

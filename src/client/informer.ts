@@ -264,7 +264,8 @@ export function createInformerFactory(
   return {
     client: options.client,
     informer<T extends KubeObject>(resource: Resource<T>): Informer<T> {
-      const id = `${resource.group}/${resource.version}/${resource.resource}`;
+      const { group, version, metadataOnly } = resource;
+      const id = `${group}/${version}/${resource.resource}${metadataOnly ? ' metadata' : ''}`;
       const known = informers.get(id) ?? createInformer<KubeObject>({ ...options, resource });
       informers.set(id, known);
       return known as unknown as Informer<T>;

@@ -29,6 +29,8 @@ export interface Resource<T extends KubeObject = KubeObject> {
   readonly resource: string;
   readonly kind: string;
   readonly namespaced: boolean;
+  /** Ask for `PartialObjectMetadata` only: what follows every kind need not hold every object. */
+  readonly metadataOnly?: boolean;
   /** Never set: carries the type. */
   readonly type?: T;
 }
@@ -99,4 +101,9 @@ export function pathOf(
   if (name !== undefined) parts.push(name);
   if (subresource) parts.push(subresource);
   return `/${parts.map(encodeURIComponent).join('/')}`;
+}
+
+/** The same collection, of which only metadata is transferred and kept. */
+export function metadataOf(resource: Resource): Resource {
+  return { ...resource, type: undefined, metadataOnly: true };
 }

@@ -123,7 +123,9 @@ test('an update whose pods never become ready stops, and misses its deadline', a
     cluster.runPods(isOld);
   }
   assert.deepEqual(sizes(cluster), { v1: 3, broken: 2 });
-  const progressing = cluster.current().status?.conditions?.find(({ type }) => type === 'Progressing');
+  const progressing = cluster
+    .current()
+    .status?.conditions?.find(({ type }) => type === 'Progressing');
   assert.equal(progressing?.reason, 'ProgressDeadlineExceeded');
   assert.equal(progressing?.status, 'False');
   cluster.apply('v1', { progressDeadlineSeconds: 30 });
@@ -228,11 +230,8 @@ test('planOldSets() takes broken pods first and never goes below what must be av
     plan.map(({ set: { metadata }, replicas }) => [metadata.name, replicas]);
   assert.deepEqual(names(planOldSets(rolling, set('3', 3, 0), [set('1', 10, 10)])), [['1', 8]]);
   assert.deepEqual(names(planOldSets(rolling, set('3', 5, 0), [set('1', 8, 8)])), []);
-  assert.deepEqual(
-    names(planOldSets(rolling, set('3', 3, 3), [set('1', 2, 0), set('2', 8, 8)])),
-    [
-      ['1', 0],
-      ['2', 5],
-    ],
-  );
+  assert.deepEqual(names(planOldSets(rolling, set('3', 3, 3), [set('1', 2, 0), set('2', 8, 8)])), [
+    ['1', 0],
+    ['2', 5],
+  ]);
 });

@@ -163,7 +163,12 @@ async function recordFailure(
   const message = `Failed to create new replica set "${draft.metadata.name}": ${describeError(error)}`;
   events.event(deployment, 'Warning', 'ReplicaSetCreateError', message);
   if (!hasDeadline(deployment)) return;
-  const condition = { type: 'Progressing', status: 'False', reason: 'ReplicaSetCreateError', message };
+  const condition = {
+    type: 'Progressing',
+    status: 'False',
+    reason: 'ReplicaSetCreateError',
+    message,
+  };
   const conditions = withCondition(deployment.status?.conditions, condition, clock.nowMs());
   const status = { ...deployment.status, conditions };
   await client.updateStatus(DEPLOYMENTS, { ...deployment, status });

@@ -77,10 +77,7 @@ async function syncRolling(rollout: Rollout): Promise<number | undefined> {
   const newSet = await ensureNewSet(rollout);
   if (!newSet) return undefined;
   const { deployment, oldSets } = rollout;
-  const target = Math.min(
-    newSetSize(deployment, [...oldSets, newSet], newSet),
-    wanted(deployment),
-  );
+  const target = Math.min(newSetSize(deployment, [...oldSets, newSet], newSet), wanted(deployment));
   if (await applyPlan(rollout, [{ set: newSet, replicas: target }])) return writeProgress(rollout);
   if (await applyPlan(rollout, planOldSets(deployment, newSet, oldSets))) {
     return writeProgress(rollout);
@@ -120,7 +117,9 @@ async function ensureNewSet(rollout: Rollout): Promise<ReplicaSet | undefined> {
   const { surge } = limitsOf(deployment);
   const room = wanted(deployment) + surge - sumOf(oldSets, size);
   const isRecreate = deployment.spec?.strategy?.type === 'Recreate';
-  const replicas = isRecreate ? wanted(deployment) : Math.max(0, Math.min(room, wanted(deployment)));
+  const replicas = isRecreate
+    ? wanted(deployment)
+    : Math.max(0, Math.min(room, wanted(deployment)));
   const made = await createNewSet(context, deployment, nextRevision(rollout), replicas);
   if (!made) return undefined;
   rollout.newSet = made;

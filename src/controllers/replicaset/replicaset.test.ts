@@ -48,7 +48,10 @@ test('a ReplicaSet makes its pods, counts them, and replaces what goes', async (
   api.remove(PODS, 'ns', pods[0]?.metadata.name ?? '');
   await pass(1000);
   assert.equal(api.all(PODS).length, 5);
-  assert.equal(api.writes.filter((line) => line.startsWith('POST /api/v1/namespaces/ns/pods')).length, 6);
+  assert.equal(
+    api.writes.filter((line) => line.startsWith('POST /api/v1/namespaces/ns/pods')).length,
+    6,
+  );
   assert.equal(eventsAbout('web').filter((line) => line.startsWith('SuccessfulCreate')).length, 6);
 });
 

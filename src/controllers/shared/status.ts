@@ -5,7 +5,8 @@ export function isSameStatus(a: object | undefined, b: object): boolean {
   const normal = (status: object) =>
     Object.fromEntries(
       Object.entries(status).filter(
-        ([, value]) => value !== 0 && value !== undefined && !(Array.isArray(value) && !value.length),
+        ([, value]) =>
+          value !== 0 && value !== undefined && !(Array.isArray(value) && !value.length),
       ),
     );
   return a !== undefined && isDeepStrictEqual(normal(a), normal(b));

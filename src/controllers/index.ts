@@ -1,0 +1,98 @@
+import type { Clock } from '../base/clock.ts';
+import type { Log } from '../base/log.ts';
+import { describeError } from '../base/log.ts';
+import type { Random } from '../base/random.ts';
+import type { CaSigner } from '../auth/pki.ts';
+import { createClient } from '../client/client.ts';
+import { createEventRecorder } from '../client/events.ts';
+import { createInformerFactory } from '../client/informer.ts';
+
+import {
+  CERTIFICATE_REQUESTS,
+  CLUSTER_ROLES,
+  DEPLOYMENTS,
+  NAMESPACES,
+  NODES,
+  PODS,
+  REPLICA_SETS,
+} from '../client/resources.ts';
+import type { Transport } from '../client/transport.ts';
+import { runCertificateController } from './certificates/index.ts';
+import { runClusterRoleController } from './clusterrole/index.ts';
+import { runDeploymentController } from './deployment/index.ts';
+import { runGarbageCollector } from './garbagecollector/index.ts';
+import { runNamespaceController } from './namespace/index.ts';
+import { runNodeIpamController } from './node/ipam.ts';
+import { runNodeLifecycleController } from './node/lifecycle.ts';
+import { runPodGarbageCollector } from './node/pod-gc.ts';
+import { runReplicaSetController } from './replicaset/index.ts';
+import { runServiceAccountController } from './serviceaccount/index.ts';
+import type { ControllerContext } from './shared/context.ts';
+
+export interface ControllersOptions {
+  /** As the user `system:kube-controller-manager`. */
+  transport: Transport;
+  /** Signs approved certificate requests; its CA is published to every namespace. */
+  signer: CaSigner;
+  clock: Clock;
+  random: Random;
+  log: Log;
+  signal: AbortSignal;
+  /** @default 10.88.0.0/16 */
+  clusterCidr?: string;
+  /** @default 24 */
+  nodeMaskSize?: number;
+}
+
+const COMPONENT = 'kube-controller-manager';
+const DEFAULT_CLUSTER_CIDR = '10.88.0.0/16';
+const DEFAULT_NODE_MASK_SIZE = 24;
+
+/** Kinds of which the controllers hold whole objects; the collector then needs no copy. */
+const HELD = [
+  PODS,
+  REPLICA_SETS,
+  DEPLOYMENTS,
+  NODES,
+  NAMESPACES,
+  CLUSTER_ROLES,
+  CERTIFICATE_REQUESTS,
+];
+
+/**
+ * Starts every controller on one set of shared informers. Returns at once.
+ *
+ * @returns a promise that resolves when the signal has aborted and all of them have ended; it
+ *   rejects when one of them breaks, which is for the process to end on
+ */
+export function startControllers(options: ControllersOptions): Promise<void> {
+  const { clock, random, log, signal, signer } = options;
+  const client = createClient(options.transport, { userAgent: COMPONENT });
+  const base = { client, clock, random, log, signal };
+  const context: ControllerContext = {
+    ...base,
+    informers: createInformerFactory(base),
+    events: createEventRecorder({ ...base, component: COMPONENT }),
+  };
+  const clusterCidr = options.clusterCidr ?? DEFAULT_CLUSTER_CIDR;
+  const nodeMaskSize = options.nodeMaskSize ?? DEFAULT_NODE_MASK_SIZE;
+  const controllers: Promise<void>[] = [
+    runServiceAccountController(context, { caCert: signer.caCert }),
+    runNodeIpamController(context, { clusterCidr, nodeMaskSize }),
+    runNodeLifecycleController(context),
+    runCertificateController(context, { signer }),
+    runReplicaSetController(context),
+    runDeploymentController(context),
+    runNamespaceController(context),
+    runClusterRoleController(context),
+    runPodGarbageCollector(context),
+    runGarbageCollector(context, HELD),
+  ];
+  return Promise.all(controllers).then(
+    () => undefined,
+    (error: unknown) => {
+      log.error('A controller broke', { error: describeError(error) });
+      throw error;
+    },
+  );
+}
