@@ -1,8 +1,8 @@
 import type { KubeObject } from '../../api/object.ts';
 import type { ResourceRow } from '../../api/schema/schema.ts';
 import { StatusError } from '../../api/status.ts';
+import { printCells } from '../../api/schema/printer.ts';
 import type { ApiReply } from '../server/exchange.ts';
-import { printCells } from './operations.ts';
 import { encodeJson, jsonReply, valueReply } from './reply.ts';
 import type { Representation } from './negotiate.ts';
 

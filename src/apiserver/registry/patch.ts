@@ -1,11 +1,10 @@
 import type { KubeObject } from '../../api/object.ts';
 import { StatusError, badRequest, invalid } from '../../api/status.ts';
 import { parseJson } from '../../api/json.ts';
-import { acceptedPatchTypes } from '../../api/schema/patch/patch.ts';
+import { acceptedPatchTypes, applyPatch as patchedObject } from '../../api/schema/patch/patch.ts';
 import { readBody } from '../codec/body.ts';
 import { checkStructure } from '../codec/decode.ts';
 import { negotiate, parseMediaType } from '../codec/negotiate.ts';
-import { applyPatch as patchedObject } from '../codec/operations.ts';
 import type { ResourceContext } from '../context.ts';
 import type { ApiReply } from '../server/exchange.ts';
 import { writtenReply } from './create.ts';

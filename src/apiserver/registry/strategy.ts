@@ -2,7 +2,6 @@ import type { UserInfo } from '../../api/auth.ts';
 import type { KubeObject } from '../../api/object.ts';
 import type { ResourceRow } from '../../api/schema/schema.ts';
 import { qualifiedResource } from '../../api/status.ts';
-import type { StatusCause } from '../../api/status.ts';
 import type { ServerContext } from '../context.ts';
 import { STRATEGIES } from './strategies/table.ts';
 
@@ -36,13 +35,11 @@ export interface Strategy {
   returnsDeletedObject?: boolean;
   /** @default 'Background' */
   defaultPropagation?: PropagationPolicy;
-  /** Fields, as dotted paths, that never change once the object exists. */
-  immutable?: { path: string; message?: string }[];
+  /** Fields, as dotted paths, that never change, beside those that validation knows of. */
+  immutable?: string[];
   prepareCreate?: (draft: KubeObject, context: StrategyContext) => void;
   /** Not run for writes of the status. */
   prepareUpdate?: (draft: KubeObject, old: KubeObject, context: StrategyContext) => void;
-  validateCreate?: (object: KubeObject, context: StrategyContext) => StatusCause[];
-  validateUpdate?: (object: KubeObject, old: KubeObject, context: StrategyContext) => StatusCause[];
   /** How long a deletion waits for whoever ends the object's work; undefined: it does not. */
   graceSeconds?: (object: KubeObject, requested: number | undefined) => number | undefined;
   /** Something beside finalizers still holds the object. */

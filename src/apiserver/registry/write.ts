@@ -1,12 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { KubeObject } from '../../api/object.ts';
+import { applyDefaults } from '../../api/schema/defaults.ts';
 import type { ResourceRow } from '../../api/schema/schema.ts';
+import { validateCreate, validateUpdate } from '../../api/schema/validation/validation.ts';
 import { badRequest, conflict, invalid, notFound } from '../../api/status.ts';
 import type { StatusCause } from '../../api/status.ts';
 import { DELETE } from '../../store/store.ts';
 import type { Entry, Transform } from '../../store/store.ts';
 import type { AdmissionRequest, Operation } from '../admission/chain.ts';
-import { applyDefaults, validateObject } from '../codec/operations.ts';
 import type { RequestContext } from '../context.ts';
 import { keepMetadata } from './metadata.ts';
 import { cloneObject, objectOf, toStorage } from './resource.ts';
@@ -55,15 +56,15 @@ export function completeCreation(target: WriteTarget, draft: KubeObject): KubeOb
   const { context, row } = target;
   const strategy = strategyOf(row);
   const hooks = hookContext(target);
-  let object = cloneObject(applyDefaults(row, draft));
+  const { schema } = context.server;
+  let object = cloneObject(applyDefaults(row, draft, schema));
   const admission = admissionRequest(target, 'CREATE', object, undefined);
   context.server.admission.mutate(admission);
   if (strategy.hasGeneration) object.metadata.generation = 1;
   if (hasStatus(row) && !strategy.keepsStatusOnCreate) object.status = {};
   strategy.prepareCreate?.(object, hooks);
-  object = applyDefaults(row, object);
-  const causes = validateObject(row, object, undefined);
-  refuse(row, object, [...causes, ...(strategy.validateCreate?.(object, hooks) ?? [])]);
+  object = applyDefaults(row, object, schema);
+  refuse(row, object, validateCreate(row, object, schema));
   context.server.admission.validate({ ...admission, object });
   return object;
 }
@@ -115,18 +116,17 @@ function completeUpdate(target: WriteTarget, wanted: KubeObject, old: KubeObject
   const { context, row, subresource } = target;
   const strategy = strategyOf(row);
   const hooks = hookContext(target);
-  let object = isolate(row, subresource, cloneObject(applyDefaults(row, wanted)), old);
+  const { schema } = context.server;
+  let object = isolate(row, subresource, cloneObject(applyDefaults(row, wanted, schema)), old);
   keepMetadata(object, old);
   const admission = admissionRequest(target, 'UPDATE', object, old);
   context.server.admission.mutate(admission);
   if (subresource !== 'status') strategy.prepareUpdate?.(object, old, hooks);
-  object = applyDefaults(row, object);
+  object = applyDefaults(row, object, schema);
   const causes = [...finalizerCauses(object, old), ...immutableCauses(row, object, old)];
-  causes.push(...validateObject(row, object, old));
-  if (subresource !== 'status') {
-    causes.push(...(strategy.validateUpdate?.(object, old, hooks) ?? []));
-  }
-  refuse(row, object, causes);
+  // A binding is the one change of a pod's spec that its rules for updates do not know.
+  const before = subresource === 'binding' ? { ...old, spec: object.spec } : old;
+  refuse(row, object, [...causes, ...validateUpdate(row, object, before, schema)]);
   if (strategy.hasGeneration && isSpecChanged(object, old)) {
     object.metadata = { ...object.metadata, generation: (old.metadata.generation ?? 0) + 1 };
   }
@@ -180,12 +180,12 @@ function finalizerCauses(object: KubeObject, old: KubeObject): StatusCause[] {
 
 function immutableCauses(row: ResourceRow, object: KubeObject, old: KubeObject): StatusCause[] {
   const causes: StatusCause[] = [];
-  for (const { path, message } of strategyOf(row).immutable ?? []) {
+  for (const path of strategyOf(row).immutable ?? []) {
     const before = at(old, path);
     const after = at(object, path);
     if (isDeepStrictEqual(before, after)) continue;
-    const text = message ?? `Invalid value: ${JSON.stringify(after) ?? 'null'}: field is immutable`;
-    causes.push({ reason: 'FieldValueInvalid', field: path, message: text });
+    const message = `Invalid value: ${JSON.stringify(after) ?? 'null'}: field is immutable`;
+    causes.push({ reason: 'FieldValueInvalid', field: path, message });
   }
   return causes;
 }

@@ -5,10 +5,12 @@ import {
   apiResourceList,
   apiVersions,
 } from '../../api/schema/discovery.ts';
+import { openApiV3Document, openApiV3Index } from '../../api/schema/openapi.ts';
 import { StatusError } from '../../api/status.ts';
 import { parseAccept } from '../codec/negotiate.ts';
 import { bytesReply, encodeJson, jsonReply, textReply } from '../codec/reply.ts';
 import type { RequestContext } from '../context.ts';
+import { EMPTY } from './exchange.ts';
 import type { ApiReply } from './exchange.ts';
 import { versionInfo } from './version.ts';
 
@@ -33,6 +35,7 @@ const PATHS: Record<string, PathAnswer | undefined> = Object.assign(Object.creat
   '/version': () => jsonReply(200, versionInfo),
   '/api': (context: RequestContext) => discovery(context, 'api'),
   '/apis': (context: RequestContext) => discovery(context, 'apis'),
+  '/openapi/v3': ({ server }: RequestContext) => jsonReply(200, openApiV3Index(server.schema)),
   '/metrics': metrics,
   '/.well-known/openid-configuration': (context: RequestContext) =>
     keys(context, (tokens) => tokens.openidConfiguration(), 'application/json'),
@@ -49,12 +52,25 @@ function prefixed(path: string): PathAnswer | undefined {
   if (parts[0] === 'apis' && parts.length === 3) {
     return resourceList(parts[1] as string, parts[2] as string);
   }
+  const openApi = /^\/openapi\/v3\/(?:api|apis)\/(.+)$/.exec(path);
+  if (openApi) return (context) => openApiDocument(context, openApi[1] as string);
   if (/^\/(healthz|livez|readyz)\//.test(path)) return health;
   return undefined;
 }
 
 function resourceList(group: string, version: string): PathAnswer {
   return ({ server }) => found(apiResourceList(server.schema, group, version));
+}
+
+/** The address carries the content's hash, so a client that has it need never ask again. */
+function openApiDocument({ server, exchange }: RequestContext, groupVersion: string): ApiReply {
+  const document = openApiV3Document(server.schema, groupVersion);
+  if (!document) return textReply(404, '404 page not found\n');
+  const reply = bytesReply(200, document.bytes, 'application/json');
+  reply.headers.etag = `"${document.hash}"`;
+  if (exchange.query.has('hash')) reply.headers['cache-control'] = 'public, immutable';
+  if (exchange.headers['if-none-match'] !== reply.headers.etag) return reply;
+  return { ...reply, status: 304, body: EMPTY };
 }
 
 function found(document: object | undefined): ApiReply {
@@ -66,7 +82,8 @@ function health({ server, exchange }: RequestContext): ApiReply {
   const checks = ['ping', 'storage'];
   if (!exchange.query.has('verbose')) return textReply(200, 'ok');
   const lines = checks.map((check) => `[+]${check} ok`);
-  return textReply(200, `${lines.join('\n')}\nhealthz check passed\n`);
+  const [, name] = exchange.path.split('/');
+  return textReply(200, `${lines.join('\n')}\n${name} check passed\n`);
 }
 
 function metrics({ server }: RequestContext): ApiReply {

@@ -11,7 +11,6 @@ interface Condition {
 
 /** Who asks is written into the request by the server: its signer trusts it. */
 export const certificateSigningRequestStrategy: Strategy = {
-  immutable: [{ path: 'spec' }],
   prepareCreate(request, { user }) {
     const spec = { ...(request.spec as Record<string, unknown> | undefined) };
     delete spec.uid;

@@ -14,14 +14,7 @@ const NAME_LABELS = ['batch.kubernetes.io/job-name', 'job-name'];
 export const jobStrategy: Strategy = {
   hasGeneration: true,
   defaultPropagation: 'Orphan',
-  immutable: [
-    { path: 'spec.selector' },
-    { path: 'spec.completionMode' },
-    { path: 'spec.podFailurePolicy' },
-    { path: 'spec.backoffLimitPerIndex' },
-    { path: 'spec.managedBy' },
-    { path: 'spec.successPolicy' },
-  ],
+  immutable: ['spec.backoffLimitPerIndex', 'spec.successPolicy'],
   prepareCreate(job) {
     const spec = job.spec as JobSpec | undefined;
     if (spec && !spec.manualSelector) selectOwnPods(job, spec);

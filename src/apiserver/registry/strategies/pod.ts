@@ -1,6 +1,4 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { KubeObject } from '../../../api/object.ts';
-import type { StatusCause } from '../../../api/status.ts';
 import { quantityMillis } from '../../../api/quantity.ts';
 import type { Strategy } from '../strategy.ts';
 
@@ -10,20 +8,15 @@ interface Resources {
 }
 
 interface Container {
-  name: string;
-  image?: string;
   resources?: Resources;
 }
 
 export interface PodSpec {
   nodeName?: string;
   terminationGracePeriodSeconds?: number;
-  activeDeadlineSeconds?: number;
   schedulingGates?: { name: string }[];
   containers?: Container[];
   initContainers?: Container[];
-  tolerations?: unknown[];
-  resources?: Resources;
 }
 
 const DEFAULT_GRACE_SECONDS = 30;
@@ -47,9 +40,6 @@ export const podStrategy: Strategy = {
       ];
     }
     pod.status = status;
-  },
-  validateUpdate(pod, old, { subresource }) {
-    return subresource === '' ? specCauses(podSpec(pod), podSpec(old)) : [];
   },
   graceSeconds(pod, requested) {
     const spec = podSpec(pod);
@@ -83,55 +73,4 @@ export function qosClass(spec: PodSpec): string {
       return quantityMillis(request) === quantityMillis(limit);
     });
   return said.every(isExact) ? 'Guaranteed' : 'Burstable';
-}
-
-const SPEC_MESSAGE =
-  'Forbidden: pod updates may not change fields other than `spec.containers[*].image`,' +
-  '`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` ' +
-  '(only additions to existing tolerations),`spec.terminationGracePeriodSeconds` ' +
-  '(allow it to be set to 1 if it was previously negative)';
-
-/** A pod that exists keeps its spec, but for the few things that can change under it. */
-function specCauses(spec: PodSpec, old: PodSpec): StatusCause[] {
-  const causes: StatusCause[] = [];
-  const refuse = (message: string) =>
-    void causes.push({ reason: 'FieldValueForbidden', field: 'spec', message });
-  if (!isDeepStrictEqual(comparable(spec, old), comparable(old, old))) refuse(SPEC_MESSAGE);
-  const kept = old.tolerations ?? [];
-  const tolerations = spec.tolerations ?? [];
-  const isKept = (one: unknown) => tolerations.some((other) => isDeepStrictEqual(one, other));
-  if (!kept.every(isKept)) {
-    const message = 'Forbidden: existing toleration can not be modified except its tolerationSeconds';
-    causes.push({ reason: 'FieldValueForbidden', field: 'spec.tolerations', message });
-  }
-  return causes;
-}
-
-/** The spec with everything made equal to the old one that may differ from it. */
-function comparable(spec: PodSpec, old: PodSpec): PodSpec {
-  const images = (containers: Container[] | undefined, before: Container[] | undefined) =>
-    containers?.map((container, index) => ({ ...container, image: before?.[index]?.image }));
-  const gates = spec.schedulingGates ?? [];
-  const removedOnly = gates.every((gate) =>
-    old.schedulingGates?.some(({ name }) => name === gate.name),
-  );
-  const isGated = (old.schedulingGates ?? []).length > 0;
-  const out = {
-    ...spec,
-    containers: images(spec.containers, old.containers),
-    initContainers: images(spec.initContainers, old.initContainers),
-    tolerations: old.tolerations,
-    activeDeadlineSeconds: old.activeDeadlineSeconds,
-    schedulingGates: removedOnly ? undefined : gates,
-  } as PodSpec & Record<string, unknown>;
-  if ((old.terminationGracePeriodSeconds ?? 0) < 0 && spec.terminationGracePeriodSeconds === 1) {
-    out.terminationGracePeriodSeconds = old.terminationGracePeriodSeconds;
-  }
-  if (isGated) {
-    // Until its gates are gone, where a pod may run can still be narrowed down.
-    delete out.nodeSelector;
-    delete out.affinity;
-  }
-  for (const key of Object.keys(out)) if (out[key] === undefined) delete out[key];
-  return out;
 }

@@ -1,6 +1,5 @@
 import type { KubeObject } from '../../../api/object.ts';
 import { invalid } from '../../../api/status.ts';
-import type { StatusCause } from '../../../api/status.ts';
 import type { Strategy, StrategyContext } from '../strategy.ts';
 import type { ServiceSpec } from './service-allocator.ts';
 
@@ -12,10 +11,7 @@ export const serviceStrategy: Strategy = {
     allocate(service, context);
   },
   prepareUpdate(service, old, context) {
-    const spec = specOf(service);
-    inherit(spec, specOf(old));
-    const changed = addressChange(spec, specOf(old));
-    if (changed) refuse(service, [changed]);
+    inherit(specOf(service), specOf(old));
     allocate(service, context);
   },
   settle: (uid, stored, server) => server.services.settle(uid, stored),
@@ -27,10 +23,7 @@ function specOf(service: KubeObject): ServiceSpec {
 
 function allocate(service: KubeObject, { server }: StrategyContext): void {
   service.spec ??= {};
-  refuse(service, server.services.assign(service.metadata.uid ?? '', specOf(service)));
-}
-
-function refuse(service: KubeObject, causes: StatusCause[]): void {
+  const causes = server.services.assign(service.metadata.uid ?? '', specOf(service));
   if (causes.length > 0) throw invalid('', 'Service', service.metadata.name ?? '', causes);
 }
 
@@ -55,12 +48,4 @@ function inherit(spec: ServiceSpec, old: ServiceSpec): void {
     );
     if (!port.nodePort && same?.nodePort) port.nodePort = same.nodePort;
   }
-}
-
-function addressChange(spec: ServiceSpec, old: ServiceSpec): StatusCause | undefined {
-  if (spec.type === 'ExternalName' || !old.clusterIP) return undefined;
-  const now = spec.clusterIPs?.[0] ?? spec.clusterIP;
-  if (now === old.clusterIP && (spec.clusterIP ?? now) === now) return undefined;
-  const message = `Invalid value: []string{${JSON.stringify(now)}}: may not change once set`;
-  return { reason: 'FieldValueInvalid', field: 'spec.clusterIPs[0]', message };
 }

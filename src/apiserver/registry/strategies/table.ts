@@ -3,20 +3,12 @@ import { certificateSigningRequestStrategy } from './certificates.ts';
 import { jobStrategy } from './job.ts';
 import { namespaceStrategy } from './namespace.ts';
 import { podStrategy } from './pod.ts';
-import { configMapStrategy, secretStrategy } from './secret.ts';
+import { secretStrategy } from './secret.ts';
 import { serviceStrategy } from './service.ts';
 
 const LOCKED: Strategy = { needsResourceVersion: true };
 const COUNTED: Strategy = { hasGeneration: true };
 const UPSERTED: Strategy = { allowsCreateOnUpdate: true };
-
-const immutable = (...paths: string[]): Strategy['immutable'] => paths.map((path) => ({ path }));
-
-const ROLE_REF_MESSAGE = 'Invalid value: "": cannot change roleRef';
-const BINDING: Strategy = {
-  allowsCreateOnUpdate: true,
-  immutable: [{ path: 'roleRef', message: ROLE_REF_MESSAGE }],
-};
 
 const PENDING: Strategy = {
   prepareCreate: (draft) => void (draft.status = { phase: 'Pending' }),
@@ -24,7 +16,6 @@ const PENDING: Strategy = {
 
 /** Kinds that differ from the rule, by `resource.group`. A kind that is not here is plain. */
 export const STRATEGIES: Record<string, Strategy | undefined> = {
-  configmaps: configMapStrategy,
   endpoints: UPSERTED,
   events: UPSERTED,
   limitranges: UPSERTED,
@@ -39,19 +30,11 @@ export const STRATEGIES: Record<string, Strategy | undefined> = {
   secrets: secretStrategy,
   serviceaccounts: { returnsDeletedObject: true },
   services: serviceStrategy,
-  'controllerrevisions.apps': { immutable: immutable('data') },
-  'daemonsets.apps': { ...COUNTED, immutable: immutable('spec.selector') },
-  'deployments.apps': { ...COUNTED, immutable: immutable('spec.selector') },
-  'replicasets.apps': { ...COUNTED, immutable: immutable('spec.selector') },
-  'statefulsets.apps': {
-    ...COUNTED,
-    immutable: immutable(
-      'spec.selector',
-      'spec.serviceName',
-      'spec.podManagementPolicy',
-      'spec.volumeClaimTemplates',
-    ),
-  },
+  'controllerrevisions.apps': { immutable: ['data'] },
+  'daemonsets.apps': COUNTED,
+  'deployments.apps': COUNTED,
+  'replicasets.apps': COUNTED,
+  'statefulsets.apps': COUNTED,
   'customresourcedefinitions.apiextensions.k8s.io': { ...LOCKED, ...COUNTED },
   'apiservices.apiregistration.k8s.io': LOCKED,
   'mutatingwebhookconfigurations.admissionregistration.k8s.io': COUNTED,
@@ -62,29 +45,25 @@ export const STRATEGIES: Record<string, Strategy | undefined> = {
   'jobs.batch': jobStrategy,
   'certificatesigningrequests.certificates.k8s.io': certificateSigningRequestStrategy,
   'leases.coordination.k8s.io': { ...UPSERTED, ...LOCKED },
-  'endpointslices.discovery.k8s.io': { ...COUNTED, immutable: immutable('addressType') },
+  'endpointslices.discovery.k8s.io': COUNTED,
   'events.events.k8s.io': UPSERTED,
   'flowschemas.flowcontrol.apiserver.k8s.io': COUNTED,
   'prioritylevelconfigurations.flowcontrol.apiserver.k8s.io': COUNTED,
-  'ingressclasses.networking.k8s.io': { ...COUNTED, immutable: immutable('spec.controller') },
+  'ingressclasses.networking.k8s.io': COUNTED,
   'ingresses.networking.k8s.io': COUNTED,
   'networkpolicies.networking.k8s.io': COUNTED,
-  'ipaddresses.networking.k8s.io': { immutable: immutable('spec.parentRef') },
-  'runtimeclasses.node.k8s.io': { ...LOCKED, immutable: immutable('handler') },
+  'ipaddresses.networking.k8s.io': { immutable: ['spec.parentRef'] },
+  'runtimeclasses.node.k8s.io': LOCKED,
   'poddisruptionbudgets.policy': { ...LOCKED, ...COUNTED },
-  'clusterrolebindings.rbac.authorization.k8s.io': BINDING,
+  'clusterrolebindings.rbac.authorization.k8s.io': UPSERTED,
   'clusterroles.rbac.authorization.k8s.io': UPSERTED,
-  'rolebindings.rbac.authorization.k8s.io': BINDING,
+  'rolebindings.rbac.authorization.k8s.io': UPSERTED,
   'roles.rbac.authorization.k8s.io': UPSERTED,
-  'priorityclasses.scheduling.k8s.io': {
-    ...COUNTED,
-    immutable: immutable('value', 'preemptionPolicy'),
-  },
-  'csidrivers.storage.k8s.io': { immutable: immutable('spec.attachRequired') },
+  'priorityclasses.scheduling.k8s.io': { ...COUNTED, immutable: ['preemptionPolicy'] },
   'csinodes.storage.k8s.io': LOCKED,
   'storageclasses.storage.k8s.io': {
     allowsCreateOnUpdate: true,
-    immutable: immutable('provisioner', 'parameters', 'reclaimPolicy', 'volumeBindingMode'),
+    immutable: ['volumeBindingMode'],
   },
-  'volumeattachments.storage.k8s.io': { ...LOCKED, immutable: immutable('spec') },
+  'volumeattachments.storage.k8s.io': LOCKED,
 };

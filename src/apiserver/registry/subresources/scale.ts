@@ -1,9 +1,9 @@
 import type { KubeObject } from '../../../api/object.ts';
+import { applyPatch } from '../../../api/schema/patch/patch.ts';
 import { formatLabelSelector } from '../../../api/selectors.ts';
 import type { LabelSelectorObject } from '../../../api/selectors.ts';
 import { conflict, invalid } from '../../../api/status.ts';
 import { checkStructure, optionType, readObject } from '../../codec/decode.ts';
-import { applyPatch } from '../../codec/operations.ts';
 import { valueReply } from '../../codec/reply.ts';
 import { negotiate } from '../../codec/negotiate.ts';
 import type { ResourceContext } from '../../context.ts';
