@@ -237,7 +237,8 @@ function writeTests(test: Test): void {
   });
 
   test('mutate() refuses a key that no reader could name', async ({ store }) => {
-    for (const key of [pod(''), pod('a\0b'), pod('a', 'x\0y'), pod('n'.repeat(600))]) {
+    const names = ['', 'a\0b', 'half \ud83d', 'n'.repeat(600)];
+    for (const key of [...names.map((name) => pod(name)), pod('a', 'x\0y')]) {
       await assert.rejects(put(store, key), InvalidKeyError);
     }
   });
@@ -356,6 +357,17 @@ function listTests(test: Test): void {
     assert.deepEqual(namesOf(second.entries), ['default/c', 'default/d']);
     assert.deepEqual(second.entries.map(({ object: { value } }) => value), [1, 1]);
     assert.equal(second.remainingCount, 0);
+  });
+
+  test('list() after a place outside the namespace', async ({ store }) => {
+    for (const namespace of ['a', 'b', 'c']) await put(store, pod('x', namespace));
+    const page = (namespace: string) =>
+      store.list('pods', { namespace: 'b', after: { namespace, name: 'x' } });
+    assert.deepEqual(namesOf(page('a').entries), ['b/x']);
+    for (const namespace of ['b', 'c']) {
+      assert.deepEqual(page(namespace).entries, []);
+      assert.equal(page(namespace).remainingCount, 0);
+    }
   });
 
   test('list() refuses a revision of the future', async ({ store }) => {

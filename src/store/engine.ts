@@ -295,7 +295,8 @@ export class Engine implements Store {
       throw new ObjectTooLargeError(key, entry.bytes.length, limits.objectBytes);
     }
     this.#nextRevision += 1;
-    return { id, entry, deleted, previous, timeMs: clock.nowMs(), volatile: isVolatile(key) };
+    const timeMs = Math.floor(clock.nowMs());
+    return { id, entry, deleted, previous, timeMs, volatile: isVolatile(key) };
   }
 
   #enqueue(request: Request): void {

@@ -28,10 +28,10 @@ export function idRange(
   const from = namespace === undefined ? '' : namespace + SEPARATOR;
   // A string with NUL appended is the very next one in order.
   const next = after ? entryId(after.namespace, after.name) + SEPARATOR : '';
-  return {
-    from: next > from ? next : from,
-    to: namespace === undefined ? undefined : `${namespace}\x01`,
-  };
+  const to = namespace === undefined ? undefined : `${namespace}\x01`;
+  // A place beyond the namespace leaves nothing of it.
+  if (to !== undefined && next > to) return { from: to, to };
+  return { from: next > from ? next : from, to };
 }
 
 /** @throws InvalidKeyError for a key under which nothing can be stored */
@@ -46,8 +46,9 @@ export function checkKey(key: Key): void {
       const limit = `the limit is ${KEY_PART_LENGTH_MAX} characters`;
       throw new InvalidKeyError(`Cannot store ${part} ${shown}…: it has ${value.length}, ${limit}`);
     }
-    if (value.includes(SEPARATOR)) {
-      throw new InvalidKeyError(`Cannot store ${part} ${shown}: it contains a NUL character`);
+    if (value.includes(SEPARATOR) || !value.isWellFormed()) {
+      const reason = 'it contains a NUL character or half a surrogate pair';
+      throw new InvalidKeyError(`Cannot store ${part} ${shown}: ${reason}`);
     }
   }
 }

@@ -186,7 +186,7 @@ export class ObjectTooLargeError extends Error {
   }
 }
 
-/** A part of the key is empty where it may not be, too long, or contains a NUL character. */
+/** A part of the key is empty where it may not be, too long, or not a string that can be stored. */
 export class InvalidKeyError extends Error {
   override name = 'InvalidKeyError';
 }

@@ -80,11 +80,11 @@ describe('HistoryChecker', () => {
       });
     });
 
-  refuses('a lost write', /write 1\.1\.1 of pods\/a at 3 is lost/, (_, events, state) => {
+  refuses('a lost write', /write 1\.1\.1 of pods\/a at 3 on 2 is lost/, (_, events, state) => {
     events.splice(1, 1);
     state[0] = 'pods/a@2';
   });
-  refuses('a lost deletion', /deletion .* of pods\/b at 5 is lost/, (_, events, state) => {
+  refuses('a lost deletion', /deletion .* of pods\/b at 5 on 4 is lost/, (_, events, state) => {
     events.pop();
     state.push('pods/b@4');
   });

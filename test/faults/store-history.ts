@@ -199,8 +199,9 @@ function same(a: Write, b: Write): boolean {
   );
 }
 
-function describe({ key, revision, deleted, token }: Write): string {
-  return `${deleted ? 'deletion' : 'write'} ${token} of ${key} at ${revision}`;
+function describe({ key, revision, previousRevision, deleted, token }: Write): string {
+  const what = `${deleted ? 'deletion' : 'write'} ${token} of ${key}`;
+  return `${what} at ${revision} on ${previousRevision}`;
 }
 
 function expect(condition: boolean, message: string): void {
