@@ -23,6 +23,7 @@ export function attributesOf(info: RequestInfo, user: UserInfo): AuthorizationAt
     namespace: info.namespace,
     name: info.name,
     path: info.path,
+    fieldSelector: info.fieldSelector,
   };
 }
 

@@ -17,6 +17,8 @@ export interface RequestInfo {
   name: string;
   /** What follows the subresource, escaped as sent: for proxies. */
   rest: string;
+  /** Of a collection: the field selector as it was sent, for authorizers that look at it. */
+  fieldSelector: string;
 }
 
 const METHOD_VERBS: Record<string, string> = {
@@ -47,6 +49,7 @@ export function parseRequestInfo(
     subresource: '',
     name: '',
     rest: '',
+    fieldSelector: '',
   };
   const parts = path.split('/').filter((part) => part !== '');
   const isCore = parts[0] === 'api';
@@ -83,11 +86,12 @@ function readResourcePath(info: RequestInfo, segments: string[], verb: string): 
 
 /** Without a name, a GET is a list or a watch, and a DELETE one of the collection. */
 function refineCollectionVerb(info: RequestInfo, query: URLSearchParams): void {
+  info.fieldSelector = query.get('fieldSelector') ?? '';
   if (info.verb === 'delete') info.verb = 'deletecollection';
   if (info.verb !== 'get' && info.verb !== 'watch') return;
   if (info.verb === 'get') info.verb = isTrue(query.get('watch')) ? 'watch' : 'list';
   // A list of one name is authorized like a get of it: kubelets and `kubectl get -w` need that.
-  const match = /(?:^|,)metadata\.name==?([^,=!]+)(?:,|$)/.exec(query.get('fieldSelector') ?? '');
+  const match = /(?:^|,)metadata\.name==?([^,=!]+)(?:,|$)/.exec(info.fieldSelector);
   if (match) info.name = match[1] as string;
 }
 
