@@ -1,0 +1,66 @@
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { VmSpec } from '../hypervisor.ts';
+import { blockNode, launchPlan } from './argv.ts';
+import type { LaunchContext } from './argv.ts';
+
+const SPEC: VmSpec = {
+  id: '0a1b2c3d-0000-4000-8000-000000000001',
+  directory: '/var/lib/hypernetes/hyperd/pods/0a1b/vm',
+  cpuCount: 2,
+  memoryMib: 256,
+  kernelPath: '/var/lib/hypernetes/assets/vmlinux',
+  initrdPath: '/var/lib/hypernetes/assets/initrd',
+  kernelArguments: ['hypernetes.test=1'],
+  disks: [
+    { serial: 'scratch', path: '/pods/scratch.img', readOnly: false, ephemeral: true },
+    { serial: 'image1', path: '/images/1.erofs', readOnly: true },
+  ],
+  nic: { mac: '02:11:22:33:44:55', netns: 'hn1234-default', tapName: 'tap0123456789ab' },
+  uid: 70_001,
+  limits: { cpuMillis: 500, cpuWeightMillis: 100, memoryMib: 400, processCount: 64 },
+};
+
+const CONTEXT: LaunchContext = {
+  qemuPath: '/usr/bin/qemu-system-x86_64',
+  accelerator: 'tcg',
+  tscKhz: 2_445_424,
+  libraries: ['/lib/x86_64-linux-gnu/libc.so.6', '/lib64/ld-linux-x86-64.so.2'],
+  firmware: ['/usr/share/qemu', '/usr/share/seabios'],
+  cgroup: {
+    directories: ['/sys/fs/cgroup/hypernetes/vm'],
+    settings: [{ file: '/sys/fs/cgroup/hypernetes/vm/memory.max', value: '419430400' }],
+    keeperDirectories: ['/sys/fs/cgroup/hypernetes/keepers'],
+  },
+  blockDevices: [false, false],
+};
+
+const GOLDEN = join(import.meta.dirname, 'argv.golden.txt');
+
+/** One option with its value on a line, so that a reviewer sees what changes. */
+function lines(args: string[]): string {
+  return args.reduce((text, a, i) => {
+    const value = i > 0 && !a.startsWith('-') && (args[i - 1] ?? '').startsWith('-') && args[i - 1] !== '--';
+    return text + (i === 0 ? a : value ? ` ${a}` : `\n${a}`);
+  }, '');
+}
+
+test('the command line of jail and emulator is that of the golden file', async () => {
+  const kvm = { ...CONTEXT, accelerator: 'kvm' as const };
+  const bare = { ...SPEC, disks: [], nic: undefined, initrdPath: '' };
+  const text = [
+    `# tcg\n${lines(launchPlan(SPEC, CONTEXT).arguments)}\n`,
+    `# kvm, no disk, no network, no initial file system\n${lines(launchPlan(bare, kvm).arguments)}\n`,
+  ].join('\n');
+  if (process.env.UPDATE_GOLDEN === '1') await writeFile(GOLDEN, text);
+  assert.equal(text, await readFile(GOLDEN, 'utf8'));
+});
+
+test('blockNode() opens block devices as such, and never writes to what is read-only', () => {
+  const disk = { serial: 'a', path: '/dev/x', readOnly: true };
+  const node = JSON.stringify(blockNode(disk, 7, true));
+  assert.match(node, /"driver":"host_device","filename":"\/dev\/fdset\/7","read-only":true/);
+  assert.doesNotMatch(node, /discard/);
+});
