@@ -68,14 +68,13 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
   });
   ready();
   const common = { clock, random, log, signal };
-  const clientOf = (user: UserInfo) => createClient(server.loopback(user), { userAgent: user.name });
+  const schedulerClient = createClient(server.loopback(SCHEDULER), { userAgent: 'kube-scheduler' });
   await Promise.all([
-    runScheduler({ ...common, client: clientOf(SCHEDULER) }),
+    runScheduler({ ...common, client: schedulerClient }),
     startControllers({
       ...common,
-      client: clientOf(CONTROLLERS),
+      transport: server.loopback(CONTROLLERS),
       signer: createCaSigner({ caCert: pki.caCert, caKey: pki.caKey, clock, random }),
-      caCert: pki.caCert,
       clusterCidr: config.clusterCidr,
     }),
   ]);
