@@ -6,7 +6,6 @@ import type { CaSigner } from '../auth/pki.ts';
 import { createClient } from '../client/client.ts';
 import { createEventRecorder } from '../client/events.ts';
 import { createInformerFactory } from '../client/informer.ts';
-
 import {
   CERTIFICATE_REQUESTS,
   CLUSTER_ROLES,

@@ -59,16 +59,21 @@ export async function runNodeLifecycleController(context: ControllerContext): Pr
   pods.addHandler({ add: enqueuePod, update: enqueuePod });
 
   let nextEvictionMs = 0;
-  const mayEvict = (node: Node): boolean => {
-    if (!evictionTaintKey(node)) return false;
+  const isAlive = (node: Node): boolean => {
+    const record = records.get(node.metadata.name ?? '');
+    return !evictionTaintKey(node) && !!record && !isLost(record, node, clock.monotonicMs());
+  };
+  const decideEviction = (node: Node): 'add' | 'keep' | 'remove' => {
+    const key = evictionTaintKey(node);
     // All lost at once means that the network or we ourselves are: moving pods helps nobody.
-    const isAnyAlive = nodes.list().some((other) => !evictionTaintKey(other));
-    if (!isAnyAlive || clock.monotonicMs() < nextEvictionMs) return false;
-    const isNew = !node.spec?.taints?.some(({ effect, key }) => {
-      return effect === 'NoExecute' && key === evictionTaintKey(node);
+    if (!nodes.list().some(isAlive)) return 'remove';
+    const isNew = !node.spec?.taints?.some((taint) => {
+      return taint.effect === 'NoExecute' && taint.key === key;
     });
-    if (isNew) nextEvictionMs = clock.monotonicMs() + EVICTION_INTERVAL_MS;
-    return true;
+    if (!key || !isNew) return 'keep';
+    if (clock.monotonicMs() < nextEvictionMs) return 'keep';
+    nextEvictionMs = clock.monotonicMs() + EVICTION_INTERVAL_MS;
+    return 'add';
   };
 
   const reconcileNode = async (name: string): Promise<void> => {
@@ -79,7 +84,7 @@ export async function runNodeLifecycleController(context: ControllerContext): Pr
     records.set(name, record);
     nodeQueue.addAfter(name, MONITOR_INTERVAL_MS);
     const current = await declareLost(context, node, record);
-    const taints = wantedTaints(current, mayEvict(current), rfc3339(clock.nowMs()));
+    const taints = wantedTaints(current, decideEviction(current), rfc3339(clock.nowMs()));
     if (taints) await writeTaints(context, current, taints);
     if (nodeCondition(current, 'Ready')?.status !== 'True') await markPodsNotReady(context, name);
     for (const pod of podsOnNode(context, name)) {

@@ -29,9 +29,13 @@ export function evictionTaintKey(node: Node): string | undefined {
  * The taints a node should have: those we do not manage as they are, and ours after its
  * conditions. Undefined when nothing changes.
  *
- * @param mayEvict whether a NoExecute taint may be added now; one that is there stays
+ * @param eviction what becomes of the NoExecute taint that drives pods away
  */
-export function wantedTaints(node: Node, mayEvict: boolean, now: string): Taint[] | undefined {
+export function wantedTaints(
+  node: Node,
+  eviction: 'add' | 'keep' | 'remove',
+  now: string,
+): Taint[] | undefined {
   const current = node.spec?.taints ?? [];
   const foreign = current.filter(({ key }) => !MANAGED_KEYS.has(key));
   const keep = (key: string, effect: string): Taint => {
@@ -45,7 +49,8 @@ export function wantedTaints(node: Node, mayEvict: boolean, now: string): Taint[
   if (node.spec?.unschedulable) own.push(keep(UNSCHEDULABLE, 'NoSchedule'));
   const evicting = evictionTaintKey(node);
   const hasEvicting = current.some(({ key, effect }) => key === evicting && effect === 'NoExecute');
-  if (evicting && (mayEvict || hasEvicting)) own.push(keep(evicting, 'NoExecute'));
+  const isWanted = eviction === 'add' || (eviction === 'keep' && hasEvicting);
+  if (evicting && isWanted) own.push(keep(evicting, 'NoExecute'));
   const wanted = [...foreign, ...own];
   const sorted = (taints: Taint[]) =>
     taints.toSorted((a, b) => (`${a.key} ${a.effect}` < `${b.key} ${b.effect}` ? -1 : 1));

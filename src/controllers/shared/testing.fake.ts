@@ -12,6 +12,9 @@ import { createFakeApi, pass } from '../../client/testing.fake.ts';
 import type { FakeApi } from '../../client/testing.fake.ts';
 import type { ControllerContext } from './context.ts';
 
+/** Long waits are made in longer steps. */
+const STEP_COUNT_MAX = 100;
+
 /** Controllers over an API in memory, with time moved by hand. */
 export interface TestCluster {
   api: FakeApi;
@@ -59,7 +62,7 @@ export function startTestCluster(
     clock,
     context,
     complaints,
-    pass: (durationMs) => pass(clock, durationMs, 50),
+    pass: (durationMs) => pass(clock, durationMs, Math.max(50, durationMs / STEP_COUNT_MAX)),
     runPods(choose = () => true, isReady = true) {
       for (const pod of api.all(PODS).filter(choose)) {
         const status = isReady ? 'True' : 'False';
