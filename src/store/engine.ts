@@ -7,8 +7,8 @@ import { checkKey, encodeEntry, entryId, idRange, StoredEntry } from './entry.ts
 import { History } from './history.ts';
 import type { HistoryEvent } from './history.ts';
 import type { Journal, JournalWrite } from './journal.ts';
-import { listAt } from './list.ts';
 import { OrderedMap } from './ordered.ts';
+import { Snapshots } from './snapshots.ts';
 import {
   CompactedError,
   DELETE,
@@ -60,6 +60,7 @@ export interface EngineOptions {
 interface Resource {
   entries: OrderedMap<StoredEntry>;
   history: History;
+  snapshots: Snapshots;
   watchers: WatcherIndex;
 }
 
@@ -153,6 +154,7 @@ export class Engine implements Store {
   start(): void {
     this.#timer = this.#options.clock.after(COMPACTION_INTERVAL_MS, () => {
       this.#compaction.expire(this.#options.clock.nowMs());
+      for (const { snapshots } of this.#resources.values()) snapshots.trim();
       this.#flush(true);
       this.start();
     });
@@ -178,9 +180,9 @@ export class Engine implements Store {
     const found = this.#resources.get(resource);
     this.#checkRevision(atRevision, found?.history.floor ?? this.#initialFloor(resource));
     if (!found) return { revision: atRevision, entries: [], remainingCount: 0 };
-    const range = idRange(options.namespace, options.after);
-    const page = listAt(found.entries, found.history, { ...options, ...range, atRevision });
-    return { revision: atRevision, ...page };
+    const { from, to } = idRange(options.namespace, options.after);
+    const { entries, remainingCount } = found.snapshots.page(atRevision, from, to, options.limit);
+    return { revision: atRevision, entries, remainingCount };
   }
 
   watch(resource: string, options: WatchOptions): StoreWatch {
@@ -188,9 +190,9 @@ export class Engine implements Store {
     const { history, watchers } = this.#resource(resource);
     const { namespace, afterRevision, signal } = options;
     this.#checkRevision(afterRevision, history.floor);
-    const replay = [...history.after(afterRevision)].filter(
-      (event) => namespace === undefined || event.entry.key.namespace === namespace,
-    );
+    const replay = history
+      .after(afterRevision)
+      .filter(({ entry }) => namespace === undefined || entry.key.namespace === namespace);
     const cancel = () => stream.cancel();
     const stream = new WatchStream({
       replay,
@@ -439,7 +441,9 @@ export class Engine implements Store {
     const found = this.#resources.get(name);
     if (found) return found;
     const history = new History(this.#initialFloor(name));
-    const made = { entries: new OrderedMap<StoredEntry>(), history, watchers: new WatcherIndex() };
+    const entries = new OrderedMap<StoredEntry>();
+    const snapshots = new Snapshots(entries, history);
+    const made = { entries, history, snapshots, watchers: new WatcherIndex() };
     this.#resources.set(name, made);
     this.#histories.set(name, history);
     return made;

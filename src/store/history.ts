@@ -69,7 +69,17 @@ export class History {
   }
 
   /** The events after `revision`, oldest first. */
-  *after(revision: number): Generator<HistoryEvent> {
+  after(revision: number): HistoryEvent[] {
+    return this.#events.slice(this.#indexAfter(revision));
+  }
+
+  /** The revision of the last event up to `revision`, which gave the state at that revision. */
+  lastUpTo(revision: number): number {
+    const index = this.#indexAfter(revision) - 1;
+    return index < this.#head ? this.#floor : (this.#events[index] as HistoryEvent).revision;
+  }
+
+  #indexAfter(revision: number): number {
     let low = this.#head;
     let high = this.#events.length;
     while (low < high) {
@@ -77,7 +87,7 @@ export class History {
       if ((this.#events[middle] as HistoryEvent).revision <= revision) low = middle + 1;
       else high = middle;
     }
-    for (; low < this.#events.length; low += 1) yield this.#events[low] as HistoryEvent;
+    return low;
   }
 
   /** Frees the parsed form of states superseded before `timeMs`; it comes back if needed. */

@@ -7,8 +7,10 @@ describe('OrderedMap', () => {
   it('behaves as a sorted array under random operations', () => {
     const seed = Math.floor(Math.random() * 2 ** 31);
     const random = seededRandom(seed);
-    const map = new OrderedMap<number>();
+    let map = new OrderedMap<number>();
     const model = new Map<string, number>();
+    const sort = (): [string, number][] => [...model].sort(([a], [b]) => (a < b ? -1 : 1));
+    const copies: { map: OrderedMap<number>; content: [string, number][] }[] = [];
     const keyOf = (index: number) => `k${String(index).padStart(5, '0')}`;
     for (let step = 0; step < 30_000; step += 1) {
       const key = keyOf(Math.floor(random.next() * 4000));
@@ -21,7 +23,7 @@ describe('OrderedMap', () => {
         model.delete(key);
       }
       if (step % 1000 !== 999) continue;
-      const sorted = [...model].sort(([a], [b]) => (a < b ? -1 : 1));
+      const sorted = sort();
       assert.deepEqual([...map.range('')], sorted, `seed ${seed}`);
       assert.equal(map.size, sorted.length);
       const [from, to] = [keyOf(Math.floor(random.next() * 4000)), keyOf(3000)];
@@ -29,7 +31,13 @@ describe('OrderedMap', () => {
       assert.deepEqual([...map.range(from, to)], expected, `seed ${seed}`);
       assert.equal(map.rank(from), sorted.filter(([each]) => each < from).length);
       assert.equal(map.get(from), model.get(from));
+      // Go on with the copy or with the original; the other one must not notice.
+      const copy = map.copy();
+      const swap = random.next() < 0.5;
+      copies.push({ map: swap ? map : copy, content: sorted });
+      if (swap) map = copy;
     }
+    for (const copy of copies) assert.deepEqual([...copy.map.range('')], copy.content);
   });
 
   it('answers for an empty map and beyond its ends', () => {

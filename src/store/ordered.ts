@@ -4,19 +4,32 @@ const CHUNK_KEY_COUNT_MAX = 512;
 interface Chunk<V> {
   keys: string[];
   values: V[];
+  /** The only map that may change this chunk; others copy it first. */
+  owner: symbol;
 }
 
 /**
  * A map ordered by key (UTF-16 code units), kept as a list of short sorted arrays. Finding is two
  * binary searches, inserting moves a part of one short array, and the rank of a key is a sum over
- * the chunks: what lists need, at the cost of two arrays per few hundred entries.
+ * the chunks: what lists need, at the cost of two arrays per few hundred entries. A copy shares
+ * every chunk with its original until one of them changes it.
  */
 export class OrderedMap<V> {
   #chunks: Chunk<V>[] = [];
   #size = 0;
+  #owner = Symbol('owner');
 
   get size(): number {
     return this.#size;
+  }
+
+  /** The map as it is now, at the cost of one pointer per few hundred entries. */
+  copy(): OrderedMap<V> {
+    const copy = new OrderedMap<V>();
+    copy.#chunks = [...this.#chunks];
+    copy.#size = this.#size;
+    this.#owner = Symbol('owner');
+    return copy;
   }
 
   get(key: string): V | undefined {
@@ -30,12 +43,12 @@ export class OrderedMap<V> {
   set(key: string, value: V): V | undefined {
     // A key beyond the last one belongs at the end of the last chunk.
     const chunkIndex = Math.min(this.#chunkIndex(key), this.#chunks.length - 1);
-    const chunk = this.#chunks[chunkIndex];
-    if (!chunk) {
-      this.#chunks.push({ keys: [key], values: [value] });
+    if (chunkIndex < 0) {
+      this.#chunks.push({ keys: [key], values: [value], owner: this.#owner });
       this.#size += 1;
       return undefined;
     }
+    const chunk = this.#own(chunkIndex);
     const index = lowerBound(chunk.keys, key);
     if (chunk.keys[index] === key) {
       const before = chunk.values[index];
@@ -52,10 +65,10 @@ export class OrderedMap<V> {
   /** @returns the value that was there before */
   delete(key: string): V | undefined {
     const chunkIndex = this.#chunkIndex(key);
-    const chunk = this.#chunks[chunkIndex];
-    if (!chunk) return undefined;
-    const index = lowerBound(chunk.keys, key);
-    if (chunk.keys[index] !== key) return undefined;
+    if (chunkIndex === this.#chunks.length) return undefined;
+    const index = lowerBound((this.#chunks[chunkIndex] as Chunk<V>).keys, key);
+    if (this.#chunks[chunkIndex]?.keys[index] !== key) return undefined;
+    const chunk = this.#own(chunkIndex);
     const [before] = chunk.values.splice(index, 1);
     chunk.keys.splice(index, 1);
     this.#size -= 1;
@@ -101,12 +114,21 @@ export class OrderedMap<V> {
     return low;
   }
 
+  /** The chunk, as one that only this map refers to. */
+  #own(chunkIndex: number): Chunk<V> {
+    const chunk = this.#chunks[chunkIndex] as Chunk<V>;
+    if (chunk.owner === this.#owner) return chunk;
+    const own = { keys: [...chunk.keys], values: [...chunk.values], owner: this.#owner };
+    this.#chunks[chunkIndex] = own;
+    return own;
+  }
+
   #split(chunkIndex: number, chunk: Chunk<V>): void {
     // Names often come in growing order: a full last chunk is left nearly full behind them.
     const last = chunkIndex === this.#chunks.length - 1;
     const at = last ? CHUNK_KEY_COUNT_MAX - 32 : chunk.keys.length >>> 1;
-    const right = { keys: chunk.keys.splice(at), values: chunk.values.splice(at) };
-    this.#chunks.splice(chunkIndex + 1, 0, right);
+    const [keys, values] = [chunk.keys.splice(at), chunk.values.splice(at)];
+    this.#chunks.splice(chunkIndex + 1, 0, { keys, values, owner: this.#owner });
   }
 }
 
