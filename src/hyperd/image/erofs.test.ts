@@ -7,7 +7,7 @@ import { run } from '../../base/exec.ts';
 import { seededRandom } from '../../base/random.ts';
 import type { Random } from '../../base/random.ts';
 import { crc32c } from './crc32c.ts';
-import { readErofs } from './erofs.reader.ts';
+import { readErofs } from './testing/erofs-reader.ts';
 import { writeErofs } from './erofs.ts';
 import { newNode } from './tree.ts';
 import type { NodeType, TreeNode } from './tree.ts';
@@ -101,7 +101,11 @@ function checkAgainstReader(root: TreeNode, disk: Buffer): void {
     const subdirectories = [...node.children.values()].filter(
       ({ type }) => type === 'directory',
     ).length;
-    assert.equal(read.linkCount, node.type === 'directory' ? 2 + subdirectories : names.get(node), path);
+    assert.equal(
+      read.linkCount,
+      node.type === 'directory' ? 2 + subdirectories : names.get(node),
+      path,
+    );
     const xattrs = Object.fromEntries(
       [...(node.xattrs ?? [])].map(([name, value]) => [name, value.toString('hex')]),
     );

@@ -158,7 +158,8 @@ async function sendFollowing(
     });
     if (!REDIRECT_STATUS.has(response.status)) return response;
     response.destroy();
-    const next = URL.parse(response.headers.location ?? '', url);
+    const { location } = response.headers;
+    const next = location ? URL.parse(location, url) : null;
     if (!next || (next.protocol !== 'https:' && next.protocol !== 'http:')) {
       throw new HttpError(`${url.host} redirects to nowhere`, { transient: false });
     }

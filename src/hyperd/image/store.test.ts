@@ -7,11 +7,11 @@ import { run } from '../../base/exec.ts';
 import { buildImage } from '../registry/build.ts';
 import type { BuiltImage, ImageSpec } from '../registry/build.ts';
 import { sha256 } from './digest.ts';
-import { readErofs } from './erofs.reader.ts';
+import { readErofs } from './testing/erofs-reader.ts';
 import { ImageError } from './store.ts';
 import type { ImageErrorReason } from './store.ts';
-import { openTestStore, plainRegistries, publish, startUpstream } from './upstream.fake.ts';
-import type { TestStore, Upstream, UpstreamImage } from './upstream.fake.ts';
+import { openTestStore, plainRegistries, publish, startUpstream } from './testing/upstream.ts';
+import type { TestStore, Upstream, UpstreamImage } from './testing/upstream.ts';
 
 const AMD64 = { os: 'linux', architecture: 'amd64' };
 let upstream: Upstream;
@@ -227,14 +227,14 @@ test('what is wrong with an image is said in words', async () => {
   };
   const document = (json: unknown) => {
     const manifest = Buffer.from(typeof json === 'string' ? json : JSON.stringify(json));
-    return { digest: sha256(manifest), manifest, mediaType: 'application/json', blobs: new Map<string, Buffer>() };
+    return {
+      digest: sha256(manifest),
+      manifest,
+      mediaType: 'application/json',
+      blobs: new Map<string, Buffer>(),
+    };
   };
-  const cases: [
-    name: string,
-    image: UpstreamImage,
-    reason: ImageErrorReason,
-    message: RegExp,
-  ][] = [
+  const cases: [name: string, image: UpstreamImage, reason: ImageErrorReason, message: RegExp][] = [
     [
       'arm',
       await build('a', { platform: { os: 'linux', architecture: 'arm64' } }),

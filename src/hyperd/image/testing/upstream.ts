@@ -4,13 +4,13 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { systemClock } from '../../base/clock.ts';
-import type { Clock } from '../../base/clock.ts';
-import { silentLog } from '../../base/log.ts';
-import { openImageStore } from './index.ts';
-import type { ImageStoreOptions, NodeImageStore } from './index.ts';
-import { emptyRegistriesConfig } from './registries.ts';
-import type { HostConfig, RegistriesConfig } from './registries.ts';
+import { systemClock } from '../../../base/clock.ts';
+import type { Clock } from '../../../base/clock.ts';
+import { silentLog } from '../../../base/log.ts';
+import { openImageStore } from '../index.ts';
+import type { ImageStoreOptions, NodeImageStore } from '../index.ts';
+import { emptyRegistriesConfig } from '../registries.ts';
+import type { HostConfig, RegistriesConfig } from '../registries.ts';
 
 /**
  * A registry for tests: what is put into `documents` is served, and an interceptor may answer
