@@ -20,9 +20,6 @@ export async function handlePatch(context: ResourceContext): Promise<ApiReply> {
   const written = await updateObject(target, (current) => {
     const patched = applyPatch(context, current, patch);
     checkIdentity(patched, target.namespace, info.name);
-    const sent = patched.metadata.resourceVersion;
-    // A patch that does not speak of the version is meant for the newest one.
-    if (sent === current.metadata.resourceVersion) delete patched.metadata.resourceVersion;
     return patched;
   });
   return writtenReply({ ...context, row }, 200, written, representation);

@@ -19,6 +19,7 @@ export interface ServiceSpec {
   allocateLoadBalancerNodePorts?: boolean;
   healthCheckNodePort?: number;
   externalTrafficPolicy?: string;
+  loadBalancerClass?: string;
 }
 
 export const NODE_PORT_MIN = 30_000;

@@ -12,6 +12,7 @@ export const serviceStrategy: Strategy = {
   },
   prepareUpdate(service, old, context) {
     inherit(specOf(service), specOf(old));
+    dropDependent(specOf(service), specOf(old));
     allocate(service, context);
   },
   settle: (uid, stored, server) => server.services.settle(uid, stored),
@@ -48,4 +49,19 @@ function inherit(spec: ServiceSpec, old: ServiceSpec): void {
     );
     if (!port.nodePort && same?.nodePort) port.nodePort = same.nodePort;
   }
+}
+
+/** Fields that say something about services of these types alone. */
+const DEPENDENT_FIELDS: Record<string, (keyof ServiceSpec)[]> = {
+  LoadBalancer: ['allocateLoadBalancerNodePorts', 'loadBalancerClass'],
+  NodePort: ['externalTrafficPolicy', 'healthCheckNodePort'],
+};
+
+/** When the type changes, what only the old one knew goes, unless the client sets it anew. */
+function dropDependent(spec: ServiceSpec, old: ServiceSpec): void {
+  if (spec.type === old.type) return;
+  const dropped = spec.type === 'LoadBalancer' ? [] : [...(DEPENDENT_FIELDS.LoadBalancer ?? [])];
+  const isExternal = spec.type === 'LoadBalancer' || spec.type === 'NodePort';
+  if (!isExternal) dropped.push(...(DEPENDENT_FIELDS.NodePort ?? []));
+  for (const field of dropped) if (spec[field] === old[field]) delete spec[field];
 }
