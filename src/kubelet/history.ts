@@ -142,6 +142,8 @@ function explainExit(exit: ProcessExit, sandbox: PodState): ProcessExit {
   return diedWithVm && !exit.oomKilled ? { ...exit, reason: VM_REASONS[sandbox.reason] } : exit;
 }
 
+const LOST = 'ContainerStatusUnknown';
+
 /** Attempts that the API's status tells of: the current one and the one before it. */
 function fromStatus(status: ContainerStatus): Attempt[] {
   const attempts: Attempt[] = [];
@@ -162,7 +164,8 @@ function fromStatus(status: ContainerStatus): Attempt[] {
       startedMs: Date.parse(terminated.startedAt ?? '') || 0,
       firstByteMs: 0,
       exit: { exitCode, signal, reason, message, finishedAtMs, oomKilled: reason === 'OOMKilled' },
-      streak: number,
+      // What was lost with its VM, as by a reboot, has not failed.
+      streak: reason === LOST ? 0 : number,
       sandboxId: undefined,
     });
   };
@@ -175,7 +178,7 @@ function fromStatus(status: ContainerStatus): Attempt[] {
       {
         containerID: status.containerID,
         exitCode: 137,
-        reason: 'ContainerStatusUnknown',
+        reason: LOST,
         message: 'The container could not be located when the pod was terminated',
         startedAt: state.running.startedAt,
         finishedAt: state.running.startedAt,

@@ -52,29 +52,29 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
     const uid = states.get(id)?.labels[LABEL.podUid];
     if (states.delete(id)) changed(uid);
   };
-  const reading = new Map<string, { again: boolean }>();
-  /** One read at a time for each pod; events during it lead to one more. */
-  const refresh = async (id: string): Promise<void> => {
+  const reading = new Map<string, { again: boolean; done: Promise<void> }>();
+  const readWhileAsked = async (id: string, turn: { again: boolean }): Promise<void> => {
+    while (turn.again) {
+      turn.again = false;
+      try {
+        put(await hyperd.pod(id));
+      } catch (error) {
+        if (!isStatus(error, 'NotFound')) throw error;
+        remove(id);
+      }
+    }
+  };
+  /** One read at a time for each pod; who asks during it waits for one more. */
+  const refresh = (id: string): Promise<void> => {
     const running = reading.get(id);
     if (running) {
       running.again = true;
-      return;
+      return running.done;
     }
-    const turn = { again: true };
+    const turn = { again: true, done: Promise.resolve() };
+    turn.done = readWhileAsked(id, turn).finally(() => reading.delete(id));
     reading.set(id, turn);
-    try {
-      while (turn.again) {
-        turn.again = false;
-        try {
-          put(await hyperd.pod(id));
-        } catch (error) {
-          if (!isStatus(error, 'NotFound')) throw error;
-          remove(id);
-        }
-      }
-    } finally {
-      reading.delete(id);
-    }
+    return turn.done;
   };
   const relist = async () => {
     const list = await hyperd.pods();

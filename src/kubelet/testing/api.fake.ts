@@ -27,6 +27,7 @@ export function createFakeApi(clock: Clock): FakeApi {
   const objects = new Map<string, KubeObject>();
   const watchers = new Set<{ collection: string; queue: BoundedQueue<Uint8Array>; node: string }>();
   let revision = 100;
+  let tokenCount = 0;
 
   const tell = (type: WatchEventType, path: string, object: KubeObject) => {
     for (const { collection, queue, node } of watchers) {
@@ -113,7 +114,7 @@ export function createFakeApi(clock: Clock): FakeApi {
     }
     if (method === 'POST' && path.endsWith('/token')) {
       const expirationTimestamp = rfc3339(clock.nowMs() + 3600_000);
-      return respond(201, { status: { token: `token-${revision}`, expirationTimestamp } });
+      return respond(201, { status: { token: `token-${(tokenCount += 1)}`, expirationTimestamp } });
     }
     if (method === 'POST' && body) {
       return respond(201, api.create(`${path}/${body.metadata.name}`, body));
