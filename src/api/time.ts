@@ -1,10 +1,11 @@
 /** Kubernetes' three texts of time: `Time` (seconds), `MicroTime` (microseconds), and ages. */
-const TIME = /^\d{4}-(?:0\d|1[0-2])-(?:[0-2]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ$/;
+/** Canonical already, and on a day that every month has. */
+const TIME = /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ$/;
 const RFC3339 = /^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)$/;
 
 /** `2026-11-21T03:10:00Z`, whatever zone and fraction came in; undefined for what is no time. */
 export function canonicalTime(text: string): string | undefined {
-  if (TIME.test(text) && !Number.isNaN(Date.parse(text))) return text;
+  if (TIME.test(text)) return text;
   const instant = parseRfc3339(text);
   return instant && `${new Date(instant.ms).toISOString().slice(0, 19)}Z`;
 }

@@ -43,9 +43,11 @@ function planOf(table: SchemaTable, typeName: string): Plan<Defaults> | undefine
 function defaultsOf(table: SchemaTable, shortName: string, typeName: string): Defaults | undefined {
   const lastName = shortName.slice(shortName.lastIndexOf('.') + 1);
   const constants = Object.entries(DEFAULT_VALUES[shortName] ?? {});
-  // Structs of Go are never absent, so its JSON always has a status.
+  // Structs of Go are never absent, so its JSON always has a spec and a status.
   const type = table.type(typeName);
-  if (type?.kinds && type.fields['status']?.default !== undefined) constants.push(['status', {}]);
+  for (const part of ['spec', 'status']) {
+    if (type?.kinds && type.fields[part]?.default !== undefined) constants.push([part, {}]);
+  }
   const rule = DEFAULT_RULES[shortName];
   if (constants.length === 0 && !rule) return undefined;
   const values = constants.map(([field, value]) => {
@@ -63,8 +65,12 @@ function applyPlan(plan: Plan<Defaults>, value: unknown): unknown {
     const unset = given === undefined || given === '' || (given === 0 && zeroIsUnset);
     if (unset) out[field] = constant;
   }
-  for (const [field, { plan: inner, shape }] of plan.inner) {
+  for (const [field, { plan: inner, shape, always }] of plan.inner) {
     if (out[field] !== undefined) out[field] = applyInner(inner, shape, out[field]);
+    else if (always) {
+      const made = applyPlan(inner, {}) as Fields;
+      if (Object.keys(made).length > 0) out[field] = made;
+    }
   }
   plan.rule?.rule?.(out);
   return out;

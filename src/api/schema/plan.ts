@@ -6,7 +6,14 @@ import type { SchemaTable, TypeNode } from './schema.ts';
  */
 export interface Plan<Rule> {
   rule: Rule | undefined;
-  inner: Map<string, { plan: Plan<Rule>; shape: 'object' | 'list' | 'map' }>;
+  inner: Map<string, InnerPlan<Rule>>;
+}
+
+export interface InnerPlan<Rule> {
+  plan: Plan<Rule>;
+  shape: 'object' | 'list' | 'map';
+  /** A struct and no pointer in Go, which therefore exists even where JSON leaves it out. */
+  always: boolean;
 }
 
 /** `ruleOf` gets a short name (`core.v1.Pod`) and the full one. Undefined: nothing to do at all. */
@@ -25,7 +32,8 @@ export function planFor<Rule>(
   for (const [field, node] of Object.entries(type.fields)) {
     const target = node.ref ?? node.items?.ref ?? node.values?.ref;
     const inner = target === undefined ? undefined : planFor(table, target, ruleOf, known);
-    if (inner) plan.inner.set(field, { plan: inner, shape: shapeOf(node) });
+    const always = node.ref !== undefined && node.default !== undefined;
+    if (inner) plan.inner.set(field, { plan: inner, shape: shapeOf(node), always });
   }
   if (plan.rule !== undefined || plan.inner.size > 0) known.set(typeName, plan);
   return known.get(typeName);
