@@ -196,7 +196,7 @@ test('a work queue delays, doubles and forgets', async () => {
   assert.equal(queue.length, 1);
 });
 
-test('a controller waits for its informers, retries what fails, and ends with its work', async (t) => {
+test('a controller waits for its informers, retries, and ends with its work', async (t) => {
   const { base, clock, ending } = setUp(t);
   const queue = createWorkQueue(clock);
   const { promise: synced, resolve: sync } = Promise.withResolvers<void>();

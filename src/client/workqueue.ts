@@ -20,7 +20,7 @@ export interface WorkQueue {
   shutDown(): void;
 }
 
-/** client-go's per-item limits: 5 ms doubling; capped sooner, so that nothing waits a quarter hour. */
+/** client-go's 5 ms doubling, but capped sooner: nothing waits a quarter of an hour. */
 const RETRY_MIN_MS = 5;
 const RETRY_MAX_MS = 60_000;
 

@@ -31,7 +31,7 @@ export function findViolation(
   const usages = spec.usages ?? [];
   const purpose = allowed.at(-1) ?? '';
   if (!usages.includes(purpose) || !usages.every((usage) => allowed.includes(usage))) {
-    return `usages must be "${purpose}" and may be ${KEY_USAGES.map((one) => `"${one}"`).join(', ')}`;
+    return `usages must be "${purpose}", beside any of: ${KEY_USAGES.join(', ')}`;
   }
   const { names, organizations, commonName } = request;
   if (spec.signerName === SIGNER.client) {

@@ -160,7 +160,8 @@ async function recordFailure(
   draft: ReplicaSet,
   error: unknown,
 ): Promise<void> {
-  const message = `Failed to create new replica set "${draft.metadata.name}": ${describeError(error)}`;
+  const subject = `new replica set "${draft.metadata.name}"`;
+  const message = `Failed to create ${subject}: ${describeError(error)}`;
   events.event(deployment, 'Warning', 'ReplicaSetCreateError', message);
   if (!hasDeadline(deployment)) return;
   const condition = {

@@ -182,7 +182,8 @@ async function applyPlan(rollout: Rollout, plan: ScalePlan): Promise<boolean> {
     if (size(set) === replicas) continue;
     hasChanged = true;
     const direction = replicas > size(set) ? 'up' : 'down';
-    const message = `Scaled ${direction} replica set ${set.metadata.name} from ${size(set)} to ${replicas}`;
+    const change = `from ${size(set)} to ${replicas}`;
+    const message = `Scaled ${direction} replica set ${set.metadata.name} ${change}`;
     context.events.event(deployment, 'Normal', 'ScalingReplicaSet', message);
   }
   return hasChanged;

@@ -21,19 +21,21 @@ type Ownership = 'solid' | 'dangling' | 'waiting';
 export function createCollector(
   context: ControllerContext,
   graph: OwnerGraph,
-  enqueue: (uid: string) => void,
+  queue: { now(uid: string): void; later(uid: string): void },
 ): Collector {
   const { client } = context;
   const kinds = new Map<string, Resource>();
   const absent = new Set<string>();
 
-  /** Asked of the server, as the graph may merely be behind. */
-  const exists = async (owner: OwnerReference, namespace: string | undefined): Promise<boolean> => {
+  /** Asked of the server, as the graph may merely be behind. Undefined: it cannot be known. */
+  const exists = async (
+    owner: OwnerReference,
+    namespace: string | undefined,
+  ): Promise<boolean | undefined> => {
     const key = `${namespace ?? ''} ${owner.uid}`;
     if (absent.has(key)) return false;
     const kind = kinds.get(`${owner.apiVersion} ${owner.kind}`) ?? kindInAnyVersion(kinds, owner);
-    // An owner of a kind that is not served cannot be judged: nothing is deleted on a guess.
-    if (!kind) throw new Error(`Cannot find owner: kind "${owner.kind}" of ${owner.apiVersion}`);
+    if (!kind) return undefined;
     if (kind.namespaced && !namespace) return true;
     const place = kind.namespaced ? { namespace } : {};
     const found = await getMetadata(context, kind, { ...place, name: owner.name });
@@ -46,7 +48,12 @@ export function createCollector(
   const judge = async (node: GraphNode, owner: OwnerReference): Promise<Ownership> => {
     const known = graph.get(owner.uid);
     const isReachable = known && (!known.namespace || known.namespace === node.namespace);
-    if (!isReachable && !(await exists(owner, node.namespace))) return 'dangling';
+    if (!isReachable) {
+      const answer = await exists(owner, node.namespace);
+      if (answer === false) return 'dangling';
+      // A kind that is not served may be later: nothing is deleted on a guess.
+      if (answer === undefined) queue.later(node.uid);
+    }
     return known?.isWaiting && owner.blockOwnerDeletion ? 'waiting' : 'solid';
   };
 
@@ -54,7 +61,7 @@ export function createCollector(
     const node = graph.get(uid);
     if (!node) return;
     if (node.isOrphaning) return letGo(context, graph, node);
-    if (node.isWaiting) return collectDependents(context, graph, node, enqueue);
+    if (node.isWaiting) return collectDependents(context, graph, node, queue.now);
     if (node.isDeleting || node.owners.length === 0) return;
     const live = await getMetadata(context, node.resource, node);
     if (live?.metadata.uid !== uid || live.metadata.deletionTimestamp) return;

@@ -31,7 +31,10 @@ export async function runGarbageCollector(
   const graph = createOwnerGraph();
   const queue = createWorkQueue(clock);
   const followed = new Map<string, Promise<void>>();
-  const collector = createCollector(context, graph, (uid) => queue.add(uid));
+  const collector = createCollector(context, graph, {
+    now: (uid) => queue.add(uid),
+    later: (uid) => queue.addAfter(uid, DISCOVERY_INTERVAL_MS),
+  });
 
   /** Looks again at whoever may be affected by a change of this object. */
   const react = (node: GraphNode): void => {

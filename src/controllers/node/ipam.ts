@@ -86,8 +86,10 @@ export function createRanges({ clusterCidr, nodeMaskSize }: NodeIpamOptions): Ra
   const step = 2 ** (32 - nodeMaskSize);
   const count = 2 ** (nodeMaskSize - mask);
   const owners = new Map<string, string>();
-  const format = (value: number) =>
-    `${[24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join('.')}/${nodeMaskSize}`;
+  const format = (value: number) => {
+    const octets = [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256);
+    return `${octets.join('.')}/${nodeMaskSize}`;
+  };
   return {
     occupy(cidr, owner) {
       if (!owners.has(cidr)) owners.set(cidr, owner);

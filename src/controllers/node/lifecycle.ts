@@ -15,7 +15,7 @@ import { evictionTaintKey, evictionTimeMs, wantedTaints } from './taints.ts';
 
 /** How often every node is looked at, as Kubernetes' node monitor period. */
 const MONITOR_INTERVAL_MS = 5000;
-/** One further node is given up in this time, so that our own trouble does not empty the cluster. */
+/** Nodes are given up one by one: our own trouble must not empty the cluster. */
 const EVICTION_INTERVAL_MS = 10_000;
 const BY_NODE = 'node';
 

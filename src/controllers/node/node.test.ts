@@ -63,7 +63,7 @@ const taintsOf = ({ api }: TestCluster, name: string) =>
 const readyOf = ({ api }: TestCluster, name: string) =>
   api.get(NODES, undefined, name)?.status?.conditions?.find(({ type }) => type === 'Ready')?.status;
 
-test('a silent node is lost after 40 s, and its pods go when they tolerate it no longer', async (t) => {
+test('a silent node is lost after 40 s, and its pods go in their time', async (t) => {
   const cluster = startTestCluster(t, [runNodeLifecycleController]);
   const { api, clock } = cluster;
   const now = rfc3339(clock.nowMs());
@@ -150,7 +150,7 @@ test('tolerates() and evictionTimeMs() follow the rules of tolerations', () => {
   assert.equal(due([timed(60), timed(30)]), startMs + 30_000);
 });
 
-test('every node gets a range of its own, and ranges of nodes that left are used again', async (t) => {
+test('every node gets a range of its own, and freed ones are used again', async (t) => {
   const options = { clusterCidr: '10.88.0.0/30', nodeMaskSize: 30 };
   assert.deepEqual(
     createRanges({ ...options, clusterCidr: '10.88.0.0/16' }).take('a'),

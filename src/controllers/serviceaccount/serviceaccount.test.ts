@@ -43,7 +43,7 @@ test('a namespace that is being deleted gets nothing', async (t) => {
   assert.equal(api.all(SERVICE_ACCOUNTS).length, 0);
 });
 
-test('aggregating roles follow the roles that they select; the defaults are already so', async (t) => {
+test('aggregating roles follow what they select; the defaults do already', async (t) => {
   const { api, pass } = startTestCluster(t, [runClusterRoleController]);
   for (const object of defaultRbacObjects()) {
     if (object.kind === 'ClusterRole') api.put(CLUSTER_ROLES, object as ClusterRole);

@@ -14,7 +14,7 @@ interface ResourceList {
   resources: { name: string; kind: string; namespaced: boolean; verbs: string[] }[];
 }
 
-/** Every resource the server serves, each in its group's preferred version, without subresources. */
+/** Every resource that is served, in its group's preferred version, without subresources. */
 export async function discover(client: Client): Promise<DiscoveredResource[]> {
   const { groups } = await client.raw<GroupList>('/apis');
   const paths = groups.map(({ preferredVersion }) => `/apis/${preferredVersion.groupVersion}`);

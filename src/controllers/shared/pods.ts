@@ -66,7 +66,7 @@ export function rankForDeletion(pods: Pod[], crowd: (pod: Pod) => number, nowMs:
     (pod) => (pod.spec?.nodeName ? 1 : 0),
     (pod) => PHASE_RANK[pod.status?.phase ?? 'Pending'] ?? 1,
     (pod) => (isReady(pod) ? 1 : 0),
-    (pod) => Number(pod.metadata.annotations?.[DELETION_COST] ?? 0) || 0,
+    deletionCost,
     (pod) => -crowd(pod),
     (pod) => ageRank(podCondition(pod, 'Ready')?.lastTransitionTime, nowMs),
     (pod) => -restartCount(pod),
@@ -81,6 +81,12 @@ export function rankForDeletion(pods: Pod[], crowd: (pod: Pod) => number, nowMs:
     return (a.pod.metadata.uid ?? '') < (b.pod.metadata.uid ?? '') ? -1 : 1;
   });
   return ranked.map(({ pod }) => pod);
+}
+
+/** Kubernetes takes 32-bit integers and no others. */
+function deletionCost({ metadata }: Pod): number {
+  const text = metadata.annotations?.[DELETION_COST] ?? '';
+  return /^-?(0|[1-9]\d{0,9})$/.test(text) ? Number(text) : 0;
 }
 
 /** Ages are compared by magnitude, so that victims are spread over pods of about the same age. */
