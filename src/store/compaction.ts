@@ -7,9 +7,6 @@ const DROP_SHARE = 1 / 16;
 /** Rows removed in one commit beyond twice those it writes: a step takes a few milliseconds. */
 const STEP_ROW_COUNT = 512;
 
-/** States superseded longer ago than this are seldom looked at: their parsed form is freed. */
-const PARSED_AGE_MS = 15_000;
-
 interface Garbage {
   resource: string;
   floor: number;
@@ -79,7 +76,6 @@ export class Compaction {
     for (const history of this.#histories.values()) {
       const cutoffMs = nowMs - this.#limits.historyMs;
       while ((history.oldest?.timeMs ?? Infinity) < cutoffMs) this.#drop(history);
-      history.forgetObjectsBefore(nowMs - PARSED_AGE_MS);
     }
   }
 

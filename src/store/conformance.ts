@@ -506,6 +506,26 @@ function watchTests(test: Test): void {
 }
 
 function historyTests(test: Test): void {
+  test(
+    'watch() of a past that is dropped before it is read ends with an error',
+    async ({ store, signal }) => {
+      const afterRevision = store.revision;
+      for (let index = 0; index < 20; index += 1) await put(store, pod('a'), { index });
+      const watch = store.watch('pods', { afterRevision, signal });
+      const other = store.watch('pods', { afterRevision, signal });
+      assert.equal((await take(watch, 8)).length, 8);
+      assert.equal(watch.progressRevision, afterRevision + 8);
+      for (let index = 0; index < 15; index += 1) await put(store, pod('a'), { index });
+      const events = await take(watch, 12 + 15);
+      assert.equal(events.at(-1)?.revision, store.revision, 'all of it is still kept');
+      assert.equal(watch.progressRevision, store.revision);
+      for (let index = 0; index < 15; index += 1) await put(store, pod('a'), { index });
+      await assert.rejects(take(other, 50), SlowWatcherError);
+      assert.ok(other.progressRevision < store.stats().compactRevision);
+    },
+    { ringEventCount: 40, watcherQueueLength: 8 },
+  );
+
   test('watch() refuses a revision of the future', async ({ store, signal }) => {
     const { revision } = store;
     assert.throws(

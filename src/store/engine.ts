@@ -190,12 +190,12 @@ export class Engine implements Store {
     const { history, watchers } = this.#resource(resource);
     const { namespace, afterRevision, signal } = options;
     this.#checkRevision(afterRevision, history.floor);
-    const replay = history
-      .after(afterRevision)
-      .filter(({ entry }) => namespace === undefined || entry.key.namespace === namespace);
+    const matches = ({ entry }: HistoryEvent) =>
+      namespace === undefined || entry.key.namespace === namespace;
     const cancel = () => stream.cancel();
     const stream = new WatchStream({
-      replay,
+      afterRevision,
+      past: (revision, count) => history.page(revision, count, matches),
       queueLength: this.#options.limits.watcherQueueLength,
       currentRevision: () => this.#revision,
       onEnd: () => {

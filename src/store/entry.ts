@@ -54,9 +54,9 @@ export function checkKey(key: Key): void {
 }
 
 /**
- * One version of one object. The parsed form is made when it is first asked for and can be
- * forgotten again: most objects read from disk, and most superseded ones, are never looked at,
- * and parsed they take several times the memory of their bytes.
+ * One version of one object. The parsed form is made when it is first asked for, and kept as long
+ * as the version is current: most objects read from disk, and most superseded ones, are never
+ * looked at, and parsed they take several times the memory of their bytes.
  */
 export class StoredEntry implements Entry {
   readonly key: Key;
@@ -64,6 +64,7 @@ export class StoredEntry implements Entry {
   readonly createRevision: number;
   readonly bytes: Uint8Array;
   #object: KubeObject | undefined;
+  #loose: WeakRef<KubeObject> | true | undefined;
 
   constructor(
     key: Key,
@@ -80,11 +81,17 @@ export class StoredEntry implements Entry {
   }
 
   get object(): KubeObject {
-    this.#object ??= JSON.parse(textOf(this.bytes)) as KubeObject;
-    return this.#object;
+    const known = this.#object ?? (this.#loose instanceof WeakRef ? this.#loose.deref() : undefined);
+    if (known) return known;
+    const object = JSON.parse(textOf(this.bytes)) as KubeObject;
+    if (this.#loose) this.#loose = new WeakRef(object);
+    else this.#object = object;
+    return object;
   }
 
-  forgetObject(): void {
+  /** From now on the parsed form stays only as long as somebody else uses it. */
+  loosen(): void {
+    this.#loose = this.#object ? new WeakRef(this.#object) : true;
     this.#object = undefined;
   }
 }

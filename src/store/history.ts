@@ -1,8 +1,12 @@
 import type { StoredEntry } from './entry.ts';
 import type { StoreEvent } from './store.ts';
+import type { PastEvents } from './watch.ts';
 
 /** What an event costs beside the bytes it keeps alive: the records and buffers round them. */
 const EVENT_OVERHEAD_BYTES = 512;
+
+/** Superseded states of so many latest events stay parsed; watches look at them right away. */
+const PARSED_EVENT_COUNT = 256;
 
 /** How many dropped slots are kept before the array is moved together. */
 const SLACK_COUNT = 1024;
@@ -21,7 +25,6 @@ export interface HistoryEvent extends StoreEvent {
 export class History {
   #events: HistoryEvent[] = [];
   #head = 0;
-  #parsedFrom = 0;
   #bytes = 0;
   #floor: number;
 
@@ -50,6 +53,9 @@ export class History {
   append(event: HistoryEvent): void {
     this.#events.push(event);
     this.#bytes += eventBytes(event);
+    const old = this.#events[this.#events.length - 1 - PARSED_EVENT_COUNT];
+    old?.previous?.loosen();
+    if (old?.type === 'DELETED') old.entry.loosen();
   }
 
   /** Drops and returns the oldest event; the floor rises to its revision. */
@@ -62,7 +68,6 @@ export class History {
     this.#floor = event.revision;
     if (this.#head > SLACK_COUNT && this.#head * 2 > this.#events.length) {
       this.#events = this.#events.slice(this.#head);
-      this.#parsedFrom = Math.max(0, this.#parsedFrom - this.#head);
       this.#head = 0;
     }
     return event;
@@ -71,6 +76,23 @@ export class History {
   /** The events after `revision`, oldest first. */
   after(revision: number): HistoryEvent[] {
     return this.#events.slice(this.#indexAfter(revision));
+  }
+
+  /** At most `count` events after `revision` that match; undefined if some may be missing. */
+  page(
+    revision: number,
+    count: number,
+    matches: (event: HistoryEvent) => boolean,
+  ): PastEvents | undefined {
+    if (revision < this.#floor) return undefined;
+    const events: HistoryEvent[] = [];
+    for (let index = this.#indexAfter(revision); index < this.#events.length; index += 1) {
+      const event = this.#events[index] as HistoryEvent;
+      if (!matches(event)) continue;
+      events.push(event);
+      if (events.length === count) return { events, revision: event.revision, complete: false };
+    }
+    return { events, revision: this.lastUpTo(Infinity), complete: true };
   }
 
   /** The revision of the last event up to `revision`, which gave the state at that revision. */
@@ -88,18 +110,6 @@ export class History {
       else high = middle;
     }
     return low;
-  }
-
-  /** Frees the parsed form of states superseded before `timeMs`; it comes back if needed. */
-  forgetObjectsBefore(timeMs: number): void {
-    let index = Math.max(this.#parsedFrom, this.#head);
-    for (; index < this.#events.length; index += 1) {
-      const event = this.#events[index] as HistoryEvent;
-      if (event.timeMs >= timeMs) break;
-      event.previous?.forgetObject();
-      if (event.type === 'DELETED') event.entry.forgetObject();
-    }
-    this.#parsedFrom = index;
   }
 }
 

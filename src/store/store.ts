@@ -122,7 +122,8 @@ export interface WatchOptions {
 
 /**
  * A stream of events. It ends when the signal aborts or the store closes. A consumer that falls
- * behind by more than the store's queue limit gets `SlowWatcherError`; it resumes by revision.
+ * behind by more than the store's queue limit, or starts in the past and reads it so slowly that
+ * it is compacted meanwhile, gets `SlowWatcherError`; it resumes by revision.
  */
 export interface StoreWatch extends AsyncIterable<StoreEvent> {
   /**
@@ -169,7 +170,8 @@ export class FutureRevisionError extends Error {
 export class SlowWatcherError extends Error {
   override name = 'SlowWatcherError';
   constructor(queueLength: number) {
-    super(`Watch ended: the reader is more than ${queueLength} events behind; resume by revision`);
+    const behind = `more than ${queueLength} events, or further than history is kept`;
+    super(`Watch ended: the reader is ${behind}, behind; resume by revision`);
   }
 }
 

@@ -3,72 +3,82 @@ import type { StoreEvent, StoreWatch } from './store.ts';
 
 const SLACK_COUNT = 1024;
 
+/** Events fetched from the history at a time. */
+const PAST_EVENT_COUNT = 500;
+
 interface Reader {
   resolve(result: IteratorResult<StoreEvent>): void;
   reject(error: unknown): void;
 }
 
+/** A stretch of the past. */
+export interface PastEvents {
+  events: StoreEvent[];
+  /** Everything up to here has been looked at. */
+  revision: number;
+  /** Nothing has happened since: from here on events are pushed. */
+  complete: boolean;
+}
+
 export interface WatchStreamOptions {
-  /** Events that happened before the watch began. They do not count against the limit. */
-  replay: StoreEvent[];
+  afterRevision: number;
   queueLength: number;
   currentRevision: () => number;
+  /** At most `count` events after the revision; undefined when they are no longer kept. */
+  past: (afterRevision: number, count: number) => PastEvents | undefined;
   /** Called once, when the stream takes no more events. */
   onEnd: () => void;
 }
 
-/** The queue between the store and one reader. */
+/**
+ * The queue between the store and one reader. As long as the reader is in the past, events are
+ * fetched from the history a few at a time, and nothing is queued for it: a watch from an old
+ * revision costs no memory. Then they are pushed as they happen.
+ */
 export class WatchStream implements StoreWatch {
-  readonly #currentRevision: () => number;
-  readonly #onEnd: () => void;
-  readonly #queueLength: number;
-  #replayLeft: number;
-  #events: StoreEvent[];
+  readonly #options: WatchStreamOptions;
+  #events: StoreEvent[] = [];
   #head = 0;
+  /** How far a stream that is still in the past has come; undefined once it is in the present. */
+  #pastRevision: number | undefined;
   #reader: Reader | undefined;
   #ended = false;
   #error: unknown;
   #finalRevision = 0;
 
   constructor(options: WatchStreamOptions) {
-    this.#currentRevision = options.currentRevision;
-    this.#onEnd = options.onEnd;
-    this.#queueLength = options.queueLength;
-    this.#events = options.replay;
-    this.#replayLeft = options.replay.length;
+    this.#options = options;
+    this.#pastRevision = options.afterRevision;
+    this.#fetch();
   }
 
   get progressRevision(): number {
     const next = this.#events[this.#head];
     if (next) return next.revision - 1;
-    return this.#ended ? this.#finalRevision : this.#currentRevision();
+    if (this.#ended) return this.#finalRevision;
+    return this.#pastRevision ?? this.#options.currentRevision();
   }
 
   push(event: StoreEvent): void {
-    if (this.#ended) return;
+    if (this.#ended || this.#pastRevision !== undefined) return;
     if (this.#reader) {
       const { resolve } = this.#reader;
       this.#reader = undefined;
       resolve({ value: event, done: false });
       return;
     }
-    if (this.#events.length - this.#head - this.#replayLeft >= this.#queueLength) {
-      const progress = this.progressRevision;
-      this.#discard();
-      this.end(new SlowWatcherError(this.#queueLength));
-      this.#finalRevision = progress;
-      return;
-    }
-    this.#events.push(event);
+    if (this.#events.length - this.#head >= this.#options.queueLength) this.#giveUp();
+    else this.#events.push(event);
   }
 
   /** Ends the stream after what is queued has been read; with `error`, by throwing it. */
   end(error?: unknown): void {
     if (this.#ended) return;
-    this.#finalRevision = this.#currentRevision();
+    this.#finalRevision = this.#pastRevision ?? this.#options.currentRevision();
+    this.#pastRevision = undefined;
     this.#ended = true;
     this.#error = error;
-    this.#onEnd();
+    this.#options.onEnd();
     const reader = this.#reader;
     this.#reader = undefined;
     if (!reader) return;
@@ -78,10 +88,7 @@ export class WatchStream implements StoreWatch {
 
   /** Ends the stream at once; what is queued is not delivered. */
   cancel(): void {
-    const progress = this.progressRevision;
-    this.#discard();
-    this.end();
-    this.#finalRevision = progress;
+    this.#discard(undefined);
   }
 
   [Symbol.asyncIterator](): AsyncIterator<StoreEvent> {
@@ -95,11 +102,11 @@ export class WatchStream implements StoreWatch {
   }
 
   #next(): Promise<IteratorResult<StoreEvent>> {
+    if (this.#head === this.#events.length) this.#fetch();
     const event = this.#events[this.#head];
     if (event) {
       this.#events[this.#head] = undefined as unknown as StoreEvent;
       this.#head += 1;
-      if (this.#replayLeft > 0) this.#replayLeft -= 1;
       if (this.#head > SLACK_COUNT && this.#head * 2 > this.#events.length) {
         this.#events = this.#events.slice(this.#head);
         this.#head = 0;
@@ -115,10 +122,31 @@ export class WatchStream implements StoreWatch {
     });
   }
 
-  #discard(): void {
+  /** Takes the next stretch of the past, if the stream is still there. */
+  #fetch(): void {
+    if (this.#pastRevision === undefined) return;
+    const count = Math.min(PAST_EVENT_COUNT, this.#options.queueLength);
+    const past = this.#options.past(this.#pastRevision, count);
+    if (!past) {
+      this.#giveUp();
+      return;
+    }
+    this.#events = past.events;
+    this.#head = 0;
+    this.#pastRevision = past.complete ? undefined : past.revision;
+  }
+
+  #giveUp(): void {
+    this.#discard(new SlowWatcherError(this.#options.queueLength));
+  }
+
+  /** Ends the stream without delivering what is queued. */
+  #discard(error: unknown): void {
+    const progress = this.progressRevision;
     this.#events = [];
     this.#head = 0;
-    this.#replayLeft = 0;
+    this.end(error);
+    this.#finalRevision = progress;
   }
 }
 
