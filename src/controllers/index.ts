@@ -10,15 +10,19 @@ import {
   CERTIFICATE_REQUESTS,
   CLUSTER_ROLES,
   DEPLOYMENTS,
+  ENDPOINT_SLICES,
+  ENDPOINTS,
   NAMESPACES,
   NODES,
   PODS,
   REPLICA_SETS,
+  SERVICES,
 } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { runCertificateController } from './certificates/index.ts';
 import { runClusterRoleController } from './clusterrole/index.ts';
 import { runDeploymentController } from './deployment/index.ts';
+import { runEndpointsController } from './endpoints/index.ts';
 import { runGarbageCollector } from './garbagecollector/index.ts';
 import { runNamespaceController } from './namespace/index.ts';
 import { runNodeIpamController } from './node/ipam.ts';
@@ -56,6 +60,9 @@ const HELD = [
   NAMESPACES,
   CLUSTER_ROLES,
   CERTIFICATE_REQUESTS,
+  SERVICES,
+  ENDPOINTS,
+  ENDPOINT_SLICES,
 ];
 
 /**
@@ -82,6 +89,7 @@ export function startControllers(options: ControllersOptions): Promise<void> {
     runCertificateController(context, { signer }),
     runReplicaSetController(context),
     runDeploymentController(context),
+    runEndpointsController(context),
     runNamespaceController(context),
     runClusterRoleController(context),
     runPodGarbageCollector(context),

@@ -22,10 +22,13 @@ import {
   CERTIFICATE_REQUESTS,
   CONFIG_MAPS,
   DEPLOYMENTS,
+  ENDPOINT_SLICES,
+  ENDPOINTS,
   NAMESPACES,
   NODES,
   PODS,
   REPLICA_SETS,
+  SERVICES,
   SERVICE_ACCOUNTS,
 } from '../../src/client/resources.ts';
 import { startControllers } from '../../src/controllers/index.ts';
@@ -169,6 +172,43 @@ test('a Deployment rolls out, updates, and takes everything with it when it goes
     ]);
     return left.every(({ items }) => items.length === 0);
   });
+});
+
+test('a service tells the addresses of its pods, and then rests', async () => {
+  await makeNamespace('served');
+  const key = { namespace: 'served', name: 'web' };
+  await admin.create(SERVICES, {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { ...key },
+    spec: { selector: { app: 'web' }, ports: [{ port: 80, targetPort: 8080 }] },
+  });
+  const pod = await admin.create(PODS, {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'p', namespace: 'served', labels: { app: 'web' } },
+    spec: { containers: [{ name: 'c', image: 'i' }] },
+  });
+  const conditions = [{ type: 'Ready', status: 'True' }];
+  const status = { phase: 'Running', podIP: '10.88.0.9', conditions };
+  await admin.updateStatus(PODS, { ...pod, status });
+  const read = async () => {
+    const { items } = await admin.list(ENDPOINT_SLICES, { namespace: 'served' });
+    const endpoints = await admin.get(ENDPOINTS, key).catch(() => undefined);
+    return { items, endpoints };
+  };
+  const isTold = ({ items, endpoints }: Awaited<ReturnType<typeof read>>) =>
+    items[0]?.endpoints[0]?.conditions?.ready &&
+    endpoints?.subsets?.[0]?.addresses?.[0]?.ip === '10.88.0.9';
+  await eventually('endpoints', async () => isTold(await read()));
+  const before = await read();
+  await admin.patch(PODS, { namespace: 'served', name: 'p' }, 'merge', {
+    metadata: { annotations: { a: 'b' } },
+  });
+  const map = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'm', namespace: 'served' } };
+  await admin.create(CONFIG_MAPS, map);
+  await sleep(200);
+  assert.deepEqual(await read(), before);
 });
 
 test('foreground deletion ends with the owner', async () => {
