@@ -81,6 +81,7 @@ export function hypervisorConformance(name: string, make: () => Promise<Hypervis
       await agent.ask('ECHO booted');
       await first.attachDisk(await under.disk('kept1', 'kept disk.......'));
       await agent.close();
+      first.release();
       const vm = await (await under.restarted()).adopt(spec.directory);
       assert.ok(vm !== undefined);
       assert.equal(vm.pid, first.pid);

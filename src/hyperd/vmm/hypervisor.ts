@@ -86,6 +86,11 @@ export interface Vm {
   stats(): Promise<VmStats>;
   /** The last lines of the guest's console, for telling why it died. */
   consoleTail(bytesMax: number): Promise<string>;
+  /**
+   * Lets go of a VM that is to run on, for an orderly end of the daemon: another one can adopt it
+   * at once. `exited` does not settle any more.
+   */
+  release(): void;
   /** Ends the VM at once. Resolves when the process and its jail are gone. */
   kill(): Promise<void>;
 }

@@ -195,6 +195,8 @@ function createMachine(
       return { cpuNanos: Math.round(aliveMs * 1e4), rssBytes: spec.memoryMib * 2 ** 19 };
     },
     consoleTail: async (bytesMax) => Buffer.from(console).subarray(-bytesMax).toString('utf8'),
+    // Nothing holds it: `adopt` returns the same object.
+    release: () => {},
     async kill() {
       await step('kill', spec.id);
       const message = 'The VM was killed as requested';

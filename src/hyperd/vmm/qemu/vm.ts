@@ -54,6 +54,8 @@ const EVIDENCE_BYTES = 16 << 10;
 export function createQemuVm(options: QemuVmOptions): Vm {
   const { id, directory, processes, qmp, clock, log } = options;
   let shutdownReason: string | undefined;
+  let released = false;
+  let ended = false;
   qmp.onEvent((event) => {
     if (event.name === 'SHUTDOWN') shutdownReason = String(event.data.reason);
   });
@@ -67,6 +69,8 @@ export function createQemuVm(options: QemuVmOptions): Vm {
 
   const end = async (): Promise<VmExit> => {
     const violation = await qmp.closed;
+    if (released) return new Promise(() => {});
+    ended = true;
     if (violation !== undefined) log.error('Monitor is not to be trusted', { vm: id, violation });
     // An emulator that has closed its monitor is on its way out, or has to be helped.
     const timer = clock.after(GRACE_MS, () => void killJail(processes));
@@ -90,7 +94,10 @@ export function createQemuVm(options: QemuVmOptions): Vm {
   // Attaching and detaching share LUNs and the attach socket: one after the other.
   let last: Promise<unknown> = Promise.resolve();
   const exclusive = (work: () => Promise<void>) => {
-    const result = last.then(work);
+    const result = last.then(() => {
+      if (ended) throw goneError(id);
+      return work();
+    });
     last = result.catch(() => {});
     return result;
   };
@@ -113,6 +120,10 @@ export function createQemuVm(options: QemuVmOptions): Vm {
     pause: async () => void (await command(options, 'stop')),
     resume: async () => void (await command(options, 'cont')),
     stats: () => readStats(id, processes.vmm.pid),
+    release() {
+      released = true;
+      qmp.close();
+    },
     async kill() {
       await killJail(processes);
       await exited;
