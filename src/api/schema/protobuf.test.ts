@@ -138,7 +138,7 @@ test('every kind survives the way through protobuf', () => {
     if (!type?.message || group === undefined || version === undefined) continue;
     kinds += 1;
     for (let round = 0; round < 3; round += 1) {
-      const object = { apiVersion: apiVersionOf(group, version), kind, ...samples.value(name) };
+      const object: Record<string, unknown> = { apiVersion: apiVersionOf(group, version), kind, ...samples.value(name) };
       const decoded = decodeEnvelope(table, encodeEnvelope(table, type, object));
       assert.deepEqual(decoded, object, `${name}, seed ${SEED}`);
     }

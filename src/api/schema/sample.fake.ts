@@ -12,11 +12,11 @@ export interface Sampler {
   value(typeName: string): Record<string, unknown>;
 }
 
-/** With `protobufOnly`, fields that have no protobuf number are left out. */
+/** With `protobufOnly`, fields that have no protobuf number are left out; lists have 2 elements. */
 export function sampler(
   table: SchemaTable,
   random: Random,
-  options: { protobufOnly?: boolean; density?: number } = {},
+  options: { protobufOnly?: boolean; density?: number; listLength?: number } = {},
 ): Sampler {
   const density = options.density ?? 0.3;
   const pick = <T>(list: readonly T[]): T => list[Math.floor(random.next() * list.length)] as T;
@@ -44,13 +44,25 @@ export function sampler(
 
   const ofNode = (node: TypeNode, depth: number): unknown => {
     if (node.ref) return ofType(node.ref, depth);
-    if (node.items) return [ofNode(node.items, depth), ofNode(node.items, depth)];
+    const { items } = node;
+    if (items) {
+      return Array.from({ length: options.listLength ?? 2 }, () => ofItem(node, items, depth));
+    }
     if (node.values) return { [pick(WORDS)]: ofNode(node.values, depth) };
     if (node.any) return { sample: [integer(), { nested: pick(WORDS) }] };
     if (node.scalar === 'boolean') return true;
     if (node.scalar === 'integer') return integer();
     if (node.scalar === 'number') return integer() + 0.5;
     return ofFormat(node.format);
+  };
+
+  /** An element carries its merge key, without which no list of its kind can be merged. */
+  const ofItem = (list: TypeNode, items: TypeNode, depth: number): unknown => {
+    const item = ofNode(items, depth);
+    const key = list.patchMergeKey;
+    const keyNode = key === undefined ? undefined : table.type(items.ref ?? '')?.fields[key];
+    if (key !== undefined && keyNode) (item as Record<string, unknown>)[key] ??= ofNode(keyNode, depth);
+    return item;
   };
 
   const ofFormat = (format: string | undefined): unknown => {

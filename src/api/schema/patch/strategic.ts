@@ -89,13 +89,12 @@ function mergeList(
   original: unknown[],
   patch: unknown[],
 ): unknown[] {
-  const sample = patch[0] ?? original[0];
-  if (sample === undefined) return original;
-  if (!isFields(sample)) {
+  if (patch.length === 0) return original;
+  if (!node?.items?.ref) {
     const merged = [...new Set([...original, ...patch])];
     return normalizeOrder(merged, patch, original, undefined);
   }
-  const mergeKey = node?.patchMergeKey;
+  const mergeKey = node.patchMergeKey;
   if (!mergeKey) throw badRequest('cannot merge lists of objects without a merge key');
   const { kept, items } = obeyElementDirectives(original, patch, mergeKey);
   const merged = [...kept];
@@ -106,7 +105,7 @@ function mergeList(
     if (index === undefined) {
       indexes.set(key, merged.push(dropDirectives(item)) - 1);
     } else {
-      merged[index] = mergeMap(table, node?.items, merged[index] as Fields, item);
+      merged[index] = mergeMap(table, node.items, merged[index] as Fields, item);
     }
   }
   return normalizeOrder(merged, items, kept, mergeKey);
