@@ -51,7 +51,10 @@ export interface ListenOptions {
   host: string;
   /** 0 for any that is free. */
   port: number;
-  /** PEM. With `clientCa` clients may, and unless `authenticate` finds another way must, show a certificate. */
+  /**
+   * PEM. With `clientCa` clients are asked for a certificate; `authenticate` decides what it is
+   * worth, and may take a password in its place.
+   */
   tls?: { cert: string; key: string; clientCa?: string };
   /** @default everybody may do everything */
   authenticate?: Authenticate;
@@ -136,7 +139,6 @@ async function listen(
           minVersion: 'TLSv1.2',
           ca: tls.clientCa,
           requestCert: tls.clientCa !== undefined,
-          // `authenticate` judges the certificate, and may accept a password in its place.
           rejectUnauthorized: false,
         },
         handler,
