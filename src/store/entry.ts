@@ -44,7 +44,8 @@ export function checkKey(key: Key): void {
     }
     if (value.length > KEY_PART_LENGTH_MAX) {
       const limit = `the limit is ${KEY_PART_LENGTH_MAX} characters`;
-      throw new InvalidKeyError(`Cannot store ${part} ${shown}…: it has ${value.length}, ${limit}`);
+      const length = `it has ${value.length}`;
+      throw new InvalidKeyError(`Cannot store ${part} ${shown}…: ${length}, ${limit}`);
     }
     if (value.includes(SEPARATOR) || !value.isWellFormed()) {
       const reason = 'it contains a NUL character or half a surrogate pair';
@@ -81,7 +82,8 @@ export class StoredEntry implements Entry {
   }
 
   get object(): KubeObject {
-    const known = this.#object ?? (this.#loose instanceof WeakRef ? this.#loose.deref() : undefined);
+    const loose = this.#loose instanceof WeakRef ? this.#loose.deref() : undefined;
+    const known = this.#object ?? loose;
     if (known) return known;
     const object = JSON.parse(textOf(this.bytes)) as KubeObject;
     if (this.#loose) this.#loose = new WeakRef(object);

@@ -224,7 +224,7 @@ describe('a store under random operations', () => {
     const folder = await mkdtemp(join(tmpdir(), 'hypernetes-store-'));
     const path = join(folder, 'store.db');
     try {
-      await play(800, (clock) => openSqliteStore({ path, clock, limits }), true);
+      await play(500, (clock) => openSqliteStore({ path, clock, limits }), true);
     } finally {
       await rm(folder, { recursive: true });
     }

@@ -37,6 +37,8 @@ export interface SqliteStoreOptions {
 /** Rows read at a time at the start. */
 const LOAD_ROW_COUNT = 2_000;
 
+const DAMAGE_ADVICE = 'restore it from a backup, or use another data directory';
+
 const HEADER_BYTES = 100;
 const HEADER_MAGIC = 'SQLite format 3\0';
 
@@ -122,10 +124,11 @@ async function create(path: string, random: Random): Promise<Buffer> {
 
 /** Why a file with this header cannot be opened. */
 function judgeHeader(header: Buffer): string | undefined {
-  const damaged = 'restore it from a backup, or use another data directory';
-  if (header.length < HEADER_BYTES) return `it is cut off after ${header.length} bytes; ${damaged}`;
+  if (header.length < HEADER_BYTES) {
+    return `it is cut off after ${header.length} bytes; ${DAMAGE_ADVICE}`;
+  }
   if (header.toString('latin1', 0, HEADER_MAGIC.length) !== HEADER_MAGIC) {
-    return `it is not an SQLite file; ${damaged}`;
+    return `it is not an SQLite file; ${DAMAGE_ADVICE}`;
   }
   if (header.readUInt32BE(68) !== APPLICATION_ID) {
     return 'it is an SQLite file of another program; use another data directory';
@@ -133,7 +136,8 @@ function judgeHeader(header: Buffer): string | undefined {
   const version = header.readUInt32BE(60);
   if (version === FORMAT_VERSION) return undefined;
   const own = `this Hypernetes reads and writes format ${FORMAT_VERSION}`;
-  return `it has format ${version}, ${own}; start the Hypernetes that wrote it, or use another data directory`;
+  const advice = 'start the Hypernetes that wrote it, or use another data directory';
+  return `it has format ${version}, ${own}; ${advice}`;
 }
 
 async function openClaimed(path: string, options: SqliteStoreOptions): Promise<Store> {
@@ -160,10 +164,10 @@ async function openClaimed(path: string, options: SqliteStoreOptions): Promise<S
   } catch (error) {
     await thread.end();
     if (!(error instanceof DatabaseError)) throw error;
-    const reason =
-      error.resultCode !== undefined && (error.resultCode & 0xff) === SQLITE_BUSY
-        ? 'it is in use by another process; stop that one first (a second server on this data directory?)'
-        : `it cannot be read: ${error.message}; restore it from a backup, or use another data directory`;
+    const busy = ((error.resultCode ?? 0) & 0xff) === SQLITE_BUSY;
+    const reason = busy
+      ? 'it is in use by another process; stop that one first'
+      : `it cannot be read: ${error.message}; ${DAMAGE_ADVICE}`;
     throw new StoreOpenError(`Cannot open store "${path}": ${reason}`, { cause: error });
   }
 }

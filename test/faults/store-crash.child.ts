@@ -28,7 +28,7 @@ function key(resource: string, namespace: string, name: string): Key {
   return { resource, namespace, name };
 }
 
-/** Blocks until it is in the pipe, from where the parent reads it even when this process is gone. */
+/** Blocks until it is in the pipe, where the parent finds it even when this process is gone. */
 function report(line: object): void {
   let rest = Buffer.from(`${JSON.stringify(line)}\n`);
   while (rest.length > 0) {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import type { ChildProcess } from 'node:child_process';
+import type { ChildProcess, StdioOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -75,10 +75,11 @@ describe('a store that is killed', () => {
     const random = seededRandom(seed);
     const checker = new HistoryChecker(CLIENT_COUNT);
     // Each process is started while the one before it still runs, and waits for its turn.
-    const spawn = (number: number) =>
-      start(process.execPath, [CHILD, path, String(number), String(seed + number), String(CLIENT_COUNT)], {
-        stdio: ['pipe', 'pipe', 'inherit'],
-      });
+    const spawn = (number: number) => {
+      const numbers = [number, seed + number, CLIENT_COUNT].map(String);
+      const stdio: StdioOptions = ['pipe', 'pipe', 'inherit'];
+      return start(process.execPath, [CHILD, path, ...numbers], { stdio });
+    };
     let next = spawn(0);
     try {
       for (let number = 0; number < KILL_COUNT; number += 1) {

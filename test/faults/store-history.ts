@@ -84,7 +84,8 @@ export class HistoryChecker {
       `the store starts at ${revision}, but ${this.#revisionMax} was given out before`,
     );
     // A process that wrote nothing leaves no trace, and the next one may start where it did.
-    expect(revision >= this.#startRevision, `the store starts at ${revision}, before the last start`);
+    const back = `the store starts at ${revision}, before ${this.#startRevision}`;
+    expect(revision >= this.#startRevision, back);
     expect(volatileCount === 0, `${volatileCount} volatile objects survived the process`);
     for (const resource of resources) {
       this.#checkEvents(resource);
