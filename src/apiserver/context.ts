@@ -11,6 +11,7 @@ import type { ApiServerLimits } from './limits.ts';
 import type { Metrics } from './server/metrics.ts';
 import type { ApiExchange, ApiReply } from './server/exchange.ts';
 import type { RequestInfo } from './server/path.ts';
+import type { LineCache } from './watch/line-cache.ts';
 import type { ServiceAllocator } from './registry/strategies/service-allocator.ts';
 
 /** What the parts of one API server share. Made once, by `createApiServer`. */
@@ -28,6 +29,7 @@ export interface ServerContext {
   admission: AdmissionChain;
   services: ServiceAllocator;
   metrics: Metrics;
+  watchLines: LineCache;
   /** Host and port at which clients reach the server. */
   advertiseAddress: string;
   kubelet: KubeletConnector | undefined;

@@ -22,6 +22,9 @@ export interface ApiServerLimits {
   /** A watch without `timeoutSeconds` ends at a random time between this and its double. */
   watchTimeoutMinMs: number;
   bookmarkIntervalMs: number;
+  watches: number;
+  /** Lines of watches that are kept for the next watcher of the same objects. */
+  watchLineBytes: number;
   /** A client that takes nothing of its answer for this long is cut off. */
   replyStallTimeoutMs: number;
   /** Objects that one delete-collection request removes at the same time. */
@@ -46,6 +49,8 @@ export const DEFAULT_LIMITS: ApiServerLimits = {
   gzipThresholdBytes: 128 * 1024,
   watchTimeoutMinMs: 30 * 60_000,
   bookmarkIntervalMs: 60_000,
+  watches: 50_000,
+  watchLineBytes: 32 * 1024 * 1024,
   replyStallTimeoutMs: 60_000,
   deleteCollectionWorkers: 16,
   kubeletConnectTimeoutMs: 10_000,

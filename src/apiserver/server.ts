@@ -28,6 +28,7 @@ import type { Listener, TlsMaterial } from './server/listener.ts';
 import { createLoopback } from './server/loopback.ts';
 import { createMetrics } from './server/metrics.ts';
 import { createPipeline } from './server/pipeline.ts';
+import { createLineCache } from './watch/line-cache.ts';
 
 export const DEFAULT_SERVICE_CIDR = '10.96.0.0/16';
 
@@ -140,6 +141,7 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
       random,
     }),
     metrics: createMetrics(),
+    watchLines: createLineCache(limits.watchLineBytes),
     advertiseAddress: `${host}:${port}`,
     kubelet:
       options.kubelet &&

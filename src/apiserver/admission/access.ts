@@ -1,4 +1,5 @@
 import type { UserInfo } from '../../api/auth.ts';
+import { parseCertificateRequest } from '../../auth/csr.ts';
 import { checkEscalation } from '../../auth/escalation.ts';
 import { checkNodeRestriction } from '../../auth/node-restriction.ts';
 import { isAllowed } from '../server/authorization.ts';
@@ -87,3 +88,26 @@ function mayUseSigner(
     ),
   );
 }
+
+const CLIENT_SIGNER = 'kubernetes.io/kube-apiserver-client';
+const MASTERS_GROUP = 'system:masters';
+
+/** Nobody becomes a master, who is above all rules, by asking for a certificate. */
+export const certificateSubject: AdmissionPlugin = {
+  name: 'CertificateSubjectRestriction',
+  resources: ['certificatesigningrequests.certificates.k8s.io'],
+  operations: ['CREATE'],
+  validate(request) {
+    const spec = (request.object?.spec ?? {}) as { signerName?: string; request?: string };
+    if (spec.signerName !== CLIENT_SIGNER) return;
+    let organizations: string[];
+    try {
+      const pem = Buffer.from(spec.request ?? '', 'base64').toString('latin1');
+      ({ organizations } = parseCertificateRequest(pem));
+    } catch (error) {
+      throw forbidden(request, (error as Error).message);
+    }
+    if (!organizations.includes(MASTERS_GROUP)) return;
+    throw forbidden(request, `use of ${CLIENT_SIGNER} signer with ${MASTERS_GROUP} group is not allowed`);
+  },
+};

@@ -1,4 +1,9 @@
-import { certificateSigners, nodeRestriction, rbacEscalation } from './access.ts';
+import {
+  certificateSigners,
+  certificateSubject,
+  nodeRestriction,
+  rbacEscalation,
+} from './access.ts';
 import type { AdmissionPlugin } from './chain.ts';
 import { limitRanger } from './limit-ranger.ts';
 import { namespaceLifecycle } from './namespace-lifecycle.ts';
@@ -28,6 +33,7 @@ export function admissionPlugins(): AdmissionPlugin[] {
     timeline,
     rbacEscalation,
     certificateSigners,
+    certificateSubject,
     resourceQuota,
   ];
 }

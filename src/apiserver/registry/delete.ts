@@ -40,6 +40,8 @@ export async function handleDelete(context: ResourceContext): Promise<ApiReply> 
   const namespace = row.namespaced ? info.namespace : '';
   const dryRun = parseDryRun(options.dryRun ?? []);
   const target = { context, row, subresource: '', namespace, name: info.name, dryRun };
+  const { propagationWarning } = strategyOf(row);
+  if (propagationWarning && !policyOf(options)) context.warnings.push(propagationWarning);
   const { entry, deleted } = await deleteObject(target, options);
   if (deleted && !strategyOf(row).returnsDeletedObject) {
     const { uid = '' } = entry.object.metadata;

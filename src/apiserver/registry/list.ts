@@ -45,7 +45,7 @@ export async function handleList(context: ResourceContext): Promise<ApiReply> {
 export async function select(context: ResourceContext, options: ListOptions): Promise<Selected> {
   const { server, row, info } = context;
   const resource = storeResource(server.schema, row);
-  const predicate = selectionOf(row, options);
+  const predicate = selectionOf(row, options, info.name);
   const atRevision = await settleRevision(context, options);
   const namespace = row.namespaced && info.namespace ? info.namespace : undefined;
   const after = options.continue?.after;

@@ -35,6 +35,8 @@ export interface Strategy {
   returnsDeletedObject?: boolean;
   /** @default 'Background' */
   defaultPropagation?: PropagationPolicy;
+  /** Told to those whose deletion is silent about dependents. */
+  propagationWarning?: string;
   /** Fields, as dotted paths, that never change, beside those that validation knows of. */
   immutable?: string[];
   prepareCreate?: (draft: KubeObject, context: StrategyContext) => void;

@@ -5,6 +5,7 @@ import type { MutateResult } from '../../store/store.ts';
 import { readObject } from '../codec/decode.ts';
 import { negotiate } from '../codec/negotiate.ts';
 import type { ResourceContext } from '../context.ts';
+import { attributesOf, requireAuthorization } from '../server/authorization.ts';
 import type { ApiReply } from '../server/exchange.ts';
 import { createObject, writtenReply } from './create.ts';
 import type { Written } from './create.ts';
@@ -25,6 +26,7 @@ export async function handleUpdate(context: ResourceContext): Promise<ApiReply> 
   const key = keyOf(server.schema, row, target.namespace, info.name);
   const mayCreate = strategyOf(row).allowsCreateOnUpdate && !info.subresource;
   if (mayCreate && !server.store.get(key) && !object.metadata.resourceVersion) {
+    requireAuthorization(server.authorizer, { ...attributesOf(info, context.user), verb: 'create' });
     const created = await createObject({ ...target, name: '' }, object);
     return writtenReply(context, 201, created, representation);
   }

@@ -100,7 +100,7 @@ function checkLocks(target: WriteTarget, draft: KubeObject, entry: Entry): void 
       `UID in object meta: ${entry.object.metadata.uid}`;
     throw conflict(row.group, row.resource, name, why);
   }
-  if (!resourceVersion) {
+  if (!resourceVersion || resourceVersion === '0') {
     if (!strategyOf(row).needsResourceVersion) return;
     const message = 'Invalid value: 0: must be specified for an update';
     const cause = { reason: 'FieldValueInvalid', field: 'metadata.resourceVersion', message };

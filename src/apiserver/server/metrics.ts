@@ -5,6 +5,7 @@ export interface Metrics {
   countRequest(resource: string, verb: string, code: number, tookMs: number): void;
   watchOpened(): void;
   watchClosed(): void;
+  watchCount(): number;
   /** Set by the listener. */
   connectionCount: () => number;
   render(store: Store): string;
@@ -36,6 +37,7 @@ export function createMetrics(): Metrics {
     },
     watchOpened: () => void (watches += 1),
     watchClosed: () => void (watches -= 1),
+    watchCount: () => watches,
     connectionCount: () => 0,
     render(store) {
       const stats = store.stats();

@@ -1,7 +1,15 @@
 import { AssertionError } from '../../base/assert.ts';
 import { describeError } from '../../base/log.ts';
-import { StatusError } from '../../api/status.ts';
-import { CompactedError, FutureRevisionError } from '../../store/store.ts';
+import { StatusError, badRequest } from '../../api/status.ts';
+import {
+  CompactedError,
+  FutureRevisionError,
+  InvalidKeyError,
+  ObjectTooLargeError,
+  StoreBusyError,
+  StoreClosedError,
+  StoreUnavailableError,
+} from '../../store/store.ts';
 import { statusReply, warningHeader } from '../codec/reply.ts';
 import type { RequestContext, ServerContext } from '../context.ts';
 import { authenticate, impersonate } from './authentication.ts';
@@ -105,6 +113,8 @@ function toStatusError(
     return new StatusError('Expired', message);
   }
   if (error instanceof FutureRevisionError) return futureRevision(error);
+  const storeError = fromStore(error);
+  if (storeError) return storeError;
   if (error instanceof AssertionError) {
     // A broken invariant must end the process, not turn into an answer.
     setImmediate(() => {
@@ -118,6 +128,23 @@ function toStatusError(
   return new StatusError('InternalError', message, {
     details: { causes: [{ message: describeError(error) }] },
   });
+}
+
+/** What the store refuses, and what it cannot do now. */
+function fromStore(error: unknown): StatusError | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const retry = { details: { retryAfterSeconds: 1 } };
+  if (error instanceof ObjectTooLargeError) {
+    return new StatusError('RequestEntityTooLarge', `Request entity too large: ${error.message}`);
+  }
+  if (error instanceof InvalidKeyError) return badRequest(error.message);
+  if (error instanceof StoreBusyError) {
+    return new StatusError('TooManyRequests', error.message, retry);
+  }
+  if (error instanceof StoreUnavailableError || error instanceof StoreClosedError) {
+    return new StatusError('ServiceUnavailable', error.message, retry);
+  }
+  return undefined;
 }
 
 /** Clients recognise the cause and come back after a second. */

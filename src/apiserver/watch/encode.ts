@@ -7,6 +7,7 @@ import { encodeJson } from '../codec/reply.ts';
 import { metadataOnly, tableHead, tableRows } from '../codec/represent.ts';
 import type { IncludeObject } from '../codec/represent.ts';
 import { apiVersionOf, bytesOf, objectOf } from '../registry/resource.ts';
+import type { LineCache } from './line-cache.ts';
 
 /** Writes the lines of a watch. Lines are shared by all watchers of one representation. */
 export interface WatchEncoder {
@@ -17,14 +18,12 @@ export interface WatchEncoder {
   error(error: StatusError): Uint8Array;
 }
 
-/** By entry (or by event, for departures), then by event type and representation. */
-const lines = new WeakMap<object, Map<string, Uint8Array>>();
-
 const LINE_END = Buffer.from('}\n');
 
 export function createWatchEncoder(
   row: ResourceRow,
   representation: Representation,
+  lines: LineCache,
   options: { includeObject: IncludeObject; nowMs: () => number },
 ): WatchEncoder {
   const { shape, metaVersion } = representation;
@@ -36,14 +35,8 @@ export function createWatchEncoder(
     const metadata = { resourceVersion: object.metadata.resourceVersion };
     return encodeJson({ ...tableHead(row, metaVersion), metadata, rows });
   };
-  const shared = (owner: object, type: string, make: () => Uint8Array): Uint8Array => {
-    let known = lines.get(owner);
-    if (!known) lines.set(owner, (known = new Map()));
-    const key = `${type} ${shapeKey}`;
-    let line = known.get(key);
-    if (!line) known.set(key, (line = lineOf(type, make())));
-    return line;
-  };
+  const shared = (owner: object, type: string, make: () => Uint8Array): Uint8Array =>
+    lines.get(owner, `${type} ${shapeKey}`, () => lineOf(type, make()));
   return {
     entry: (type, entry) =>
       shared(entry, type, () =>

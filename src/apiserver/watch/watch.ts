@@ -28,10 +28,14 @@ interface WatchPlan {
 /** GET of a collection with `watch=true`: a stream of JSON documents, one a line. */
 export async function handleWatch(context: ResourceContext): Promise<ApiReply> {
   const { exchange, server, row, info } = context;
+  if (server.metrics.watchCount() >= server.limits.watches) {
+    const message = 'Too many watches, please try again later.';
+    throw new StatusError('TooManyRequests', message, { details: { retryAfterSeconds: 5 } });
+  }
   const representation = watchRepresentation(exchange.headers.accept);
   const options = parseListOptions(exchange.query, true);
   const resource = storeResource(server.schema, row);
-  const predicate = selectionOf(row, options);
+  const predicate = selectionOf(row, options, info.name);
   const namespace = row.namespaced && info.namespace ? { namespace: info.namespace } : {};
   const start = startOf(context, resource, namespace, options);
   const signal = AbortSignal.any([exchange.signal, server.closing]);
@@ -39,7 +43,7 @@ export async function handleWatch(context: ResourceContext): Promise<ApiReply> {
   const timeoutMs = options.timeoutSeconds
     ? options.timeoutSeconds * 1000
     : limits.watchTimeoutMinMs * (1 + random.next());
-  const encoder = createWatchEncoder(row, representation, {
+  const encoder = createWatchEncoder(row, representation, server.watchLines, {
     includeObject: includeObjectOf(exchange.query),
     nowMs: () => server.clock.nowMs(),
   });

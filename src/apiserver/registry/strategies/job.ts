@@ -14,6 +14,9 @@ const NAME_LABELS = ['batch.kubernetes.io/job-name', 'job-name'];
 export const jobStrategy: Strategy = {
   hasGeneration: true,
   defaultPropagation: 'Orphan',
+  propagationWarning:
+    'child pods are preserved by default when jobs are deleted; set propagationPolicy=Background ' +
+    'to remove them or set propagationPolicy=Orphan to suppress this warning',
   immutable: ['spec.backoffLimitPerIndex', 'spec.successPolicy'],
   prepareCreate(job) {
     const spec = job.spec as JobSpec | undefined;
