@@ -15,9 +15,11 @@ const admin = pki.signer.clientPair('admin', ['system:masters']);
 const HOST = 'Host: localhost\r\n';
 
 async function startListening(limits: Partial<ApiServerLimits> = {}) {
+  const rbac = createRbac();
   const api = await startHarness({
     clock: systemClock,
-    authorizer: createRbac(),
+    authorizer: rbac,
+    rbac,
     authenticators: [createCertificateAuthenticator()],
     limits,
   });
@@ -198,6 +200,28 @@ test('a watch over a socket ends with it', async () => {
   while (api.store.stats().watcherCount > before) {
     await new Promise((resolve) => setImmediate(resolve));
   }
+});
+
+test('too many requests in flight are told to come back, masters are not', async () => {
+  await using api = await startListening({ readsInFlight: 0 });
+  const rules = [{ apiGroups: [''], resources: ['pods'], verbs: ['list'] }];
+  const root = '/apis/rbac.authorization.k8s.io/v1';
+  await api.want('POST', `${root}/clusterroles`, { metadata: { name: 'r' }, rules });
+  await api.want('POST', `${root}/clusterrolebindings`, {
+    metadata: { name: 'r' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'r' },
+    subjects: [{ kind: 'User', apiGroup: 'rbac.authorization.k8s.io', name: 'bob' }],
+  });
+  const get = async (name: string, groups: string[] = []) => {
+    const session = openHttp2(api.port, pki.ca, pki.signer.clientPair(name, groups));
+    const answer = await requestHttp2(session, 'GET', '/api/v1/pods');
+    session.close();
+    return answer;
+  };
+  const refused = await get('bob');
+  assert.equal(refused.status, 429);
+  assert.equal(refused.headers['retry-after'], '1');
+  assert.equal((await get('admin', ['system:masters'])).status, 200);
 });
 
 test('closing the server closes connections that wait', async () => {

@@ -110,7 +110,7 @@ async function send(
   const sender = more.as ?? transport;
   const response = await sender.request(request(method, target, body, more));
   const text = await readAll(response);
-  const isJson = /[/+]json/.test(response.headers['content-type'] ?? '');
+  const isJson = text !== '' && /[/+]json/.test(response.headers['content-type'] ?? '');
   const { status: code, headers } = response;
   return { code, headers, text, body: isJson ? JSON.parse(text) : {} };
 }
