@@ -139,7 +139,11 @@ export function createKubelet(options: KubeletOptions): Kubelet {
       );
     },
     async start(signal) {
-      const begun = await begin(signal);
+      const begun = await begin(signal).catch((error: unknown) => {
+        if (signal.aborted) return undefined;
+        throw error;
+      });
+      if (!begun) return;
       const { sandboxes, shared } = begun;
       const following = sandboxes.run(signal);
       await Promise.race([sandboxes.synced, following]);

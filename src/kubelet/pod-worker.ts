@@ -27,7 +27,8 @@ import { timeline } from './timeline.ts';
 import { runHook, stopContainer } from './stop.ts';
 import type { RunningContainer } from './stop.ts';
 import { isFileVolume, podVolumes, refuseUnsupported } from './volumes.ts';
-import { createVolumeRefresher, VOLUME_REFRESH_INTERVAL_MS } from './volume-refresh.ts';
+import { createVolumeRefresher } from './volume-refresh.ts';
+import type { VolumeRefresher } from './volume-refresh.ts';
 
 /**
  * Brings one pod to what the API says, and tells the API how far it is. Level-triggered: each
@@ -89,7 +90,7 @@ class Worker implements PodWorker {
   readonly #images: ImagePuller;
   readonly #probes: Probes;
   readonly #status: StatusWriter;
-  readonly #refreshVolumes: (pod: Pod, sandboxId: string) => void;
+  readonly #refreshVolumes: VolumeRefresher;
   readonly #jobs = new Map<string, Promise<void>>();
   readonly #problems = new Map<string, { reason: string; message: string }>();
   readonly #retries = new Map<string, { count: number; atMs: number }>();
@@ -145,7 +146,7 @@ class Worker implements PodWorker {
   wake(): void {
     if (this.#life.signal.aborted) return;
     this.#dirty = true;
-    this.#turn ??= this.#runTurns().finally(() => (this.#turn = undefined));
+    this.#turn ??= this.#runTurns();
   }
 
   async close(): Promise<void> {
@@ -176,6 +177,8 @@ class Worker implements PodWorker {
         this.#wakeAfter(RETRY_MIN_MS);
       }
     }
+    // At once, not when the promise is seen to settle: a wake in between would be lost.
+    this.#turn = undefined;
   }
 
   async #takeTurn(): Promise<void> {
@@ -258,8 +261,9 @@ class Worker implements PodWorker {
     }
     if (isAlive(view.sandbox) && view.sandbox.phase === 'running') {
       this.#sandboxProblem = undefined;
-      this.#refreshVolumes(this.#pod, view.sandbox.id);
-      if (this.#pod.spec?.volumes?.some(isFileVolume)) this.#wakeAfter(VOLUME_REFRESH_INTERVAL_MS);
+      if (this.#pod.spec?.volumes?.some(isFileVolume)) {
+        this.#wakeAfter(this.#refreshVolumes(this.#pod, view.sandbox.id));
+      }
     }
     // Images are pulled while the VM boots: containers are due as soon as there is a VM at all.
     for (const { view: container, attempt, streak } of decision.start) {

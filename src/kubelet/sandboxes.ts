@@ -54,14 +54,19 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
   };
   const reading = new Map<string, { again: boolean; done: Promise<void> }>();
   const readWhileAsked = async (id: string, turn: { again: boolean }): Promise<void> => {
-    while (turn.again) {
-      turn.again = false;
-      try {
-        put(await hyperd.pod(id));
-      } catch (error) {
-        if (!isStatus(error, 'NotFound')) throw error;
-        remove(id);
+    try {
+      while (turn.again) {
+        turn.again = false;
+        try {
+          put(await hyperd.pod(id));
+        } catch (error) {
+          if (!isStatus(error, 'NotFound')) throw error;
+          remove(id);
+        }
       }
+    } finally {
+      // At once, not when the promise is seen to settle: who asks after this reads again.
+      reading.delete(id);
     }
   };
   /** One read at a time for each pod; who asks during it waits for one more. */
@@ -72,8 +77,8 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
       return running.done;
     }
     const turn = { again: true, done: Promise.resolve() };
-    turn.done = readWhileAsked(id, turn).finally(() => reading.delete(id));
     reading.set(id, turn);
+    turn.done = readWhileAsked(id, turn);
     return turn.done;
   };
   const relist = async () => {

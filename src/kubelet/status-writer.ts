@@ -58,13 +58,15 @@ export function createStatusWriter(
       } catch (error) {
         // Gone, or replaced by another pod of the name (the uid of the patch differs).
         if (isStatus(error, 'NotFound') || isStatus(error, 'Conflict')) continue;
-        if (life.signal.aborted) return;
+        if (life.signal.aborted) continue;
         log.warn('status cannot be written', { error: describeError(error) });
         draft ??= current;
         await context.clock.sleep(delayMs, life.signal).catch(() => {});
         delayMs = Math.min(delayMs * 2, RETRY_MAX_MS);
       }
     }
+    // At once, not when the promise is seen to settle: a write in between would be lost.
+    writing = undefined;
   };
 
   return {
@@ -76,7 +78,7 @@ export function createStatusWriter(
         return;
       }
       draft = next;
-      writing ??= run().finally(() => (writing = undefined));
+      writing ??= run();
     },
     async flush() {
       while (writing) await writing;

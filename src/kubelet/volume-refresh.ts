@@ -10,34 +10,36 @@ import { isFileVolume, volumeFiles } from './volumes.ts';
  * Kubernetes does: within about a minute. The version of each content is kept by hyperd with the
  * volume, so a kubelet that was restarted goes on counting.
  */
-export const VOLUME_REFRESH_INTERVAL_MS = 60_000;
+const VOLUME_REFRESH_INTERVAL_MS = 60_000;
+
+/** Refreshes what is due and returns in how many milliseconds it wants to be asked again. */
+export type VolumeRefresher = (pod: Pod, sandboxId: string) => number;
 
 export function createVolumeRefresher(
   context: NodeContext,
   log: Log,
   signal: AbortSignal,
-): (pod: Pod, sandboxId: string) => void {
+): VolumeRefresher {
   let lastMs: number | undefined;
   let lastVersion: string | undefined;
   let running: Promise<void> | undefined;
   return (pod, sandboxId) => {
-    const { clock } = context;
-    const version = JSON.stringify([pod.metadata.labels, pod.metadata.annotations]);
-    const isDue = lastMs === undefined || clock.monotonicMs() - lastMs >= VOLUME_REFRESH_INTERVAL_MS;
-    // The first look is a full interval after the start: the content is fresh then.
-    if (lastMs === undefined) {
-      lastMs = clock.monotonicMs();
-      lastVersion = version;
-      return;
-    }
-    if ((!isDue && version === lastVersion) || running || signal.aborted) return;
-    lastMs = clock.monotonicMs();
+    const nowMs = context.clock.monotonicMs();
+    const version = downwardVersion(pod);
+    // The content is fresh at the start: the first refresh is an interval later.
+    lastMs ??= nowMs;
+    lastVersion ??= version;
+    const leftMs = lastMs + VOLUME_REFRESH_INTERVAL_MS - nowMs;
+    if (leftMs > 0 && version === lastVersion) return leftMs;
+    if (running || signal.aborted) return VOLUME_REFRESH_INTERVAL_MS;
+    lastMs = nowMs;
     lastVersion = version;
     running = refresh(context, pod, sandboxId)
       .catch((error: unknown) => {
         if (!signal.aborted) log.warn('volumes not refreshed', { error: describeError(error) });
       })
       .finally(() => (running = undefined));
+    return VOLUME_REFRESH_INTERVAL_MS;
   };
 }
 
@@ -54,6 +56,14 @@ async function refresh(context: NodeContext, pod: Pod, sandboxId: string): Promi
     if (isDeepStrictEqual(files, known.content.files)) continue;
     const version = known.content.version + 1;
     await context.hyperd.writeVolume(sandboxId, volume.name, { version, files });
+    await context.sandboxes.refresh(sandboxId);
   }
-  await context.sandboxes.refresh(sandboxId);
+}
+
+/** Changes when a downward API volume may: labels and annotations are all that can change. */
+function downwardVersion({ spec, metadata }: Pod): string {
+  const usesFields = spec?.volumes?.some(
+    (volume) => volume.downwardAPI ?? volume.projected?.sources?.some((each) => each.downwardAPI),
+  );
+  return usesFields ? JSON.stringify([metadata.labels, metadata.annotations]) : '';
 }
