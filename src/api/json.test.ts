@@ -48,7 +48,11 @@ test('parseYaml() reads a document and tells duplicates', () => {
 test('parseYaml() refuses bombs', () => {
   const laughs = ['a0: &a0 [lol, lol]'];
   for (let level = 1; level < 20; level += 1) {
-    laughs.push(`a${level}: &a${level} [${Array(9).fill(`*a${level - 1}`).join(', ')}]`);
+    laughs.push(
+      `a${level}: &a${level} [${Array(9)
+        .fill(`*a${level - 1}`)
+        .join(', ')}]`,
+    );
   }
   assert.throws(() => parseYaml(laughs.join('\n')), /aliases cannot be resolved/);
   assert.throws(() => parseYaml('['.repeat(100_000)), SyntaxError);

@@ -60,7 +60,10 @@ function stringEnd(text: string, start: number): number {
 
 function isEscaped(text: string, quote: number, start: number): boolean {
   let backslashes = 0;
-  while (quote - 1 - backslashes > start && text.charCodeAt(quote - 1 - backslashes) === BACKSLASH) {
+  while (
+    quote - 1 - backslashes > start &&
+    text.charCodeAt(quote - 1 - backslashes) === BACKSLASH
+  ) {
     backslashes += 1;
   }
   return backslashes % 2 === 1;
@@ -80,6 +83,13 @@ function countKeys(value: unknown): number {
     count += 1 + countKeys(record[key]);
   }
   return count;
+}
+
+/** Whether a value nests deeper than bodies may; safe for values of any depth. */
+export function isTooDeep(value: unknown, levels = JSON_DEPTH_MAX): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  if (levels === 0) return true;
+  return Object.values(value).some((item) => isTooDeep(item, levels - 1));
 }
 
 interface Frame {

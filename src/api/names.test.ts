@@ -13,10 +13,20 @@ import {
 } from './names.ts';
 
 const grammars: [string, (name: string) => string[], string[], string[]][] = [
-  ['dns1123Label', dns1123Label, ['a', '1', 'a-b', 'a'.repeat(63)], ['', 'A', '-a', 'a.b', 'a'.repeat(64)]],
+  [
+    'dns1123Label',
+    dns1123Label,
+    ['a', '1', 'a-b', 'a'.repeat(63)],
+    ['', 'A', '-a', 'a.b', 'a'.repeat(64)],
+  ],
   ['dns1035Label', dns1035Label, ['a', 'a-1'], ['1a', '', 'a'.repeat(64)]],
   ['dns1123Subdomain', dns1123Subdomain, ['a.b', '1.2.3.4'], ['', 'a..b', 'a_b', 'a'.repeat(254)]],
-  ['qualifiedName', qualifiedName, ['a', 'A_b.c', 'x.y/Z'], ['', '/a', 'a/', 'a/b/c', 'a b', 'X/a']],
+  [
+    'qualifiedName',
+    qualifiedName,
+    ['a', 'A_b.c', 'x.y/Z'],
+    ['', '/a', 'a/', 'a/b/c', 'a b', 'X/a'],
+  ],
   ['labelValue', labelValue, ['', 'A', 'a_b.c-d'], ['-a', 'a b', 'a'.repeat(64)]],
   ['configKey', configKey, ['a', '.a', 'A_b-c.d'], ['', '.', '..', '..a', 'a/b', 'a'.repeat(254)]],
   ['pathSegment', pathSegment, ['system:node', 'A b'], ['.', '..', 'a/b', 'a%b']],

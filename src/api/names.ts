@@ -139,7 +139,7 @@ export function portName(value: string): string[] {
   const problems: string[] = [];
   if (value.length > 15) problems.push('must be no more than 15 characters');
   if (!PORT_NAME.test(value)) {
-    problems.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
+    problems.push('must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)');
   }
   if (!/[a-z]/.test(value)) problems.push('must contain at least one letter (a-z)');
   if (value.includes('--')) problems.push('must not contain consecutive hyphens');

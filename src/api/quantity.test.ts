@@ -48,7 +48,19 @@ test('canonicalQuantity() prints what Kubernetes prints', () => {
 });
 
 test('tryParseQuantity() refuses what is no quantity', () => {
-  for (const bad of ['', ' ', 'abc', '1.2.3', '--1', '1 Gi', '1e', 'Gi', '.', '1'.repeat(65), '1e99']) {
+  for (const bad of [
+    '',
+    ' ',
+    'abc',
+    '1.2.3',
+    '--1',
+    '1 Gi',
+    '1e',
+    'Gi',
+    '.',
+    '1'.repeat(65),
+    '1e99',
+  ]) {
     assert.equal(typeof tryParseQuantity(bad), 'string', bad);
   }
   assert.equal(tryParseQuantity('x'), QUANTITY_SYNTAX_ERROR);

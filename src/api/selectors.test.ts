@@ -66,8 +66,14 @@ test('formatLabelSelector() prints as kubectl shows it', () => {
 
 test('field selectors compare exactly and unescape', () => {
   const requirements = parseFieldSelector('metadata.name=a\\,b,status.phase!=Running');
-  assert.equal(matchesFields(requirements, { 'metadata.name': 'a,b', 'status.phase': 'Pending' }), true);
-  assert.equal(matchesFields(requirements, { 'metadata.name': 'a,b', 'status.phase': 'Running' }), false);
+  assert.equal(
+    matchesFields(requirements, { 'metadata.name': 'a,b', 'status.phase': 'Pending' }),
+    true,
+  );
+  assert.equal(
+    matchesFields(requirements, { 'metadata.name': 'a,b', 'status.phase': 'Running' }),
+    false,
+  );
   assert.equal(matchesFields(parseFieldSelector('spec.nodeName='), {}), true);
   assert.throws(() => parseFieldSelector('metadata.name'), { code: 400 });
 });

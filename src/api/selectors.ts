@@ -44,7 +44,7 @@ export function parseLabelSelector(text: string): LabelRequirement[] {
     if (next >= tokens.length) break;
     if (tokens[next] !== ',') throw unexpected(tokens[next], "',' or end of string");
     at = next + 1;
-    if (at >= tokens.length) throw unexpected(undefined, 'identifier after \',\'');
+    if (at >= tokens.length) throw unexpected(undefined, "identifier after ','");
   }
   return requirements;
 }
@@ -172,7 +172,7 @@ function readRequirement(tokens: string[], start: number): [LabelRequirement, nu
     return [{ key, operator: token, values }, next];
   }
   const operator = QUERY_OPERATORS[token];
-  if (!operator) throw unexpected(token, "in, notin, =, ==, !=, gt, lt");
+  if (!operator) throw unexpected(token, 'in, notin, =, ==, !=, gt, lt');
   const value = tokens[at + 1];
   if (value === undefined || value === ',') return [{ key, operator, values: [''] }, at + 1];
   if (PUNCTUATION.has(value)) throw unexpected(value, 'identifier');
@@ -220,12 +220,15 @@ function checkRequirement({ key, operator, values }: LabelRequirement): void {
   }
   values.forEach((value, index) => {
     const numeric = operator === 'gt' || operator === 'lt';
-    const problem = numeric && !INTEGER.test(value)
-      ? `for 'Gt', 'Lt' operators, the value must be an integer`
-      : labelValue(value)[0];
+    const problem =
+      numeric && !INTEGER.test(value)
+        ? `for 'Gt', 'Lt' operators, the value must be an integer`
+        : labelValue(value)[0];
     if (!problem) return;
     const where = `values[${index}][${key}]`;
-    throw badRequest(`unable to parse requirement: ${where}: Invalid value: "${value}": ${problem}`);
+    throw badRequest(
+      `unable to parse requirement: ${where}: Invalid value: "${value}": ${problem}`,
+    );
   });
 }
 

@@ -1,7 +1,8 @@
 /** Kubernetes' three texts of time: `Time` (seconds), `MicroTime` (microseconds), and ages. */
 /** Canonical already, and on a day that every month has. */
 const TIME = /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ$/;
-const RFC3339 = /^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)$/;
+const RFC3339 =
+  /^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)$/;
 
 /** `2026-11-21T03:10:00Z`, whatever zone and fraction came in; undefined for what is no time. */
 export function canonicalTime(text: string): string | undefined {
@@ -23,7 +24,8 @@ function parseRfc3339(text: string): { ms: number; fraction: string } | undefine
   const [, year, month, day, hour, minute, second, fraction = '', zone = 'Z'] = match;
   const date = new Date(0);
   date.setUTCFullYear(Number(year), Number(month) - 1, Number(day));
-  if (date.getUTCDate() !== Number(day) || date.getUTCMonth() !== Number(month) - 1) return undefined;
+  if (date.getUTCDate() !== Number(day) || date.getUTCMonth() !== Number(month) - 1)
+    return undefined;
   if (Number(hour) > 23 || Number(minute) > 59 || Number(second) > 59) return undefined;
   date.setUTCHours(Number(hour), Number(minute), Number(second));
   const offset = zone.toUpperCase() === 'Z' ? 0 : zoneMinutes(zone);
@@ -84,6 +86,9 @@ export function formatGoDuration(nanos: bigint): string {
 
 function decimal(value: bigint, unit: bigint): string {
   const rest = value % unit;
-  const fraction = rest.toString().padStart(unit.toString().length - 1, '0').replace(/0+$/, '');
+  const fraction = rest
+    .toString()
+    .padStart(unit.toString().length - 1, '0')
+    .replace(/0+$/, '');
   return fraction === '' ? `${value / unit}` : `${value / unit}.${fraction}`;
 }

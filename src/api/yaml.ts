@@ -36,7 +36,8 @@ function checkIndicators(text: string): void {
     const character = text[at];
     if (character === '[' || character === '{') brackets += 1;
     else if ((character === ']' || character === '}') && brackets > 0) brackets -= 1;
-    if (brackets > JSON_DEPTH_MAX) throw new SyntaxError(`nesting exceeds ${JSON_DEPTH_MAX} levels`);
+    if (brackets > JSON_DEPTH_MAX)
+      throw new SyntaxError(`nesting exceeds ${JSON_DEPTH_MAX} levels`);
   }
   const levels = JSON_DEPTH_MAX;
   if (new RegExp(`(?:[-?:] *){${levels}}`).test(text.replace(/-{3,}/g, '-'))) {

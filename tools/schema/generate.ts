@@ -69,7 +69,9 @@ function main(): void {
     options: { openapi: { type: 'string' }, protobuf: { type: 'string' } },
   });
   if (!values.openapi || !values.protobuf) {
-    throw new Error('cannot generate the schema table: --openapi DIR and --protobuf FILE are needed');
+    throw new Error(
+      'cannot generate the schema table: --openapi DIR and --protobuf FILE are needed',
+    );
   }
   const facts = readFacts(values.openapi, values.protobuf);
   const source = join(import.meta.dirname, '..', '..', 'src', 'api');

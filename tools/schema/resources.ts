@@ -17,7 +17,8 @@ const VERB_OF_ACTION: Record<string, string> = {
   deletecollection: 'deletecollection',
 };
 const METHODS = ['get', 'post', 'put', 'patch', 'delete'];
-const PATH = /^\/(?:api|apis\/[^/]+)\/[^/]+\/(?:namespaces\/\{namespace\}\/)?([a-z]+)(\/\{name\}(?:\/([a-z]+))?)?$/;
+const PATH =
+  /^\/(?:api|apis\/[^/]+)\/[^/]+\/(?:namespaces\/\{namespace\}\/)?([a-z]+)(\/\{name\}(?:\/([a-z]+))?)?$/;
 
 /**
  * Derives resources, verbs and subresources from a document's paths and `x-kubernetes-action`.

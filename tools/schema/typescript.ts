@@ -79,7 +79,9 @@ function interfaceNames(typeNames: string[]): Map<string, string> {
     const preferred =
       candidates.length === 1
         ? candidates[0]
-        : PREFERRED.map((group) => candidates.find((name) => groupOf(name) === group)).find(Boolean);
+        : PREFERRED.map((group) => candidates.find((name) => groupOf(name) === group)).find(
+            Boolean,
+          );
     for (const typeName of candidates) {
       names.set(typeName, typeName === preferred ? base : prefixOf(typeName) + base);
     }

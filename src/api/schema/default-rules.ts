@@ -26,7 +26,10 @@ export const DEFAULT_RULES: Record<string, DefaultRule> = {
   'core.v1.Namespace': (namespace) => {
     const metadata = fields(namespace['metadata']);
     if (typeof metadata['name'] !== 'string') return;
-    const labels = { ...fields(metadata['labels']), 'kubernetes.io/metadata.name': metadata['name'] };
+    const labels = {
+      ...fields(metadata['labels']),
+      'kubernetes.io/metadata.name': metadata['name'],
+    };
     namespace['metadata'] = { ...metadata, labels };
   },
   'core.v1.Pod': (pod) => {
@@ -89,7 +92,10 @@ export const DEFAULT_RULES: Record<string, DefaultRule> = {
     const templates = spec['volumeClaimTemplates'];
     if (!Array.isArray(templates)) return;
     const identity = { apiVersion: 'v1', kind: 'PersistentVolumeClaim' };
-    spec['volumeClaimTemplates'] = templates.map((template) => ({ ...identity, ...fields(template) }));
+    spec['volumeClaimTemplates'] = templates.map((template) => ({
+      ...identity,
+      ...fields(template),
+    }));
   },
   'apps.v1.StatefulSetUpdateStrategy': (strategy) => {
     if (strategy['type'] !== 'RollingUpdate') return;
@@ -154,7 +160,8 @@ function pullPolicyByTag(imageField: string, policyField: string): DefaultRule {
   return (value) => {
     if (value[policyField]) return;
     const image = value[imageField];
-    value[policyField] = imageTag(typeof image === 'string' ? image : '') === 'latest' ? 'Always' : 'IfNotPresent';
+    value[policyField] =
+      imageTag(typeof image === 'string' ? image : '') === 'latest' ? 'Always' : 'IfNotPresent';
   };
 }
 
@@ -176,7 +183,10 @@ function requestsFromLimits(container: unknown): unknown {
 function hostPorts(container: unknown): unknown {
   const ports = fields(container)['ports'];
   if (!Array.isArray(ports)) return container;
-  const mapped = ports.map((port) => ({ ...fields(port), hostPort: fields(port)['hostPort'] || fields(port)['containerPort'] }));
+  const mapped = ports.map((port) => ({
+    ...fields(port),
+    hostPort: fields(port)['hostPort'] || fields(port)['containerPort'],
+  }));
   return { ...fields(container), ports: mapped };
 }
 
@@ -193,5 +203,7 @@ function templateLabels(spec: Fields): Fields | undefined {
 }
 
 function fields(value: unknown): Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {};
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Fields)
+    : {};
 }

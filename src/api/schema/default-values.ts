@@ -56,7 +56,12 @@ export const DEFAULT_VALUES: Record<string, Record<string, unknown>> = {
     securityContext: {},
     schedulerName: 'default-scheduler',
   },
-  'core.v1.Probe': { timeoutSeconds: 1, periodSeconds: 10, successThreshold: 1, failureThreshold: 3 },
+  'core.v1.Probe': {
+    timeoutSeconds: 1,
+    periodSeconds: 10,
+    successThreshold: 1,
+    failureThreshold: 3,
+  },
   'core.v1.ProjectedVolumeSource': { defaultMode: MODE },
   'core.v1.RBDPersistentVolumeSource': RBD,
   'core.v1.RBDVolumeSource': RBD,

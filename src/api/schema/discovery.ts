@@ -61,7 +61,9 @@ export function apiGroupList(table: SchemaTable): object {
 /** `GET /apis/{group}`; undefined for a group that has no rows. */
 export function apiGroup(table: SchemaTable, group: string): object | undefined {
   const found = groupVersions(table).find((candidate) => candidate.group === group);
-  return found && group !== '' ? { kind: 'APIGroup', apiVersion: 'v1', ...groupOf(found) } : undefined;
+  return found && group !== ''
+    ? { kind: 'APIGroup', apiVersion: 'v1', ...groupOf(found) }
+    : undefined;
 }
 
 /** `GET /api/v1` and `GET /apis/{group}/{version}`; undefined where there are no rows. */
@@ -105,7 +107,8 @@ export function aggregatedDiscovery(table: SchemaTable, root: 'api' | 'apis'): o
     apiVersion: 'apidiscovery.k8s.io/v2',
     metadata: {},
     items: groups.map(({ group, versions }) => ({
-      metadata: group === '' ? { creationTimestamp: null } : { name: group, creationTimestamp: null },
+      metadata:
+        group === '' ? { creationTimestamp: null } : { name: group, creationTimestamp: null },
       versions: versions.map((version) => ({
         version,
         resources: rowsOf(table, group, version).map(resourceDiscovery),

@@ -3,8 +3,19 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseFieldSelector } from '../selectors.ts';
 import { BODY_BYTES_MAX, decodeBody } from './decode.ts';
-import { aggregatedDiscovery, apiGroup, apiGroupList, apiResourceList, groupVersions } from './discovery.ts';
-import { checkFieldSelector, fieldValue, matchesFieldSelector, selectableFields } from './fields.ts';
+import {
+  aggregatedDiscovery,
+  apiGroup,
+  apiGroupList,
+  apiResourceList,
+  groupVersions,
+} from './discovery.ts';
+import {
+  checkFieldSelector,
+  fieldValue,
+  matchesFieldSelector,
+  selectableFields,
+} from './fields.ts';
 import { openApiV3Document, openApiV3Index } from './openapi.ts';
 import { apiVersionOf, builtinTable } from './table.ts';
 
@@ -22,14 +33,20 @@ test('legacy and aggregated discovery tell the same', () => {
     const { items } = aggregatedDiscovery(table, root) as {
       items: {
         metadata: { name?: string };
-        versions: { version: string; resources: { resource: string; subresources?: { subresource: string }[] }[] }[];
+        versions: {
+          version: string;
+          resources: { resource: string; subresources?: { subresource: string }[] }[];
+        }[];
       }[];
     };
     return items.flatMap(({ metadata, versions }) =>
       versions.flatMap(({ version, resources }) =>
         resources.flatMap(({ resource, subresources = [] }) => [
           `${apiVersionOf(metadata.name ?? '', version)} ${resource}`,
-          ...subresources.map(({ subresource }) => `${apiVersionOf(metadata.name ?? '', version)} ${resource}/${subresource}`),
+          ...subresources.map(
+            ({ subresource }) =>
+              `${apiVersionOf(metadata.name ?? '', version)} ${resource}/${subresource}`,
+          ),
         ]),
       ),
     );
@@ -39,15 +56,22 @@ test('legacy and aggregated discovery tell the same', () => {
 });
 
 test('the preferred version is the newest, and unknown groups have no document', () => {
-  const { groups } = apiGroupList(table) as { groups: { name: string; preferredVersion: { version: string } }[] };
+  const { groups } = apiGroupList(table) as {
+    groups: { name: string; preferredVersion: { version: string } }[];
+  };
   assert.equal(groups.find(({ name }) => name === 'autoscaling')?.preferredVersion.version, 'v2');
-  assert.equal(groups.some(({ name }) => name === ''), false);
+  assert.equal(
+    groups.some(({ name }) => name === ''),
+    false,
+  );
   assert.equal(apiGroup(table, 'nope'), undefined);
   assert.equal(apiResourceList(table, 'apps', 'v2'), undefined);
 });
 
 test('OpenAPI documents refer only to what they contain', () => {
-  const { paths } = openApiV3Index(table) as { paths: Record<string, { serverRelativeURL: string }> };
+  const { paths } = openApiV3Index(table) as {
+    paths: Record<string, { serverRelativeURL: string }>;
+  };
   assert.equal(Object.keys(paths).length, 22);
   for (const [path, { serverRelativeURL }] of Object.entries(paths)) {
     const groupVersion = path.replace(/^apis?\//, '');
@@ -69,19 +93,32 @@ test('OpenAPI carries what kubectl apply and explain read', () => {
   assert.equal(containers['x-kubernetes-patch-merge-key'], 'name');
   assert.equal(containers['x-kubernetes-patch-strategy'], 'merge');
   const gvk = { group: 'apps', version: 'v1', kind: 'Deployment' };
-  assert.deepEqual(schemas['io.k8s.api.apps.v1.Deployment']['x-kubernetes-group-version-kind'], [gvk]);
+  assert.deepEqual(schemas['io.k8s.api.apps.v1.Deployment']['x-kubernetes-group-version-kind'], [
+    gvk,
+  ]);
   const item = document.paths['/apis/apps/v1/namespaces/{namespace}/deployments/{name}'];
   assert.deepEqual(item.patch['x-kubernetes-group-version-kind'], gvk);
-  assert.ok(item.patch.parameters.some((parameter: { name: string }) => parameter.name === 'fieldValidation'));
+  assert.ok(
+    item.patch.parameters.some(
+      (parameter: { name: string }) => parameter.name === 'fieldValidation',
+    ),
+  );
 });
 
 test('decodeBody() tells media types, sizes and broken bodies apart', () => {
-  const json = decodeBody('application/json; charset=utf-8', bytesOf('{"kind":"Pod","a":1,"a":2}'), { table });
+  const json = decodeBody(
+    'application/json; charset=utf-8',
+    bytesOf('{"kind":"Pod","a":1,"a":2}'),
+    { table },
+  );
   assert.deepEqual([json.kind, json.duplicates, json.encoding], ['Pod', ['a'], 'json']);
   const yaml = decodeBody('application/yaml', bytesOf('kind: Pod'), { table });
   assert.deepEqual([yaml.kind, yaml.encoding], ['Pod', 'yaml']);
   const defaults = { apiVersion: 'v1', kind: 'DeleteOptions' };
-  const options = decodeBody(undefined, bytesOf('{"propagationPolicy":"Background"}'), { table, defaults });
+  const options = decodeBody(undefined, bytesOf('{"propagationPolicy":"Background"}'), {
+    table,
+    defaults,
+  });
   assert.deepEqual([options.apiVersion, options.kind], ['v1', 'DeleteOptions']);
   const broken: [string, Uint8Array, number][] = [
     ['application/json', bytesOf('{'), 400],
@@ -93,7 +130,11 @@ test('decodeBody() tells media types, sizes and broken bodies apart', () => {
     ['application/json', new Uint8Array(BODY_BYTES_MAX + 1), 413],
   ];
   for (const [type, bytes, code] of broken) {
-    assert.throws(() => decodeBody(type, bytes, { table, expectedKind: 'Pod' }), { code }, `${type} ${code}`);
+    assert.throws(
+      () => decodeBody(type, bytes, { table, expectedKind: 'Pod' }),
+      { code },
+      `${type} ${code}`,
+    );
   }
 });
 

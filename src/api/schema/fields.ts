@@ -75,8 +75,13 @@ export function checkFieldSelector(row: ResourceRow, requirements: FieldRequirem
   for (const { field } of requirements) {
     if (allowed.includes(field) || field === 'metadata.namespace') continue;
     const subject = `${row.group ? `${row.group}/` : ''}${row.version}, Kind=${row.kind}`;
-    const known = row.group === '' ? `field label not supported: ${field}` : `field label "${field}" not supported for ${subject}`;
-    throw badRequest(`Unable to find "${subject}" that match label selector "", field selector "${field}": ${known}`);
+    const known =
+      row.group === ''
+        ? `field label not supported: ${field}`
+        : `field label "${field}" not supported for ${subject}`;
+    throw badRequest(
+      `Unable to find "${subject}" that match label selector "", field selector "${field}": ${known}`,
+    );
   }
 }
 
@@ -85,7 +90,10 @@ export function fieldValue(row: ResourceRow, object: KubeObject, field: string):
   const path = PATHS[`${keyOf(row)} ${field}`] ?? field.split('.');
   let value: unknown = object;
   for (const name of path) {
-    value = typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[name] : undefined;
+    value =
+      typeof value === 'object' && value !== null
+        ? (value as Record<string, unknown>)[name]
+        : undefined;
   }
   return value === undefined || value === null ? (ABSENT[field] ?? '') : String(value);
 }
@@ -97,6 +105,7 @@ export function matchesFieldSelector(
   requirements: readonly FieldRequirement[],
 ): boolean {
   return requirements.every(
-    ({ field, operator, value }) => (fieldValue(row, object, field) === value) === (operator === '='),
+    ({ field, operator, value }) =>
+      (fieldValue(row, object, field) === value) === (operator === '='),
   );
 }

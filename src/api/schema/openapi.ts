@@ -236,7 +236,8 @@ function schemasOf(table: SchemaTable, roots: Set<string>): Json {
 
 function objectSchema(type: ObjectType, refer: (name: string) => void): Json {
   const properties: Json = {};
-  for (const [field, node] of Object.entries(type.fields)) properties[field] = nodeSchema(node, refer);
+  for (const [field, node] of Object.entries(type.fields))
+    properties[field] = nodeSchema(node, refer);
   return {
     type: 'object',
     properties,

@@ -25,7 +25,11 @@ test('structure() leaves every valid value as it is', () => {
     for (const row of table.rows()) {
       const sample = samples.object(row);
       const { value, unknown, errors } = structure(table, row.type, sample);
-      assert.deepEqual({ unknown, errors }, { unknown: [], errors: [] }, `${row.kind}, seed ${SEED}`);
+      assert.deepEqual(
+        { unknown, errors },
+        { unknown: [], errors: [] },
+        `${row.kind}, seed ${SEED}`,
+      );
       assert.deepEqual(canonical(value), canonical(sample), `${row.kind}, seed ${SEED}`);
     }
   }
@@ -81,7 +85,10 @@ test('no pass fails on what the pass before it let through', () => {
       assert.ok(Array.isArray(validateUpdate(row, object, object)), context);
       const { rows, columnDefinitions } = toTable(row, [object], { nowMs: NOW });
       assert.equal(rows[0]?.cells.length, columnDefinitions.length, context);
-      assert.ok(rows[0].cells.every((cell) => cell !== undefined), context);
+      assert.ok(
+        rows[0].cells.every((cell) => cell !== undefined),
+        context,
+      );
     }
   }
   assert.ok(accepted > 200, `${accepted} bodies were accepted`);
@@ -93,7 +100,19 @@ function withMetadata(value: KubeObject): KubeObject {
 
 /** Replaces some parts by values of another shape. */
 function mutate(value: unknown, random: Random): unknown {
-  const replacements = [null, '', 0, -1, 2 ** 40, true, [], {}, 'x'.repeat(300), [null], { a: null }];
+  const replacements = [
+    null,
+    '',
+    0,
+    -1,
+    2 ** 40,
+    true,
+    [],
+    {},
+    'x'.repeat(300),
+    [null],
+    { a: null },
+  ];
   if (random.next() < 0.004) return replacements[Math.floor(random.next() * replacements.length)];
   if (Array.isArray(value)) return value.map((item) => mutate(item, random));
   if (typeof value !== 'object' || value === null) return value;

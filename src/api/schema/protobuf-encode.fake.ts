@@ -29,10 +29,13 @@ function encodeFields(
     if (value === undefined) continue;
     if (type.startsWith('map<string>')) {
       for (const [key, item] of Object.entries(value as object)) {
-        parts.push(block(number, Buffer.concat([text(1, key), encodeValue(table, 2, type.slice(11), item)])));
+        parts.push(
+          block(number, Buffer.concat([text(1, key), encodeValue(table, 2, type.slice(11), item)])),
+        );
       }
     } else if (type.startsWith('[]')) {
-      for (const item of value as unknown[]) parts.push(encodeValue(table, number, type.slice(2), item));
+      for (const item of value as unknown[])
+        parts.push(encodeValue(table, number, type.slice(2), item));
     } else parts.push(encodeValue(table, number, type, value));
   }
   return Buffer.concat(parts);
@@ -52,12 +55,21 @@ function encodeValue(table: SchemaTable, number: number, type: string, value: un
   }
   if (name === 'IntOrString') {
     const isText = typeof value === 'string';
-    const parts = [integer(1, isText ? 1 : 0), integer(2, isText ? 0 : (value as number)), text(3, isText ? value : '')];
+    const parts = [
+      integer(1, isText ? 1 : 0),
+      integer(2, isText ? 0 : (value as number)),
+      text(3, isText ? value : ''),
+    ];
     return block(number, Buffer.concat(parts));
   }
-  if (name === 'RawExtension' || name === 'FieldsV1') return block(number, text(1, JSON.stringify(value)));
-  if (Array.isArray(value)) return block(number, Buffer.concat(value.map((item) => text(1, item as string))));
-  return block(number, encodeFields(table, table.message(type) ?? {}, value as Record<string, unknown>));
+  if (name === 'RawExtension' || name === 'FieldsV1')
+    return block(number, text(1, JSON.stringify(value)));
+  if (Array.isArray(value))
+    return block(number, Buffer.concat(value.map((item) => text(1, item as string))));
+  return block(
+    number,
+    encodeFields(table, table.message(type) ?? {}, value as Record<string, unknown>),
+  );
 }
 
 function text(number: number, value: string): Uint8Array {

@@ -138,7 +138,11 @@ test('every kind survives the way through protobuf', () => {
     if (!type?.message || group === undefined || version === undefined) continue;
     kinds += 1;
     for (let round = 0; round < 3; round += 1) {
-      const object: Record<string, unknown> = { apiVersion: apiVersionOf(group, version), kind, ...samples.value(name) };
+      const object: Record<string, unknown> = {
+        apiVersion: apiVersionOf(group, version),
+        kind,
+        ...samples.value(name),
+      };
       const decoded = decodeEnvelope(table, encodeEnvelope(table, type, object));
       assert.deepEqual(decoded, object, `${name}, seed ${SEED}`);
     }
@@ -153,9 +157,13 @@ test('damaged bodies end in a SyntaxError or in a value', () => {
   for (let round = 0; round < 4000; round += 1) {
     const row = rows[round % rows.length]!;
     const bytes = encodeEnvelope(table, table.type(row.type)!, samples.object(row));
-    const damaged = Uint8Array.from(bytes.subarray(0, round % 3 === 0 ? random.next() * bytes.length : undefined));
+    const damaged = Uint8Array.from(
+      bytes.subarray(0, round % 3 === 0 ? random.next() * bytes.length : undefined),
+    );
     for (let hit = 0; hit < 3; hit += 1) {
-      damaged[4 + Math.floor(random.next() * (damaged.length - 4))] = Math.floor(random.next() * 256);
+      damaged[4 + Math.floor(random.next() * (damaged.length - 4))] = Math.floor(
+        random.next() * 256,
+      );
     }
     try {
       structure(table, row.type, decodeEnvelope(table, damaged));
@@ -181,7 +189,10 @@ test('nesting and numbers of values are bounded', () => {
   // metadata.managedFields (field 17, so two bytes of tag), half a million times, all empty.
   const managed = Buffer.alloc(3 * 600_000, Uint8Array.of(0x8a, 0x01, 0x00));
   assert.throws(() => decodeEnvelope(table, envelope(wrap(managed, 1))), /more than 500000 values/);
-  assert.throws(() => decodeEnvelope(table, Buffer.from('{}')), /does not start with the protobuf prefix/);
+  assert.throws(
+    () => decodeEnvelope(table, Buffer.from('{}')),
+    /does not start with the protobuf prefix/,
+  );
   const unknown = Buffer.concat([Buffer.from('k8s\0'), wrap(wrap(Buffer.from('Nope'), 2), 1)]);
   assert.throws(() => decodeEnvelope(table, unknown), /no kind "Nope" is registered/);
 });

@@ -42,7 +42,9 @@ export function decodeEnvelope(
   if (envelope.contentType === 'application/json') return jsonObject(envelope.raw);
   const type = table.type(table.typeOfKind(apiVersion, kind) ?? '');
   if (!type?.message) {
-    throw new SyntaxError(`no kind "${kind}" is registered for version "${apiVersion}" in protobuf`);
+    throw new SyntaxError(
+      `no kind "${kind}" is registered for version "${apiVersion}" in protobuf`,
+    );
   }
   const object = decodeMessage(table, type, envelope.raw);
   return { apiVersion, kind, ...object };
@@ -94,7 +96,9 @@ const numbered = new WeakMap<ProtobufMessage, Map<number, [string, string]>>();
 function fieldsByNumber(message: ProtobufMessage): Map<number, [string, string]> {
   let fields = numbered.get(message);
   if (!fields) {
-    fields = new Map(Object.entries(message).map(([name, [number, type]]) => [number, [name, type]]));
+    fields = new Map(
+      Object.entries(message).map(([name, [number, type]]) => [number, [name, type]]),
+    );
     numbered.set(message, fields);
   }
   return fields;
@@ -109,7 +113,8 @@ function readMessage(
 ): void {
   const message = pass.table.message(messageName);
   if (!message) throw new SyntaxError(`protobuf message "${messageName}" is not known`);
-  if (pass.depth >= DEPTH_MAX) throw new SyntaxError(`protobuf nesting exceeds ${DEPTH_MAX} levels`);
+  if (pass.depth >= DEPTH_MAX)
+    throw new SyntaxError(`protobuf nesting exceeds ${DEPTH_MAX} levels`);
   pass.depth += 1;
   const fields = fieldsByNumber(message);
   const reader = new WireReader(bytes);
@@ -341,7 +346,8 @@ function rawExtension(pass: Pass, bytes: Uint8Array): unknown {
   const raw = scalarsOf(bytes)[1]?.bytes;
   const enveloped = raw !== undefined && PROTOBUF_MAGIC.every((byte, at) => raw[at] === byte);
   if (!enveloped) return rawJson(bytes);
-  if (pass.depth >= DEPTH_MAX) throw new SyntaxError(`protobuf nesting exceeds ${DEPTH_MAX} levels`);
+  if (pass.depth >= DEPTH_MAX)
+    throw new SyntaxError(`protobuf nesting exceeds ${DEPTH_MAX} levels`);
   return decodeNested(pass, raw);
 }
 
@@ -349,7 +355,9 @@ function decodeNested(pass: Pass, raw: Uint8Array): Record<string, unknown> {
   const { apiVersion, kind, raw: inner } = readUnknown(new WireReader(raw, PROTOBUF_MAGIC.length));
   const type = pass.table.type(pass.table.typeOfKind(apiVersion, kind) ?? '');
   if (!type?.message) {
-    throw new SyntaxError(`no kind "${kind}" is registered for version "${apiVersion}" in protobuf`);
+    throw new SyntaxError(
+      `no kind "${kind}" is registered for version "${apiVersion}" in protobuf`,
+    );
   }
   const out: Record<string, unknown> = { apiVersion, kind };
   pass.depth += 1;

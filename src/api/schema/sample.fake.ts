@@ -61,7 +61,8 @@ export function sampler(
     const item = ofNode(items, depth);
     const key = list.patchMergeKey;
     const keyNode = key === undefined ? undefined : table.type(items.ref ?? '')?.fields[key];
-    if (key !== undefined && keyNode) (item as Record<string, unknown>)[key] ??= ofNode(keyNode, depth);
+    if (key !== undefined && keyNode)
+      (item as Record<string, unknown>)[key] ??= ofNode(keyNode, depth);
     return item;
   };
 

@@ -1,4 +1,3 @@
-import type { KubeObject } from '../object.ts';
 import type { StatusCause } from '../status.ts';
 
 /**
@@ -106,15 +105,4 @@ export interface StructuralFindings {
   unknown: string[];
   /** `FieldValueTypeInvalid` is a malformed body (400); `FieldValueRequired` an invalid one (422). */
   errors: StatusCause[];
-}
-
-/**
- * The operations. Each returns a new value and leaves its argument alone.
- * Modules: `validate.ts`, `defaults.ts`, `decode.ts`, `protobuf.ts`, `patch/…`, `openapi.ts`.
- */
-export interface SchemaOperations {
-  /** Checks types and required fields, and drops what the type does not have. */
-  structure(typeName: string, value: unknown): { value: KubeObject } & StructuralFindings;
-  /** Fills in what Kubernetes' defaulting functions would, for every kind that has any. */
-  applyDefaults(row: ResourceRow, object: KubeObject): KubeObject;
 }

@@ -16,7 +16,10 @@ test('the table has every generally available resource of Kubernetes 1.35', () =
     assert.ok(row.verbs.length > 0 && row.columns.length > 0, row.resource);
     assert.ok(table.type(row.type)?.fields['metadata'], row.type);
   }
-  assert.equal(table.byKind('autoscaling/v1', 'HorizontalPodAutoscaler')?.storageVersion, 'autoscaling/v2');
+  assert.equal(
+    table.byKind('autoscaling/v1', 'HorizontalPodAutoscaler')?.storageVersion,
+    'autoscaling/v2',
+  );
   assert.equal(table.byKind('events.k8s.io/v1', 'Event')?.storageVersion, 'v1');
 });
 
@@ -24,9 +27,11 @@ test('every list of a resource has a type, and every kind of a subresource too',
   const connected = /Options$/;
   for (const row of table.rows()) {
     const apiVersion = apiVersionOf(row.group, row.version);
-    if (row.verbs.includes('list')) assert.ok(table.typeOfKind(apiVersion, `${row.kind}List`), row.kind);
+    if (row.verbs.includes('list'))
+      assert.ok(table.typeOfKind(apiVersion, `${row.kind}List`), row.kind);
     for (const { group, version, kind } of row.subresources) {
-      if (!connected.test(kind)) assert.ok(table.typeOfKind(apiVersionOf(group, version), kind), kind);
+      if (!connected.test(kind))
+        assert.ok(table.typeOfKind(apiVersionOf(group, version), kind), kind);
     }
   }
   const options = 'io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions';
@@ -64,7 +69,11 @@ test('protobuf numbers are unique in their message, and its fields are those of 
     assert.equal(new Set(numbers).size, numbers.length, name);
     for (const [field, [, protoType]] of Object.entries(message)) {
       if (protoType.startsWith('inline ')) inlined.add(field);
-      else assert.ok(type.fields[field] || field === 'apiVersion' || field === 'kind', `${name}.${field}`);
+      else
+        assert.ok(
+          type.fields[field] || field === 'apiVersion' || field === 'kind',
+          `${name}.${field}`,
+        );
     }
   }
   assert.deepEqual([...inlined].sort(), [
@@ -80,10 +89,25 @@ test('protobuf numbers are unique in their message, and its fields are those of 
 });
 
 test('extendTable() adds a kind by adding a row and a type', () => {
-  const row = { ...table.rows()[0]!, group: 'example.com', kind: 'Thing', resource: 'things', type: 'com.example.Thing' };
-  const added = extendTable(table, [row], [
-    { name: 'com.example.Thing', fields: { spec: { any: true } }, required: [], kinds: [['example.com', 'v1', 'Thing']] },
-  ]);
+  const row = {
+    ...table.rows()[0]!,
+    group: 'example.com',
+    kind: 'Thing',
+    resource: 'things',
+    type: 'com.example.Thing',
+  };
+  const added = extendTable(
+    table,
+    [row],
+    [
+      {
+        name: 'com.example.Thing',
+        fields: { spec: { any: true } },
+        required: [],
+        kinds: [['example.com', 'v1', 'Thing']],
+      },
+    ],
+  );
   assert.equal(added.byResource('example.com', 'v1', 'things'), row);
   assert.equal(added.typeOfKind('example.com/v1', 'Thing'), 'com.example.Thing');
   assert.equal(added.rows().length, table.rows().length + 1);

@@ -16,21 +16,45 @@ test('structure() tells a wrong type as Go does', () => {
   const head = 'Pod in version "v1" cannot be handled as a Pod: ';
   const container = (fields: object) => ({ containers: [{ name: 'a', ...fields }] });
   const cases: [unknown, string][] = [
-    [{ hostNetwork: 'x' }, 'json: cannot unmarshal string into Go struct field PodSpec.spec.hostNetwork of type bool'],
-    [container({ image: 1 }), 'json: cannot unmarshal number into Go struct field Container.spec.containers.image of type string'],
-    [container({ env: [{ name: 'A', value: true }] }), 'json: cannot unmarshal bool into Go struct field EnvVar.spec.containers.env.value of type string'],
-    [{ containers: {} }, 'json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container'],
-    [container({ ports: [{ containerPort: 1.5 }] }), 'json: cannot unmarshal number 1.5 into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32'],
-    [container({ resources: { limits: { cpu: 'x' } } }), "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"],
+    [
+      { hostNetwork: 'x' },
+      'json: cannot unmarshal string into Go struct field PodSpec.spec.hostNetwork of type bool',
+    ],
+    [
+      container({ image: 1 }),
+      'json: cannot unmarshal number into Go struct field Container.spec.containers.image of type string',
+    ],
+    [
+      container({ env: [{ name: 'A', value: true }] }),
+      'json: cannot unmarshal bool into Go struct field EnvVar.spec.containers.env.value of type string',
+    ],
+    [
+      { containers: {} },
+      'json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container',
+    ],
+    [
+      container({ ports: [{ containerPort: 1.5 }] }),
+      'json: cannot unmarshal number 1.5 into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32',
+    ],
+    [
+      container({ resources: { limits: { cpu: 'x' } } }),
+      "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+    ],
   ];
   for (const [spec, wanted] of cases) assert.equal(failureOf(spec), head + wanted);
 });
 
 test('structure() tells what is missing, and fills in what Go would', () => {
-  assert.equal(failureOf({ containers: [{}] }), 'Pod "x" is invalid: spec.containers[0].name: Required value');
+  assert.equal(
+    failureOf({ containers: [{}] }),
+    'Pod "x" is invalid: spec.containers[0].name: Required value',
+  );
   const status = { containerStatuses: [{ name: 'a' }] };
   const { value, errors } = structure(table, POD, { spec: { containers: [null] }, status });
-  assert.deepEqual(errors.map((error) => error.field), ['spec.containers[0].name']);
+  assert.deepEqual(
+    errors.map((error) => error.field),
+    ['spec.containers[0].name'],
+  );
   assert.deepEqual(value['status'], {
     containerStatuses: [{ name: 'a', ready: false, restartCount: 0, image: '', imageID: '' }],
   });

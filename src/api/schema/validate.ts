@@ -197,9 +197,14 @@ function integer(pass: Pass, node: TypeNode, value: unknown, owner: ObjectType):
   if (typeof value !== 'number') return mismatch(pass, value, goInteger, owner);
   const fits =
     Number.isInteger(value) &&
-    (goInteger === 'int32' ? value <= INT32_MAX && value >= -INT32_MAX - 1 : Math.abs(value) < 2 ** 63);
+    (goInteger === 'int32'
+      ? value <= INT32_MAX && value >= -INT32_MAX - 1
+      : Math.abs(value) < 2 ** 63);
   if (fits) return value;
-  return fail(pass, `json: cannot unmarshal number ${value} into ${goField(pass, owner)} of type ${goInteger}`);
+  return fail(
+    pass,
+    `json: cannot unmarshal number ${value} into ${goField(pass, owner)} of type ${goInteger}`,
+  );
 }
 
 function formatted(pass: Pass, node: TypeNode, value: unknown, owner: ObjectType): unknown {
@@ -266,7 +271,8 @@ function fillRequired(
   if (!node || !missing) return;
   const zero = zeroOf(node);
   const lenient =
-    LENIENT_ROOTS.has(String(pass.path[0] ?? name)) || MAY_BE_ABSENT.has(`${goName(type.name, '')}.${name}`);
+    LENIENT_ROOTS.has(String(pass.path[0] ?? name)) ||
+    MAY_BE_ABSENT.has(`${goName(type.name, '')}.${name}`);
   if (node.ref && node.default !== undefined) {
     pass.path.push(name);
     out[name] = walkNode(pass, node, {}, type);
@@ -277,7 +283,11 @@ function fillRequired(
     if (node.scalar && !node.format) out[name] = zero;
   } else if (node.scalar || node.ref) {
     pass.path.push(name);
-    report(pass, { reason: 'FieldValueRequired', message: 'Required value', field: pathText(pass.path) });
+    report(pass, {
+      reason: 'FieldValueRequired',
+      message: 'Required value',
+      field: pathText(pass.path),
+    });
     pass.path.pop();
   }
 }
@@ -301,7 +311,10 @@ function mismatch(pass: Pass, value: unknown, wanted: string, owner: ObjectType)
       : value === null
         ? 'null'
         : typeof value;
-  return fail(pass, `json: cannot unmarshal ${given} into ${goField(pass, owner)} of type ${wanted}`);
+  return fail(
+    pass,
+    `json: cannot unmarshal ${given} into ${goField(pass, owner)} of type ${wanted}`,
+  );
 }
 
 function fail(pass: Pass, message: string): typeof ABSENT {

@@ -1,100 +1,117 @@
-import { badRequest, StatusError } from '../../status.ts';
 import { isDeepStrictEqual } from 'node:util';
+import { badRequest, StatusError } from '../../status.ts';
 
-/** kube-apiserver's limit; each operation may copy a path of the object. */
+/** kube-apiserver's limit. */
 export const JSON_PATCH_OPERATIONS_MAX = 10_000;
-/** Bytes that `copy` may add in all: ten doublings of 3 KB would otherwise make 3 MB, twenty 3 GB. */
+/** Bytes that `copy` may add in all: each can double the document, and thirty make 3 TB of 3 KB. */
 export const JSON_PATCH_COPY_BYTES_MAX = 3 * 1024 * 1024;
+/** List elements that all operations may shift; ten thousand inserts before a long list would. */
+export const JSON_PATCH_SHIFTS_MAX = 20_000_000;
+/** Segments of a path; no document that is accepted is deeper. */
+const PATH_SEGMENTS_MAX = 400;
 
 type Json = unknown;
-type Edit = (parent: Json, key: string) => Json;
+type Container = Json[] | Record<string, Json>;
+
+interface Pass {
+  document: Json;
+  copyBytes: number;
+  shifts: number;
+}
 
 /**
  * Applies an RFC 6902 patch and returns the new document; the old one is left alone. Throws 400
  * for a malformed patch, 413 beyond a limit, 422 for an operation that does not apply (a failed
- * `test` among them), each in the words of Kubernetes.
+ * `test` among them).
  */
 export function applyJsonPatch(document: Json, patch: Json): Json {
   if (!Array.isArray(patch)) {
     throw badRequest('error decoding patch: a JSON patch is an array of operations');
   }
   if (patch.length > JSON_PATCH_OPERATIONS_MAX) {
-    const message = `The allowed maximum operations in a JSON patch is ${JSON_PATCH_OPERATIONS_MAX}, got ${patch.length}`;
-    throw new StatusError('RequestEntityTooLarge', message);
+    const limit = `The allowed maximum operations in a JSON patch is ${JSON_PATCH_OPERATIONS_MAX}`;
+    throw tooLarge(`${limit}, got ${patch.length}`);
   }
-  const budget = { copyBytes: JSON_PATCH_COPY_BYTES_MAX };
-  return patch.reduce<Json>((value, operation) => applyOperation(value, operation, budget), document);
+  const pass = { document: structuredClone(document), copyBytes: 0, shifts: 0 };
+  try {
+    for (const operation of patch) applyOperation(pass, checkOperation(operation));
+  } catch (error) {
+    // Copies and moves can nest deeper than the stack reaches.
+    if (error instanceof RangeError) throw tooLarge('the patched object is nested too deep');
+    throw error;
+  }
+  return pass.document;
 }
 
 interface Operation {
   op: string;
   path: string;
-  from?: unknown;
-  value?: unknown;
+  from: string;
+  value: Json;
 }
 
-function applyOperation(document: Json, operation: unknown, budget: { copyBytes: number }): Json {
-  const { op, path, from, value } = checkOperation(operation);
-  switch (op) {
-    case 'test':
-      if (!isDeepStrictEqual(find(document, path, op) ?? null, value ?? null)) {
-        throw rejected(`testing value ${path} failed`);
-      }
-      return document;
-    case 'add':
-      return insert(document, path, value, op);
-    case 'replace':
-      find(document, path, op);
-      return path === '' ? value : edit(document, pointer(path), op, path, replaceMember(value));
-    case 'remove':
-      return remove(document, path, op);
-    case 'copy': {
-      const copied = find(document, String(from), op);
-      budget.copyBytes -= JSON.stringify(copied)?.length ?? 0;
-      if (budget.copyBytes < 0) {
-        const message = `the copies of a JSON patch exceed ${JSON_PATCH_COPY_BYTES_MAX} bytes`;
-        throw new StatusError('RequestEntityTooLarge', message);
-      }
-      return insert(document, path, structuredClone(copied), op);
+const OPERATIONS: Record<string, (pass: Pass, operation: Operation) => void> = {
+  test: (pass, { path, value }) => {
+    const found = find(pass, path, 'test');
+    if (!isDeepStrictEqual(found ?? null, value ?? null)) {
+      throw rejected(`testing value ${path} failed`);
     }
-    default: {
-      const moved = find(document, String(from), op);
-      if (path === from) return document;
-      if (path.startsWith(`${String(from)}/`)) throw rejected(`cannot move ${String(from)} into itself`);
-      return insert(remove(document, String(from), op), path, moved, op);
+  },
+  add: (pass, { path, value }) => insert(pass, path, structuredClone(value), 'add'),
+  replace: (pass, { path, value }) => {
+    find(pass, path, 'replace');
+    assign(pass, path, structuredClone(value));
+  },
+  remove: (pass, { path }) => {
+    remove(pass, path, 'remove');
+  },
+  copy: (pass, { path, from }) => {
+    const found = find(pass, from, 'copy');
+    pass.copyBytes += JSON.stringify(found)?.length ?? 0;
+    if (pass.copyBytes > JSON_PATCH_COPY_BYTES_MAX) {
+      throw tooLarge(`the copies of a JSON patch exceed ${JSON_PATCH_COPY_BYTES_MAX} bytes`);
     }
-  }
-}
+    insert(pass, path, structuredClone(found), 'copy');
+  },
+  move: (pass, { path, from }) => {
+    if (path.startsWith(`${from}/`)) throw rejected(`cannot move "${from}" into itself`);
+    if (path === from) find(pass, from, 'move');
+    else insert(pass, path, remove(pass, from, 'move'), 'move');
+  },
+};
 
-const OPERATIONS = new Set(['test', 'add', 'replace', 'remove', 'copy', 'move']);
+function applyOperation(pass: Pass, operation: Operation): void {
+  OPERATIONS[operation.op]?.(pass, operation);
+}
 
 function checkOperation(operation: unknown): Operation {
-  const { op, path, from, value } = (operation ?? {}) as Partial<Operation>;
-  if (typeof op !== 'string' || !OPERATIONS.has(op)) {
+  const given = (operation ?? {}) as Partial<Operation>;
+  const { op, path, from, value } = given;
+  if (typeof op !== 'string' || !Object.hasOwn(OPERATIONS, op)) {
     throw rejected(`Unexpected kind: ${String(op).slice(0, 64)}`);
   }
   if (typeof path !== 'string') throw rejected(`${op} operation is missing its path`);
   if ((op === 'copy' || op === 'move') && typeof from !== 'string') {
     throw rejected(`${op} operation is missing its from`);
   }
-  const given = typeof operation === 'object' && operation !== null && 'value' in operation;
-  if ((op === 'add' || op === 'replace') && !given) {
-    throw rejected(`${op} operation does not apply: value is missing`);
+  if ((op === 'add' || op === 'replace') && !('value' in given)) {
+    throw rejected(`${op} operation is missing its value`);
   }
-  return { op, path, from, value };
+  return { op, path, from: from ?? '', value };
 }
 
 function pointer(path: string): string[] {
   if (path === '') return [];
   if (!path.startsWith('/')) throw rejected(`path "${path.slice(0, 64)}" does not start with "/"`);
-  return path
-    .slice(1)
-    .split('/')
-    .map((segment) => segment.replaceAll('~1', '/').replaceAll('~0', '~'));
+  const segments = path.slice(1).split('/', PATH_SEGMENTS_MAX + 1);
+  if (segments.length > PATH_SEGMENTS_MAX) {
+    throw rejected(`a path has more than ${PATH_SEGMENTS_MAX} segments`);
+  }
+  return segments.map((segment) => segment.replaceAll('~1', '/').replaceAll('~0', '~'));
 }
 
-function find(document: Json, path: string, op: string): Json {
-  let value = document;
+function find(pass: Pass, path: string, op: string): Json {
+  let value = pass.document;
   for (const key of pointer(path)) value = member(value, key, op, path);
   return value;
 }
@@ -109,44 +126,59 @@ function member(parent: Json, key: string, op: string, path: string): Json {
   throw missing(op, path);
 }
 
-function insert(document: Json, path: string, value: Json, op: string): Json {
-  if (path === '') return value;
-  return edit(document, pointer(path), op, path, (parent, key) => {
-    if (!Array.isArray(parent)) return withMember(parent, key, value, op, path);
+/** The object or list that holds the last segment of a path, and that segment. */
+function parentOf(pass: Pass, path: string, op: string): [Container, string] {
+  const keys = pointer(path);
+  const key = keys.pop() ?? '';
+  let parent = pass.document;
+  for (const segment of keys) parent = member(parent, segment, op, path);
+  if (typeof parent !== 'object' || parent === null) throw missing(op, path);
+  return [parent as Container, key];
+}
+
+function insert(pass: Pass, path: string, value: Json, op: string): void {
+  if (path === '') {
+    pass.document = value;
+    return;
+  }
+  const [parent, key] = parentOf(pass, path, op);
+  if (Array.isArray(parent)) {
     const index = key === '-' ? parent.length : arrayIndex(key);
     if (index === undefined || index > parent.length) throw missing(op, path);
-    return parent.toSpliced(index, 0, value);
-  });
+    shift(pass, parent.length - index);
+    parent.splice(index, 0, value);
+  } else if (key === '__proto__') {
+    throw rejected('field name "__proto__" is not allowed');
+  } else parent[key] = value;
 }
 
-function remove(document: Json, path: string, op: string): Json {
-  if (path === '') throw rejected('remove operation does not apply: the whole object cannot be removed');
-  return edit(document, pointer(path), op, path, (parent, key) => {
-    member(parent, key, op, path);
-    if (Array.isArray(parent)) return parent.toSpliced(Number(key), 1);
-    const { [key]: _removed, ...rest } = parent as Record<string, Json>;
-    return rest;
-  });
+/** Puts a value in the place of one that exists. */
+function assign(pass: Pass, path: string, value: Json): void {
+  if (path === '') {
+    pass.document = value;
+    return;
+  }
+  const [parent, key] = parentOf(pass, path, 'replace');
+  if (Array.isArray(parent)) parent[Number(key)] = value;
+  else parent[key] = value;
 }
 
-function replaceMember(value: Json): Edit {
-  return (parent, key) =>
-    Array.isArray(parent)
-      ? parent.with(Number(key), value)
-      : { ...(parent as Record<string, Json>), [key]: value };
+function remove(pass: Pass, path: string, op: string): Json {
+  if (path === '') throw rejected(`${op} operation does not apply: the whole object stays`);
+  const [parent, key] = parentOf(pass, path, op);
+  const removed = member(parent, key, op, path);
+  if (Array.isArray(parent)) {
+    shift(pass, parent.length - Number(key));
+    parent.splice(Number(key), 1);
+  } else delete parent[key];
+  return removed;
 }
 
-/** Copies the path down to the parent of its last segment, and there applies `change`. */
-function edit(value: Json, keys: string[], op: string, path: string, change: Edit): Json {
-  const [key = '', ...rest] = keys;
-  if (rest.length === 0) return change(value, key);
-  return replaceMember(edit(member(value, key, op, path), rest, op, path, change))(value, key);
-}
-
-function withMember(parent: Json, key: string, value: Json, op: string, path: string): Json {
-  if (typeof parent !== 'object' || parent === null) throw missing(op, path);
-  if (key === '__proto__') throw rejected('field name "__proto__" is not allowed');
-  return { ...parent, [key]: value };
+function shift(pass: Pass, count: number): void {
+  pass.shifts += count;
+  if (pass.shifts > JSON_PATCH_SHIFTS_MAX) {
+    throw tooLarge(`a JSON patch may shift ${JSON_PATCH_SHIFTS_MAX} list elements in all`);
+  }
 }
 
 function arrayIndex(key: string): number | undefined {
@@ -161,4 +193,8 @@ function missing(op: string, path: string): StatusError {
 function rejected(reason: string): StatusError {
   const message = 'the server rejected our request due to an error in our request';
   return new StatusError('Invalid', `${message}: ${reason}`, { details: {} });
+}
+
+function tooLarge(message: string): StatusError {
+  return new StatusError('RequestEntityTooLarge', message);
 }

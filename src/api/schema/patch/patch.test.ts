@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { seededRandom } from '../../../base/random.ts';
 import type { KubeObject } from '../../object.ts';
+import { StatusError } from '../../status.ts';
 import { sampler } from '../sample.fake.ts';
 import { builtinTable } from '../table.ts';
 import { applyJsonPatch, JSON_PATCH_OPERATIONS_MAX } from './json-patch.ts';
@@ -34,7 +35,11 @@ test('applyJsonPatch() follows RFC 6902', () => {
     [{ a: { b: 1 } }, [{ op: 'move', from: '/a/b', path: '/c' }], { a: {}, c: 1 }],
     [{ a: [1] }, [{ op: 'copy', from: '/a', path: '/b' }], { a: [1], b: [1] }],
     [{ 'a/b~c': 1 }, [{ op: 'test', path: '/a~1b~0c', value: 1 }], { 'a/b~c': 1 }],
-    [{ a: { x: 1, y: [2] } }, [{ op: 'test', path: '/a', value: { y: [2], x: 1 } }], { a: { x: 1, y: [2] } }],
+    [
+      { a: { x: 1, y: [2] } },
+      [{ op: 'test', path: '/a', value: { y: [2], x: 1 } }],
+      { a: { x: 1, y: [2] } },
+    ],
     [{ a: 1 }, [{ op: 'replace', path: '', value: { b: 1 } }], { b: 1 }],
   ];
   for (const [document, patch, wanted] of cases) {
@@ -71,6 +76,18 @@ test('applyJsonPatch() refuses what does not apply', () => {
   assert.throws(() => applyJsonPatch({ a: 'x'.repeat(1000) }, bomb), { code: 413 });
 });
 
+test('patches cannot build what no body could', () => {
+  const document = { a: {}, l: Array(100_000).fill('x') };
+  const deeper = Array.from({ length: 300 }, () => ({ op: 'copy', from: '/a', path: '/a/a' }));
+  const row = table.byKind('v1', 'Pod')!;
+  const pod = { apiVersion: 'v1', kind: 'Pod', metadata: {}, ...document } as KubeObject;
+  assert.throws(() => applyPatch(table, row, pod, PATCH_TYPES.json, deeper), StatusError);
+  const shifting = Array(1000).fill({ op: 'add', path: '/l/0', value: 1 });
+  assert.throws(() => applyJsonPatch(document, shifting), { code: 413 });
+  const long = [{ op: 'remove', path: '/a'.repeat(500_000) }];
+  assert.throws(() => applyJsonPatch(document, long), { code: 422 });
+});
+
 test('applyMergePatch() follows the examples of RFC 7386', () => {
   const cases: [unknown, unknown, unknown][] = [
     [{ a: 'b' }, { a: 'c' }, { a: 'c' }],
@@ -82,14 +99,22 @@ test('applyMergePatch() follows the examples of RFC 7386', () => {
     [['a'], { a: 1 }, { a: 1 }],
     [{}, { a: { bb: { ccc: null } } }, { a: { bb: {} } }],
   ];
-  for (const [target, patch, wanted] of cases) assert.deepEqual(applyMergePatch(target, patch), wanted);
+  for (const [target, patch, wanted] of cases)
+    assert.deepEqual(applyMergePatch(target, patch), wanted);
 });
 
 test('strategic merge: lists with a merge key are merged in the order of the patch', () => {
   const pod = {
     spec: {
       containers: [
-        { name: 'a', image: '1', env: [{ name: 'X', value: '1' }, { name: 'Y', value: '2' }] },
+        {
+          name: 'a',
+          image: '1',
+          env: [
+            { name: 'X', value: '1' },
+            { name: 'Y', value: '2' },
+          ],
+        },
         { name: 'b', image: '1' },
       ],
     },
@@ -99,7 +124,11 @@ test('strategic merge: lists with a merge key are merged in the order of the pat
       '$setElementOrder/containers': [{ name: 'b' }, { name: 'a' }, { name: 'c' }],
       containers: [
         { name: 'c', image: '3' },
-        { name: 'a', '$setElementOrder/env': [{ name: 'Y' }], env: [{ name: 'X', $patch: 'delete' }] },
+        {
+          name: 'a',
+          '$setElementOrder/env': [{ name: 'Y' }],
+          env: [{ name: 'X', $patch: 'delete' }],
+        },
       ],
     },
   };
@@ -123,7 +152,10 @@ test('strategic merge: elements that only the server has keep their place', () =
     },
   };
   const { spec } = strategic(POD, pod, patch) as { spec: { containers: { name: string }[] } };
-  assert.deepEqual(spec.containers.map(({ name }) => name), ['a', 'sidecar', 'b']);
+  assert.deepEqual(
+    spec.containers.map(({ name }) => name),
+    ['a', 'sidecar', 'b'],
+  );
 });
 
 test('strategic merge: directives replace, delete and retain', () => {
@@ -161,9 +193,15 @@ test('strategic merge: directives replace, delete and retain', () => {
 test('strategic merge: lists of scalars are merged as sets or replaced', () => {
   const finalizers = { metadata: { finalizers: ['a/x', 'b/x', 'c/x'] } };
   const patch = {
-    metadata: { '$deleteFromPrimitiveList/finalizers': ['b/x'], finalizers: ['d/x'], '$setElementOrder/finalizers': ['d/x', 'a/x'] },
+    metadata: {
+      '$deleteFromPrimitiveList/finalizers': ['b/x'],
+      finalizers: ['d/x'],
+      '$setElementOrder/finalizers': ['d/x', 'a/x'],
+    },
   };
-  assert.deepEqual(strategic(POD, finalizers, patch), { metadata: { finalizers: ['d/x', 'a/x', 'c/x'] } });
+  assert.deepEqual(strategic(POD, finalizers, patch), {
+    metadata: { finalizers: ['d/x', 'a/x', 'c/x'] },
+  });
   const args = { spec: { containers: [{ name: 'a', args: ['1', '2'] }] } };
   assert.deepEqual(strategic(POD, args, { spec: { containers: [{ name: 'a', args: ['3'] }] } }), {
     spec: { containers: [{ name: 'a', args: ['3'] }] },
@@ -171,15 +209,36 @@ test('strategic merge: lists of scalars are merged as sets or replaced', () => {
 });
 
 test('strategic merge: ports merge by number, nulls remove, new parts lose directives', () => {
-  const service = { spec: { ports: [{ port: 80, name: 'a' }, { port: 81, name: 'b' }], type: 'ClusterIP' } };
-  const patch = { spec: { type: null, ports: [{ port: 81, nodePort: 3 }], selector: { $patch: 'replace', a: null, b: '1' } } };
+  const service = {
+    spec: {
+      ports: [
+        { port: 80, name: 'a' },
+        { port: 81, name: 'b' },
+      ],
+      type: 'ClusterIP',
+    },
+  };
+  const patch = {
+    spec: {
+      type: null,
+      ports: [{ port: 81, nodePort: 3 }],
+      selector: { $patch: 'replace', a: null, b: '1' },
+    },
+  };
   assert.deepEqual(strategic('io.k8s.api.core.v1.Service', service, patch), {
     spec: {
-      ports: [{ port: 80, name: 'a' }, { port: 81, name: 'b', nodePort: 3 }],
+      ports: [
+        { port: 80, name: 'a' },
+        { port: 81, name: 'b', nodePort: 3 },
+      ],
       selector: { b: '1' },
     },
   });
-  const account = strategic(SERVICE_ACCOUNT, { secrets: [{ name: 'a' }] }, { secrets: [{ name: 'b' }] });
+  const account = strategic(
+    SERVICE_ACCOUNT,
+    { secrets: [{ name: 'a' }] },
+    { secrets: [{ name: 'b' }] },
+  );
   assert.deepEqual(account, { secrets: [{ name: 'b' }, { name: 'a' }] });
 });
 
@@ -198,7 +257,11 @@ test('strategic merge answers 400 to a malformed patch', () => {
     { metadata: { '$deleteFromPrimitiveList/finalizers': 'x' } },
   ];
   for (const patch of bad) {
-    assert.throws(() => applyStrategicMergePatch(table, POD, pod, patch), { code: 400 }, JSON.stringify(patch));
+    assert.throws(
+      () => applyStrategicMergePatch(table, POD, pod, patch),
+      { code: 400 },
+      JSON.stringify(patch),
+    );
   }
 });
 
@@ -213,26 +276,37 @@ test('strategic merge: laws that hold for every kind', () => {
     assert.deepEqual(strategic(row.type, object, {}), object, `empty patch: ${context}`);
     const once = strategic(row.type, object, other);
     assert.deepEqual(strategic(row.type, once, other), once, `idempotence: ${context}`);
-    assert.deepEqual(strategic(row.type, {}, other), strategic(row.type, {}, strategic(row.type, {}, other)), context);
+    assert.deepEqual(
+      strategic(row.type, {}, other),
+      strategic(row.type, {}, strategic(row.type, {}, other)),
+      context,
+    );
   }
 });
 
 test('a list of 20,000 elements is merged in time', () => {
-  const env = (value: string) => Array.from({ length: 20_000 }, (_, at) => ({ name: `N${at}`, value }));
+  const env = (value: string) =>
+    Array.from({ length: 20_000 }, (_, at) => ({ name: `N${at}`, value }));
   const pod = (value: string) => ({ spec: { containers: [{ name: 'a', env: env(value) }] } });
   assert.deepEqual(applyStrategicMergePatch(table, POD, pod('1'), pod('2')), pod('2'));
 });
 
 test('applyPatch() chooses by media type', () => {
   const row = table.byKind('v1', 'Pod')!;
-  const pod: KubeObject = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'x', labels: { a: '1' } } };
+  const pod: KubeObject = {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'x', labels: { a: '1' } },
+  };
   const patch = { metadata: { labels: { a: null } } };
   const wanted = { ...pod, metadata: { name: 'x', labels: {} } };
   assert.deepEqual(applyPatch(table, row, pod, PATCH_TYPES.merge, patch), wanted);
   assert.deepEqual(applyPatch(table, row, pod, PATCH_TYPES.strategic, patch), wanted);
   const operations = [{ op: 'remove', path: '/metadata/labels/a' }];
   assert.deepEqual(applyPatch(table, row, pod, PATCH_TYPES.json, operations), wanted);
-  assert.throws(() => applyPatch(table, row, pod, 'application/apply-patch+yaml', patch), { code: 415 });
+  assert.throws(() => applyPatch(table, row, pod, 'application/apply-patch+yaml', patch), {
+    code: 415,
+  });
   const scalar = [{ op: 'replace', path: '', value: 1 }];
   assert.throws(() => applyPatch(table, row, pod, PATCH_TYPES.json, scalar), { code: 400 });
 });

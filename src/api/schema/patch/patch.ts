@@ -1,3 +1,4 @@
+import { isTooDeep, JSON_DEPTH_MAX } from '../../json.ts';
 import type { KubeObject } from '../../object.ts';
 import { badRequest, StatusError } from '../../status.ts';
 import type { ResourceRow, SchemaTable } from '../schema.ts';
@@ -33,6 +34,8 @@ export function applyPatch(
   if (typeof result !== 'object' || result === null || Array.isArray(result)) {
     throw badRequest('the patched value is not an object');
   }
+  // Patches build on each other: together they could go deeper than any one body.
+  if (isTooDeep(result)) throw badRequest(`nesting exceeds ${JSON_DEPTH_MAX} levels`);
   return result as Record<string, unknown>;
 }
 

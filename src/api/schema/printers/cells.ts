@@ -62,7 +62,9 @@ export function age(object: Fields, nowMs: number): string {
 /** `a=1,b=2`, keys sorted. */
 export function labelsText(labels: unknown): string {
   const entries = Object.entries((labels ?? {}) as Record<string, unknown>).sort();
-  return entries.length === 0 ? NONE : entries.map(([key, value]) => `${key}=${String(value)}`).join(',');
+  return entries.length === 0
+    ? NONE
+    : entries.map(([key, value]) => `${key}=${String(value)}`).join(',');
 }
 
 export function selectorText(selector: unknown): string {
@@ -70,11 +72,15 @@ export function selectorText(selector: unknown): string {
 }
 
 export function containerNames(podSpec: unknown): string {
-  return list(podSpec, 'containers').map((container) => text(container, 'name')).join(',');
+  return list(podSpec, 'containers')
+    .map((container) => text(container, 'name'))
+    .join(',');
 }
 
 export function containerImages(podSpec: unknown): string {
-  return list(podSpec, 'containers').map((container) => text(container, 'image')).join(',');
+  return list(podSpec, 'containers')
+    .map((container) => text(container, 'image'))
+    .join(',');
 }
 
 /** Containers, images and selector, the wide columns of every workload. */

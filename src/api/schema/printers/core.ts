@@ -97,16 +97,19 @@ function servicePorts(ports: Fields[]): string {
 
 const printEvent: Printer = (event, nowMs) => {
   const object = (event['involvedObject'] ?? event['regarding'] ?? {}) as Fields;
-  const count = number(event, 'series.count') || number(event, 'count') || number(event, 'deprecatedCount');
+  const count =
+    number(event, 'series.count') || number(event, 'count') || number(event, 'deprecatedCount');
   const created = get(event, 'metadata.creationTimestamp');
   const micro = get(event, 'eventTime');
   const first = event['firstTimestamp'] ?? event['deprecatedFirstTimestamp'] ?? micro ?? created;
   const seriesEnd = get(event, 'series.lastObservedTime');
-  const last = seriesEnd ?? event['lastTimestamp'] ?? event['deprecatedLastTimestamp'] ?? micro ?? first;
+  const last =
+    seriesEnd ?? event['lastTimestamp'] ?? event['deprecatedLastTimestamp'] ?? micro ?? first;
   const kind = text(object, 'kind').toLowerCase();
   const component = text(event, 'source.component') || text(event, 'deprecatedSource.component');
   const host = text(event, 'source.host') || text(event, 'deprecatedSource.host');
-  const source = component || text(event, 'reportingComponent') || text(event, 'reportingController');
+  const source =
+    component || text(event, 'reportingComponent') || text(event, 'reportingController');
   return [
     since(last, nowMs),
     text(event, 'type'),
@@ -135,11 +138,15 @@ function endpointList(endpoints: Fields): string {
     const addresses = list(subset, 'addresses').map((address) => text(address, 'ip'));
     const ports = list(subset, 'ports').map((port) => text(port, 'port'));
     if (ports.length === 0) return addresses;
-    return ports.flatMap((port) => addresses.map((ip) => `${ip.includes(':') ? `[${ip}]` : ip}:${port}`));
+    return ports.flatMap((port) =>
+      addresses.map((ip) => `${ip.includes(':') ? `[${ip}]` : ip}:${port}`),
+    );
   });
   if (all.length === 0) return NONE;
   const shown = all.slice(0, ENDPOINTS_SHOWN).join(',');
-  return all.length > ENDPOINTS_SHOWN ? `${shown} + ${all.length - ENDPOINTS_SHOWN} more...` : shown;
+  return all.length > ENDPOINTS_SHOWN
+    ? `${shown} + ${all.length - ENDPOINTS_SHOWN} more...`
+    : shown;
 }
 
 function accessModes(value: unknown, path: string): string {
@@ -212,7 +219,11 @@ export const CORE_PRINTERS: Record<string, Printer> = {
   endpoints: printEndpoints,
   events: printEvent,
   'events.events.k8s.io': printEvent,
-  namespaces: (namespace, nowMs) => [name(namespace), text(namespace, 'status.phase'), age(namespace, nowMs)],
+  namespaces: (namespace, nowMs) => [
+    name(namespace),
+    text(namespace, 'status.phase'),
+    age(namespace, nowMs),
+  ],
   nodes: printNode,
   persistentvolumeclaims: printClaim,
   persistentvolumes: printVolume,
@@ -239,6 +250,10 @@ export const CORE_PRINTERS: Record<string, Printer> = {
     Object.keys(record(secret, 'data')).length,
     age(secret, nowMs),
   ],
-  serviceaccounts: (account, nowMs) => [name(account), list(account, 'secrets').length, age(account, nowMs)],
+  serviceaccounts: (account, nowMs) => [
+    name(account),
+    list(account, 'secrets').length,
+    age(account, nowMs),
+  ],
   services: printService,
 };

@@ -150,7 +150,8 @@ function metricText(metric: Fields, current: Fields | undefined): string {
   const source = record(metric, field);
   const target = record(source, 'target');
   const now = record(record(current, field), 'current');
-  const label = field === 'resource' || field === 'containerResource' ? `${text(source, 'name')}: ` : '';
+  const label =
+    field === 'resource' || field === 'containerResource' ? `${text(source, 'name')}: ` : '';
   const utilization = target['averageUtilization'];
   if (utilization !== undefined) {
     const percent = now['averageUtilization'];
@@ -158,7 +159,8 @@ function metricText(metric: Fields, current: Fields | undefined): string {
   }
   const average = target['averageValue'];
   const key = average === undefined ? 'value' : 'averageValue';
-  const suffix = average !== undefined && (field === 'object' || field === 'external') ? ' (avg)' : '';
+  const suffix =
+    average !== undefined && (field === 'object' || field === 'external') ? ' (avg)' : '';
   return `${label}${text(now, key, UNKNOWN)}/${text(target, key)}${suffix}`;
 }
 
@@ -185,13 +187,21 @@ function requestCondition(request: Fields): string {
 const printSlice: Printer = (slice, nowMs) => [
   name(slice),
   text(slice, 'addressType'),
-  some(list(slice, 'ports').map((port) => text(port, 'port', '*')), UNSET),
-  some(list(slice, 'endpoints').flatMap((endpoint) => strings(endpoint, 'addresses')), UNSET),
+  some(
+    list(slice, 'ports').map((port) => text(port, 'port', '*')),
+    UNSET,
+  ),
+  some(
+    list(slice, 'endpoints').flatMap((endpoint) => strings(endpoint, 'addresses')),
+    UNSET,
+  ),
   age(slice, nowMs),
 ];
 
 const printIngress: Printer = (ingress, nowMs) => {
-  const hosts = list(ingress, 'spec.rules').map((rule) => text(rule, 'host')).filter(Boolean);
+  const hosts = list(ingress, 'spec.rules')
+    .map((rule) => text(rule, 'host'))
+    .filter(Boolean);
   const addresses = list(ingress, 'status.loadBalancer.ingress').map(
     (entry) => text(entry, 'ip') || text(entry, 'hostname'),
   );
@@ -248,7 +258,9 @@ const printDriver: Printer = (driver, nowMs) => [
   get(driver, 'spec.attachRequired') !== false,
   get(driver, 'spec.podInfoOnMount') === true,
   get(driver, 'spec.storageCapacity') === true,
-  list(driver, 'spec.tokenRequests').map((entry) => text(entry, 'audience')).join(',') || UNSET,
+  list(driver, 'spec.tokenRequests')
+    .map((entry) => text(entry, 'audience'))
+    .join(',') || UNSET,
   get(driver, 'spec.requiresRepublish') === true,
   strings(driver, 'spec.volumeLifecycleModes').join(',') || NONE,
   age(driver, nowMs),
@@ -257,7 +269,8 @@ const printDriver: Printer = (driver, nowMs) => [
 const printPriorityLevel: Printer = (level, nowMs) => {
   const limited = record(level, 'spec.limited');
   const queuing = record(limited, 'limitResponse.queuing');
-  const shares = get(limited, 'nominalConcurrencyShares') ?? get(level, 'spec.exempt.nominalConcurrencyShares');
+  const shares =
+    get(limited, 'nominalConcurrencyShares') ?? get(level, 'spec.exempt.nominalConcurrencyShares');
   return [
     name(level),
     text(level, 'spec.type'),
@@ -302,7 +315,9 @@ function claimState(claim: Fields): string {
 }
 
 function controllerOf(revision: Fields): string {
-  const owner = list(revision, 'metadata.ownerReferences').find((entry) => entry['controller'] === true);
+  const owner = list(revision, 'metadata.ownerReferences').find(
+    (entry) => entry['controller'] === true,
+  );
   if (!owner) return NONE;
   const apiVersion = text(owner, 'apiVersion');
   const group = apiVersion.includes('/') ? `.${apiVersion.slice(0, apiVersion.indexOf('/'))}` : '';
@@ -315,7 +330,11 @@ function reference(value: unknown, absent: string): string {
   return kind === undefined ? text(value, 'name', '*') : `${String(apiVersion)}/${String(kind)}`;
 }
 
-const webhooks: Printer = (object, nowMs) => [name(object), list(object, 'webhooks').length, age(object, nowMs)];
+const webhooks: Printer = (object, nowMs) => [
+  name(object),
+  list(object, 'webhooks').length,
+  age(object, nowMs),
+];
 const nameAndAge: Printer = (object, nowMs) => [name(object), age(object, nowMs)];
 
 export const GROUP_PRINTERS: Record<string, Printer> = {
@@ -405,7 +424,11 @@ export const GROUP_PRINTERS: Record<string, Printer> = {
   'clusterrolebindings.rbac.authorization.k8s.io': printBinding,
   'rolebindings.rbac.authorization.k8s.io': printBinding,
   'deviceclasses.resource.k8s.io': nameAndAge,
-  'resourceclaims.resource.k8s.io': (claim, nowMs) => [name(claim), claimState(claim), age(claim, nowMs)],
+  'resourceclaims.resource.k8s.io': (claim, nowMs) => [
+    name(claim),
+    claimState(claim),
+    age(claim, nowMs),
+  ],
   'resourceclaimtemplates.resource.k8s.io': nameAndAge,
   'resourceslices.resource.k8s.io': (slice, nowMs) => [
     name(slice),
@@ -422,7 +445,11 @@ export const GROUP_PRINTERS: Record<string, Printer> = {
     text(priority, 'preemptionPolicy'),
   ],
   'csidrivers.storage.k8s.io': printDriver,
-  'csinodes.storage.k8s.io': (node, nowMs) => [name(node), list(node, 'spec.drivers').length, age(node, nowMs)],
+  'csinodes.storage.k8s.io': (node, nowMs) => [
+    name(node),
+    list(node, 'spec.drivers').length,
+    age(node, nowMs),
+  ],
   'csistoragecapacities.storage.k8s.io': (capacity) => [
     name(capacity),
     text(capacity, 'storageClassName'),

@@ -43,13 +43,16 @@ export function podReason(pod: Fields, nowMs: number): string {
 
 function summarize(pod: Fields, nowMs: number): Summary {
   const sidecars = new Set(
-    list(pod, 'spec.initContainers').filter(isSidecar).map((container) => container['name']),
+    list(pod, 'spec.initContainers')
+      .filter(isSidecar)
+      .map((container) => container['name']),
   );
   const counter: Counter = { ready: 0, restarts: 0, lastRestartMs: 0 };
   const sidecarCounter: Counter = { ready: 0, restarts: 0, lastRestartMs: 0 };
   let reason = initialReason(pod);
   const init = initReason(pod, sidecars, counter, sidecarCounter);
-  const initialized = init === undefined || text(condition(pod, 'Initialized'), 'status') === 'True';
+  const initialized =
+    init === undefined || text(condition(pod, 'Initialized'), 'status') === 'True';
   if (init !== undefined) reason = init;
   if (initialized) {
     Object.assign(counter, { ...sidecarCounter, ready: counter.ready });

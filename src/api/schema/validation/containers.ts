@@ -4,7 +4,8 @@ import { fields, items, text, texts } from './report.ts';
 import type { Fields, Report } from './report.ts';
 
 /** Fields of a pod that an environment variable may show; labels and annotations by key. */
-const FIELD_REF = /^(?:metadata\.(?:name|namespace|uid|labels\['.+'\]|annotations\['.+'\])|spec\.(?:nodeName|serviceAccountName)|status\.(?:hostIPs?|podIPs?))$/;
+const FIELD_REF =
+  /^(?:metadata\.(?:name|namespace|uid|labels\['.+'\]|annotations\['.+'\])|spec\.(?:nodeName|serviceAccountName)|status\.(?:hostIPs?|podIPs?))$/;
 const RESOURCE_FIELDS = [
   'limits.cpu',
   'limits.ephemeral-storage',
@@ -16,7 +17,11 @@ const RESOURCE_FIELDS = [
 const STANDARD_RESOURCES = new Set(['cpu', 'memory', 'ephemeral-storage', 'storage']);
 
 /** What a container of any kind must have, given the names of the pod's volumes. */
-export function checkContainer(container: Fields, volumes: ReadonlySet<string>, report: Report): void {
+export function checkContainer(
+  container: Fields,
+  volumes: ReadonlySet<string>,
+  report: Report,
+): void {
   const image = text(container['image']);
   if (image === '') report.at('image').required();
   else if (image !== image.trim()) {
@@ -24,7 +29,9 @@ export function checkContainer(container: Fields, volumes: ReadonlySet<string>, 
   }
   checkPorts(container, report.at('ports'));
   items(container['env']).forEach((entry, index) => checkEnv(entry, report.at('env', index)));
-  items(container['envFrom']).forEach((entry, index) => checkEnvFrom(entry, report.at('envFrom', index)));
+  items(container['envFrom']).forEach((entry, index) =>
+    checkEnvFrom(entry, report.at('envFrom', index)),
+  );
   checkMounts(container, volumes, report.at('volumeMounts'));
   checkResources(fields(container['resources']), report.at('resources'));
   checkSecurity(fields(container['securityContext']), report.at('securityContext'));
@@ -44,7 +51,8 @@ export function checkRunningHooks(container: Fields, report: Report): void {
   }
   const lifecycle = fields(container['lifecycle']);
   for (const hook of ['postStart', 'preStop']) {
-    if (lifecycle[hook] !== undefined) checkHandler(fields(lifecycle[hook]), report.at('lifecycle', hook));
+    if (lifecycle[hook] !== undefined)
+      checkHandler(fields(lifecycle[hook]), report.at('lifecycle', hook));
   }
 }
 
@@ -62,7 +70,8 @@ function checkHandler(value: Fields, report: Report): void {
   const at = report.at(handler);
   if (handler === 'exec' && texts(details['command']).length === 0) at.at('command').required();
   if (handler === 'httpGet' && text(details['path']) === '') at.at('path').required();
-  if (handler === 'httpGet' || handler === 'tcpSocket') checkPortReference(details['port'], at.at('port'));
+  if (handler === 'httpGet' || handler === 'tcpSocket')
+    checkPortReference(details['port'], at.at('port'));
   if (handler === 'grpc') checkPortReference(details['port'], at.at('port'));
 }
 
@@ -102,8 +111,12 @@ function checkEnv(entry: Fields, report: Report): void {
   const given = Object.keys(fields(source));
   if (text(entry['value']) !== '') at.invalid('', 'may not be specified when `value` is not empty');
   if (given.length === 0) {
-    at.invalid('', 'must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`');
-  } else if (given.length > 1) at.invalid('', 'may not have more than one field specified at a time');
+    at.invalid(
+      '',
+      'must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`',
+    );
+  } else if (given.length > 1)
+    at.invalid('', 'may not have more than one field specified at a time');
   checkEnvSource(fields(source), at);
 }
 
@@ -112,14 +125,16 @@ function checkEnvSource(source: Fields, report: Report): void {
     const path = text(fields(source['fieldRef'])['fieldPath']);
     const at = report.at('fieldRef', 'fieldPath');
     if (path === '') at.required();
-    else if (!FIELD_REF.test(path)) at.invalid(path, 'error converting fieldPath: field label not supported: ' + path);
+    else if (!FIELD_REF.test(path))
+      at.invalid(path, 'error converting fieldPath: field label not supported: ' + path);
   }
   if (source['resourceFieldRef'] !== undefined) {
     const resource = text(fields(source['resourceFieldRef'])['resource']);
     const at = report.at('resourceFieldRef', 'resource');
     const hugePages = /^(?:limits|requests)\.hugepages-/.test(resource);
     if (resource === '') at.required();
-    else if (!hugePages && !RESOURCE_FIELDS.includes(resource)) at.notSupported(resource, RESOURCE_FIELDS);
+    else if (!hugePages && !RESOURCE_FIELDS.includes(resource))
+      at.notSupported(resource, RESOURCE_FIELDS);
   }
   for (const kind of ['configMapKeyRef', 'secretKeyRef']) {
     if (source[kind] === undefined) continue;
@@ -170,7 +185,10 @@ export function checkRelativePath(path: string, report: Report): void {
 export function checkResources(resources: Fields, report: Report): void {
   const limits = fields(resources['limits']);
   const requests = fields(resources['requests']);
-  for (const [side, values] of [['limits', limits], ['requests', requests]] as const) {
+  for (const [side, values] of [
+    ['limits', limits],
+    ['requests', requests],
+  ] as const) {
     for (const [name, value] of Object.entries(values)) {
       const at = report.at(side).key(name);
       if (!name.includes('/') && !STANDARD_RESOURCES.has(name) && !name.startsWith('hugepages-')) {
@@ -192,9 +210,14 @@ export function checkResources(resources: Fields, report: Report): void {
 function checkSecurity(context: Fields, report: Report): void {
   if (context['allowPrivilegeEscalation'] !== false) return;
   if (context['privileged'] === true) {
-    report.invalid(context, 'cannot set `allowPrivilegeEscalation` to false and `privileged` to true');
+    report.invalid(
+      context,
+      'cannot set `allowPrivilegeEscalation` to false and `privileged` to true',
+    );
   }
-  if (texts(fields(context['capabilities'])['add']).some((name) => /^(CAP_)?SYS_ADMIN$/.test(name))) {
+  if (
+    texts(fields(context['capabilities'])['add']).some((name) => /^(CAP_)?SYS_ADMIN$/.test(name))
+  ) {
     report.invalid(
       context,
       'cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN',

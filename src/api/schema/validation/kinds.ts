@@ -15,7 +15,8 @@ export function checkConfigMap(map: Fields, report: Report): void {
   let size = 0;
   for (const [key, value] of Object.entries(data)) {
     report.at('data').key(key).invalidAll(key, configKey(key));
-    if (Object.hasOwn(binary, key)) report.at('data').key(key).invalid(key, `duplicate of key present in binaryData`);
+    if (Object.hasOwn(binary, key))
+      report.at('data').key(key).invalid(key, `duplicate of key present in binaryData`);
     size += Buffer.byteLength(String(value));
   }
   for (const [key, value] of Object.entries(binary)) {
@@ -26,7 +27,9 @@ export function checkConfigMap(map: Fields, report: Report): void {
 }
 
 function base64Bytes(value: string): number {
-  return Math.floor((value.length * 3) / 4) - (value.endsWith('==') ? 2 : value.endsWith('=') ? 1 : 0);
+  return (
+    Math.floor((value.length * 3) / 4) - (value.endsWith('==') ? 2 : value.endsWith('=') ? 1 : 0)
+  );
 }
 
 /** Keys that a Secret of a type must have: all of the first list, or one of the second. */
@@ -57,7 +60,8 @@ export function checkSecret(secret: Fields, report: Report): void {
   }
   if (type === 'kubernetes.io/service-account-token') {
     const annotations = fields(fields(secret['metadata'])['annotations']);
-    if (text(annotations[ACCOUNT_NAME]) === '') report.at('metadata', 'annotations').key(ACCOUNT_NAME).required();
+    if (text(annotations[ACCOUNT_NAME]) === '')
+      report.at('metadata', 'annotations').key(ACCOUNT_NAME).required();
   }
 }
 
@@ -67,9 +71,11 @@ export function checkClaimSpec(spec: Fields, report: Report): void {
   const storage = fields(fields(spec['resources'])['requests'])['storage'];
   const at = report.at('resources').key('storage');
   if (storage === undefined) at.required();
-  else if (compareQuantities(String(storage), '0') <= 0) at.invalid(storage, 'must be greater than zero');
+  else if (compareQuantities(String(storage), '0') <= 0)
+    at.invalid(storage, 'must be greater than zero');
   const storageClass = text(spec['storageClassName']);
-  if (storageClass !== '') report.at('storageClassName').invalidAll(storageClass, dns1123Subdomain(storageClass));
+  if (storageClass !== '')
+    report.at('storageClassName').invalidAll(storageClass, dns1123Subdomain(storageClass));
 }
 
 export function checkVolumeSpec(spec: Fields, report: Report): void {
@@ -96,10 +102,16 @@ export function checkRole(role: Fields, report: Report, namespaced: boolean): vo
     const urls = texts(rule['nonResourceURLs']);
     if (urls.length > 0) {
       if (namespaced) {
-        at.at('nonResourceURLs').invalid(urls, 'namespaced rules cannot apply to non-resource URLs');
+        at.at('nonResourceURLs').invalid(
+          urls,
+          'namespaced rules cannot apply to non-resource URLs',
+        );
       }
       if (texts(rule['apiGroups']).length + texts(rule['resources']).length > 0) {
-        at.at('nonResourceURLs').invalid(urls, 'rules cannot apply to both regular resources and non-resource URLs');
+        at.at('nonResourceURLs').invalid(
+          urls,
+          'rules cannot apply to both regular resources and non-resource URLs',
+        );
       }
       return;
     }
@@ -115,7 +127,8 @@ export function checkRole(role: Fields, report: Report, namespaced: boolean): vo
 export function checkBinding(binding: Fields, report: Report, kinds: readonly string[]): void {
   const role = fields(binding['roleRef']);
   const at = report.at('roleRef');
-  if (role['apiGroup'] !== RBAC_GROUP) at.at('apiGroup').notSupported(role['apiGroup'] ?? '', [RBAC_GROUP]);
+  if (role['apiGroup'] !== RBAC_GROUP)
+    at.at('apiGroup').notSupported(role['apiGroup'] ?? '', [RBAC_GROUP]);
   if (!kinds.includes(text(role['kind']))) at.at('kind').notSupported(role['kind'] ?? '', kinds);
   if (text(role['name']) === '') at.at('name').required();
   items(binding['subjects']).forEach((subject, index) => {
@@ -138,7 +151,12 @@ export function checkEvent(event: Fields, report: Report): void {
   const field = event['involvedObject'] === undefined ? 'regarding' : 'involvedObject';
   const involved = text(fields(event[field])['namespace']);
   // Objects without a namespace have their events in "default".
-  if (involved === '' ? namespace === 'default' || namespace === 'kube-system' : involved === namespace) return;
+  if (
+    involved === ''
+      ? namespace === 'default' || namespace === 'kube-system'
+      : involved === namespace
+  )
+    return;
   report.at(field, 'namespace').invalid(involved, 'does not match event.namespace');
 }
 
@@ -152,7 +170,9 @@ export function checkPriorityClass(priority: Fields, report: Report): void {
       .forbidden("priority class names with 'system-' prefix are reserved for system use only");
   }
   if (Number(priority['value']) > PRIORITY_MAX) {
-    report.at('value').forbidden(`maximum allowed value of a user defined priority is ${PRIORITY_MAX}`);
+    report
+      .at('value')
+      .forbidden(`maximum allowed value of a user defined priority is ${PRIORITY_MAX}`);
   }
 }
 

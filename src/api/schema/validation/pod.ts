@@ -1,7 +1,18 @@
 import { isIP } from 'node:net';
-import { configKey, dns1123Label, dns1123Subdomain, labelValue, qualifiedName } from '../../names.ts';
+import {
+  configKey,
+  dns1123Label,
+  dns1123Subdomain,
+  labelValue,
+  qualifiedName,
+} from '../../names.ts';
 import { compareQuantities } from '../../quantity.ts';
-import { checkContainer, checkContainerName, checkRelativePath, checkRunningHooks } from './containers.ts';
+import {
+  checkContainer,
+  checkContainerName,
+  checkRelativePath,
+  checkRunningHooks,
+} from './containers.ts';
 import { fields, items, text, texts } from './report.ts';
 import type { Fields, Report } from './report.ts';
 
@@ -108,10 +119,15 @@ function checkDns(spec: Fields, report: Report): void {
   const at = report.at('dnsConfig');
   const nameservers = texts(config['nameservers']);
   if (spec['dnsPolicy'] === 'None' && nameservers.length === 0) {
-    at.at('nameservers').required("must provide at least one DNS nameserver when `dnsPolicy` is None");
+    at.at('nameservers').required(
+      'must provide at least one DNS nameserver when `dnsPolicy` is None',
+    );
   }
   if (nameservers.length > NAMESERVERS_MAX) {
-    at.at('nameservers').invalid(nameservers, `must not have more than ${NAMESERVERS_MAX} nameservers`);
+    at.at('nameservers').invalid(
+      nameservers,
+      `must not have more than ${NAMESERVERS_MAX} nameservers`,
+    );
   }
   nameservers.forEach((address, index) => {
     if (isIP(address) === 0) invalidIp(address, at.at('nameservers', index));
@@ -132,15 +148,23 @@ function checkToleration(toleration: Fields, report: Report): void {
   else if (operator !== 'Exists') {
     report
       .at('operator')
-      .invalid(operator ?? '', 'operator must be Exists when `key` is empty, which means "match all values and all keys"');
+      .invalid(
+        operator ?? '',
+        'operator must be Exists when `key` is empty, which means "match all values and all keys"',
+      );
   }
   if (operator === 'Exists' && text(toleration['value']) !== '') {
-    report.at('operator').invalid(toleration['value'], 'value must be empty when `operator` is \'Exists\'');
+    report
+      .at('operator')
+      .invalid(toleration['value'], "value must be empty when `operator` is 'Exists'");
   }
   if (toleration['tolerationSeconds'] !== undefined && toleration['effect'] !== 'NoExecute') {
     report
       .at('effect')
-      .invalid(toleration['effect'] ?? '', "effect must be 'NoExecute' when `tolerationSeconds` is set");
+      .invalid(
+        toleration['effect'] ?? '',
+        "effect must be 'NoExecute' when `tolerationSeconds` is set",
+      );
   }
 }
 
@@ -203,7 +227,8 @@ const VOLUME_CHECKS: Record<string, (source: Fields, report: Report) => void> = 
     requires('server')(source, report);
     requires('path')(source, report);
     const path = text(source['path']);
-    if (path !== '' && !path.startsWith('/')) report.at('path').invalid(path, 'must be an absolute path');
+    if (path !== '' && !path.startsWith('/'))
+      report.at('path').invalid(path, 'must be an absolute path');
   },
   csi: requires('driver'),
   image: requires('reference'),

@@ -89,7 +89,9 @@ function shown(value: unknown): string {
 }
 
 export function fields(value: unknown): Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {};
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Fields)
+    : {};
 }
 
 export function items(value: unknown): Fields[] {

@@ -20,7 +20,9 @@ export function checkLabelSelector(selector: Fields, report: Report): void {
       }
     } else if (operator === 'Exists' || operator === 'DoesNotExist') {
       if (values.length > 0) {
-        at.at('values').forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+        at.at('values').forbidden(
+          "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        );
       }
     } else at.at('operator').invalid(operator, 'not a valid selector operator');
     const key = text(expression['key']);
@@ -41,7 +43,10 @@ export function checkOwnSelector(spec: Fields, kind: string, report: Report): vo
   const empty = Object.keys(fields(matchLabels)).length + items(matchExpressions).length === 0;
   if (empty) at.invalid(selector, `empty selector is invalid for ${kind}`);
   const labels = fields(fields(fields(spec['template'])['metadata'])['labels']);
-  if (empty || matchesLabelSelector(selector as LabelSelectorObject, labels as Record<string, string>)) {
+  if (
+    empty ||
+    matchesLabelSelector(selector as LabelSelectorObject, labels as Record<string, string>)
+  ) {
     return;
   }
   report

@@ -14,8 +14,10 @@ export function checkServiceSpec(spec: Fields, report: Report): void {
   if (ports.length === 0 && !headless && type !== 'ExternalName') report.at('ports').required();
   if (type === 'ExternalName') checkExternalName(spec, report);
   if (headless && NODE_PORT_TYPES.has(type)) {
-    const detail = 'may not be set to \'None\' for LoadBalancer services';
-    report.at('clusterIPs', 0).invalid('None', type === 'NodePort' ? detail.replace('LoadBalancer', 'NodePort') : detail);
+    const detail = "may not be set to 'None' for LoadBalancer services";
+    report
+      .at('clusterIPs', 0)
+      .invalid('None', type === 'NodePort' ? detail.replace('LoadBalancer', 'NodePort') : detail);
   }
   checkClusterIps(spec, report);
   checkPorts(ports, type, report.at('ports'));
@@ -26,7 +28,11 @@ export function checkServiceSpec(spec: Fields, report: Report): void {
   texts(spec['externalIPs']).forEach((address, index) => {
     if (isIP(address) === 0) invalidIp(address, report.at('externalIPs', index));
   });
-  if (spec['externalTrafficPolicy'] !== undefined && !NODE_PORT_TYPES.has(type) && texts(spec['externalIPs']).length === 0) {
+  if (
+    spec['externalTrafficPolicy'] !== undefined &&
+    !NODE_PORT_TYPES.has(type) &&
+    texts(spec['externalIPs']).length === 0
+  ) {
     report
       .at('externalTrafficPolicy')
       .invalid(spec['externalTrafficPolicy'], 'may only be set for externally-accessible services');
@@ -50,7 +56,8 @@ function checkClusterIps(spec: Fields, report: Report): void {
   }
   all.forEach((address, index) => {
     const at = report.at('clusterIPs', index);
-    if (address === 'None' && all.length > 1) at.invalid(address, "'None' must be the first and only value");
+    if (address === 'None' && all.length > 1)
+      at.invalid(address, "'None' must be the first and only value");
     else if (address !== 'None' && address !== '' && isIP(address) === 0) invalidIp(address, at);
   });
 }
@@ -67,7 +74,8 @@ function checkPorts(ports: Fields[], type: string, report: Report): void {
       if (names.has(name)) at.at('name').duplicate(name);
       names.add(name);
     }
-    if (port['targetPort'] !== undefined) checkPortReference(port['targetPort'], at.at('targetPort'));
+    if (port['targetPort'] !== undefined)
+      checkPortReference(port['targetPort'], at.at('targetPort'));
     if (port['nodePort'] && !NODE_PORT_TYPES.has(type)) {
       at.at('nodePort').forbidden(`may not be used when \`type\` is '${type}'`);
     }
@@ -90,8 +98,10 @@ export function checkIngressSpec(spec: Fields, report: Report): void {
     items(fields(rule['http'])['paths']).forEach((path, pathIndex) => {
       const value = text(path['path']);
       const pathAt = at.at('http', 'paths', pathIndex);
-      if (path['pathType'] === undefined) pathAt.at('pathType').required('pathType must be specified');
-      const absolute = value === '' ? path['pathType'] === 'ImplementationSpecific' : value.startsWith('/');
+      if (path['pathType'] === undefined)
+        pathAt.at('pathType').required('pathType must be specified');
+      const absolute =
+        value === '' ? path['pathType'] === 'ImplementationSpecific' : value.startsWith('/');
       if (!absolute) pathAt.at('path').invalid(value, 'must be an absolute path');
     });
   });

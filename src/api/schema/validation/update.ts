@@ -62,7 +62,11 @@ const UPDATE_CHECKS: Record<string, UpdateCheck> = {
     for (const field of ['podCIDR', 'providerID']) {
       const before = at(old, `spec.${field}`);
       if (!before || before === at(object, `spec.${field}`)) continue;
-      report.at('spec', field).forbidden('node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)');
+      report
+        .at('spec', field)
+        .forbidden(
+          'node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)',
+        );
     }
   },
   'statefulsets.apps': checkStatefulSetUpdate,
@@ -91,9 +95,7 @@ function checkServiceUpdate(object: Fields, old: Fields, report: Report): void {
   if (before['type'] === 'ExternalName' || after['type'] === 'ExternalName') return;
   const address = text(before['clusterIP']);
   if (address === '' || address === after['clusterIP']) return;
-  report
-    .at('spec', 'clusterIPs', 0)
-    .invalid([text(after['clusterIP'])], 'may not change once set');
+  report.at('spec', 'clusterIPs', 0).invalid([text(after['clusterIP'])], 'may not change once set');
 }
 
 const POD_UPDATE_DETAIL =
@@ -113,12 +115,20 @@ function checkPodUpdate(object: Fields, old: Fields, report: Report): void {
       return;
     }
   }
-  checkDeadline(before['activeDeadlineSeconds'], after['activeDeadlineSeconds'], at_.at('activeDeadlineSeconds'));
+  checkDeadline(
+    before['activeDeadlineSeconds'],
+    after['activeDeadlineSeconds'],
+    at_.at('activeDeadlineSeconds'),
+  );
   const kept = items(after['tolerations']);
   const lost = items(before['tolerations']).some(
-    (toleration) => !kept.some((entry) => isDeepStrictEqual(withoutSeconds(entry), withoutSeconds(toleration))),
+    (toleration) =>
+      !kept.some((entry) => isDeepStrictEqual(withoutSeconds(entry), withoutSeconds(toleration))),
   );
-  if (lost) at_.at('tolerations').forbidden('existing toleration can not be modified except its tolerationSeconds');
+  if (lost)
+    at_
+      .at('tolerations')
+      .forbidden('existing toleration can not be modified except its tolerationSeconds');
   checkGates(before, after, at_);
   const gated = items(before['schedulingGates']).length > 0;
   if (!isDeepStrictEqual(comparable(before, gated), comparable(after, gated))) {
@@ -128,7 +138,8 @@ function checkPodUpdate(object: Fields, old: Fields, report: Report): void {
 
 function checkDeadline(before: unknown, after: unknown, report: Report): void {
   if (typeof before !== 'number') return;
-  if (typeof after !== 'number') report.invalid('', 'must not update from a positive integer to nil value');
+  if (typeof after !== 'number')
+    report.invalid('', 'must not update from a positive integer to nil value');
   else if (after > before) report.invalid(after, `must be less than or equal to previous value`);
 }
 
@@ -137,7 +148,9 @@ function checkGates(before: Fields, after: Fields, report: Report): void {
   const known = new Set(items(before['schedulingGates']).map((gate) => gate['name']));
   for (const gate of items(after['schedulingGates'])) {
     if (!known.has(gate['name'])) {
-      report.at('schedulingGates').forbidden('only deletion is allowed, but found new scheduling gate');
+      report
+        .at('schedulingGates')
+        .forbidden('only deletion is allowed, but found new scheduling gate');
     }
   }
 }
@@ -179,12 +192,19 @@ const STATEFUL_SET_CHANGES = [
 ];
 
 function checkStatefulSetUpdate(object: Fields, old: Fields, report: Report): void {
-  if (isDeepStrictEqual(omit(object['spec'], STATEFUL_SET_CHANGES), omit(old['spec'], STATEFUL_SET_CHANGES))) {
+  if (
+    isDeepStrictEqual(
+      omit(object['spec'], STATEFUL_SET_CHANGES),
+      omit(old['spec'], STATEFUL_SET_CHANGES),
+    )
+  ) {
     return;
   }
   const allowed = STATEFUL_SET_CHANGES.map((field) => `'${field}'`);
   const named = `${allowed.slice(0, -1).join(', ')} and ${allowed.at(-1)}`;
-  report.at('spec').forbidden(`updates to statefulset spec for fields other than ${named} are forbidden`);
+  report
+    .at('spec')
+    .forbidden(`updates to statefulset spec for fields other than ${named} are forbidden`);
 }
 
 const CLAIM_CHANGES = ['resources', 'volumeAttributesClassName', 'volumeName', 'storageClassName'];
@@ -197,7 +217,9 @@ function checkClaimUpdate(object: Fields, old: Fields, report: Report): void {
   if (isDeepStrictEqual(omit(before, changes), omit(after, changes))) return;
   report
     .at('spec')
-    .forbidden('spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims');
+    .forbidden(
+      'spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims',
+    );
 }
 
 function checkJobUpdate(object: Fields, old: Fields, report: Report): void {
@@ -207,14 +229,17 @@ function checkJobUpdate(object: Fields, old: Fields, report: Report): void {
   if (!suspended && !isDeepStrictEqual(before['template'], after['template'])) {
     report.at('spec', 'template').invalid(after['template'], 'field is immutable');
   }
-  const elastic = before['completionMode'] === 'Indexed' && after['completions'] === after['parallelism'];
+  const elastic =
+    before['completionMode'] === 'Indexed' && after['completions'] === after['parallelism'];
   if (!elastic && before['completions'] !== after['completions']) {
     report.at('spec', 'completions').invalid(after['completions'] ?? '', 'field is immutable');
   }
 }
 
 function omit(value: unknown, names: readonly string[]): Fields {
-  return Object.fromEntries(Object.entries(fields(value)).filter(([name]) => !names.includes(name)));
+  return Object.fromEntries(
+    Object.entries(fields(value)).filter(([name]) => !names.includes(name)),
+  );
 }
 
 function at(value: unknown, path: string): unknown {

@@ -20,7 +20,11 @@ function rowOf(apiVersion: string, kind: string) {
 /** An object as it reaches validation: checked for structure, and with its defaults. */
 function made(apiVersion: string, kind: string, fields: Fields): KubeObject {
   const row = rowOf(apiVersion, kind);
-  const metadata = { name: 'x', ...(row.namespaced ? { namespace: 'ns' } : {}), ...(fields['metadata'] as object) };
+  const metadata = {
+    name: 'x',
+    ...(row.namespaced ? { namespace: 'ns' } : {}),
+    ...(fields['metadata'] as object),
+  };
   const { value } = structure(table, row.type, { apiVersion, kind, ...fields, metadata });
   return applyDefaults(row, value);
 }
@@ -32,12 +36,19 @@ function problems(apiVersion: string, kind: string, fields: Fields): string[] {
 
 function updateProblems(apiVersion: string, kind: string, before: Fields, after: Fields): string[] {
   const [old, object] = [made(apiVersion, kind, before), made(apiVersion, kind, after)];
-  return validateUpdate(rowOf(apiVersion, kind), object, old).map(({ field, message }) => `${field}: ${message}`);
+  return validateUpdate(rowOf(apiVersion, kind), object, old).map(
+    ({ field, message }) => `${field}: ${message}`,
+  );
 }
 
 const CONTAINER = { name: 'a', image: 'b' };
-const podWith = (container: Fields, spec: Fields = {}) => ({ spec: { containers: [{ ...CONTAINER, ...container }], ...spec } });
-const template = (labels: Fields, spec: Fields = {}) => ({ metadata: { labels }, spec: { containers: [CONTAINER], ...spec } });
+const podWith = (container: Fields, spec: Fields = {}) => ({
+  spec: { containers: [{ ...CONTAINER, ...container }], ...spec },
+});
+const template = (labels: Fields, spec: Fields = {}) => ({
+  metadata: { labels },
+  spec: { containers: [CONTAINER], ...spec },
+});
 
 test('metadata is checked for every kind', () => {
   assert.deepEqual(problems('v1', 'ConfigMap', { metadata: { name: '', generateName: 'a-' } }), []);
@@ -51,19 +62,35 @@ test('metadata is checked for every kind', () => {
   assert.deepEqual(problems('v1', 'ConfigMap', { metadata: { annotations: size } }), [
     'metadata.annotations: Too long: may not be more than 262144 bytes',
   ]);
-  assert.match(String(problems('v1', 'Service', { metadata: { name: '1a' }, spec: { clusterIP: 'None' } })), /DNS-1035/);
-  assert.deepEqual(problems('rbac.authorization.k8s.io/v1', 'Role', { metadata: { name: 'system:a' } }), []);
+  assert.match(
+    String(problems('v1', 'Service', { metadata: { name: '1a' }, spec: { clusterIP: 'None' } })),
+    /DNS-1035/,
+  );
+  assert.deepEqual(
+    problems('rbac.authorization.k8s.io/v1', 'Role', { metadata: { name: 'system:a' } }),
+    [],
+  );
 });
 
 const POD_CASES: [string, Fields, string[]][] = [
   ['no containers', { spec: {} }, ['spec.containers: Required value']],
   ['no image', podWith({ image: '' }), ['spec.containers[0].image: Required value']],
-  ['two of a name', { spec: { containers: [CONTAINER, CONTAINER] } }, ['spec.containers[1].name: Duplicate value: "a"']],
-  ['port 0', podWith({ ports: [{ containerPort: 0 }] }), ['spec.containers[0].ports[0].containerPort: Required value']],
+  [
+    'two of a name',
+    { spec: { containers: [CONTAINER, CONTAINER] } },
+    ['spec.containers[1].name: Duplicate value: "a"'],
+  ],
+  [
+    'port 0',
+    podWith({ ports: [{ containerPort: 0 }] }),
+    ['spec.containers[0].ports[0].containerPort: Required value'],
+  ],
   [
     'protocol',
     podWith({ ports: [{ containerPort: 1, protocol: 'tcp' }] }),
-    ['spec.containers[0].ports[0].protocol: Unsupported value: "tcp": supported values: "SCTP", "TCP", "UDP"'],
+    [
+      'spec.containers[0].ports[0].protocol: Unsupported value: "tcp": supported values: "SCTP", "TCP", "UDP"',
+    ],
   ],
   [
     'volume that is not there',
@@ -72,13 +99,20 @@ const POD_CASES: [string, Fields, string[]][] = [
   ],
   [
     'climbing subPath',
-    podWith({ volumeMounts: [{ name: 'v', mountPath: '/a', subPath: 'a/../..' }] }, { volumes: [{ name: 'v' }] }),
-    ['spec.containers[0].volumeMounts[0].subPath: Invalid value: "a/../..": must not contain \'..\''],
+    podWith(
+      { volumeMounts: [{ name: 'v', mountPath: '/a', subPath: 'a/../..' }] },
+      { volumes: [{ name: 'v' }] },
+    ),
+    [
+      'spec.containers[0].volumeMounts[0].subPath: Invalid value: "a/../..": must not contain \'..\'',
+    ],
   ],
   [
     'request above limit',
     podWith({ resources: { requests: { cpu: '2' }, limits: { cpu: '1500m' } } }),
-    ['spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1500m'],
+    [
+      'spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1500m',
+    ],
   ],
   [
     'resource that nobody knows',
@@ -91,7 +125,9 @@ const POD_CASES: [string, Fields, string[]][] = [
   [
     'negative quantity',
     podWith({ resources: { requests: { memory: '-1' } } }),
-    ['spec.containers[0].resources.requests[memory]: Invalid value: "-1": must be greater than or equal to 0'],
+    [
+      'spec.containers[0].resources.requests[memory]: Invalid value: "-1": must be greater than or equal to 0',
+    ],
   ],
   [
     'probe without handler',
@@ -100,33 +136,64 @@ const POD_CASES: [string, Fields, string[]][] = [
   ],
   [
     'value and source',
-    podWith({ env: [{ name: 'A', value: 'x', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } }] }),
-    ['spec.containers[0].env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty'],
+    podWith({
+      env: [{ name: 'A', value: 'x', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } }],
+    }),
+    [
+      'spec.containers[0].env[0].valueFrom: Invalid value: "": may not be specified when `value` is not empty',
+    ],
   ],
-  ['restart policy', podWith({}, { restartPolicy: 'No' }), [
-    'spec.restartPolicy: Unsupported value: "No": supported values: "Always", "Never", "OnFailure"',
-  ]],
-  ['grace', podWith({}, { terminationGracePeriodSeconds: -1 }), [
-    'spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0',
-  ]],
-  ['two sources', podWith({}, { volumes: [{ name: 'v', emptyDir: {}, hostPath: { path: '/' } }] }), [
-    'spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type',
-  ]],
-  ['secret without name', podWith({}, { volumes: [{ name: 'v', secret: {} }] }), [
-    'spec.volumes[0].secret.secretName: Required value',
-  ]],
-  ['host network ports', podWith({ ports: [{ containerPort: 80, hostPort: 81 }] }, { hostNetwork: true }), [
-    'spec.containers[0].ports[0].containerPort: Invalid value: 80: must match `hostPort` when `hostNetwork` is true',
-  ]],
-  ['init probe', podWith({}, { initContainers: [{ name: 'i', image: 'b', readinessProbe: { exec: { command: ['a'] } } }] }), [
-    'spec.initContainers[0].readinessProbe: Forbidden: may not be set for init containers without restartPolicy=Always',
-  ]],
-  ['ephemeral', podWith({}, { ephemeralContainers: [{ name: 'e', image: 'b' }] }), [
-    'spec.ephemeralContainers: Forbidden: cannot be set on create',
-  ]],
-  ['dns', podWith({}, { dnsPolicy: 'None' }), [
-    'spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None',
-  ]],
+  [
+    'restart policy',
+    podWith({}, { restartPolicy: 'No' }),
+    [
+      'spec.restartPolicy: Unsupported value: "No": supported values: "Always", "Never", "OnFailure"',
+    ],
+  ],
+  [
+    'grace',
+    podWith({}, { terminationGracePeriodSeconds: -1 }),
+    ['spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0'],
+  ],
+  [
+    'two sources',
+    podWith({}, { volumes: [{ name: 'v', emptyDir: {}, hostPath: { path: '/' } }] }),
+    ['spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type'],
+  ],
+  [
+    'secret without name',
+    podWith({}, { volumes: [{ name: 'v', secret: {} }] }),
+    ['spec.volumes[0].secret.secretName: Required value'],
+  ],
+  [
+    'host network ports',
+    podWith({ ports: [{ containerPort: 80, hostPort: 81 }] }, { hostNetwork: true }),
+    [
+      'spec.containers[0].ports[0].containerPort: Invalid value: 80: must match `hostPort` when `hostNetwork` is true',
+    ],
+  ],
+  [
+    'init probe',
+    podWith(
+      {},
+      { initContainers: [{ name: 'i', image: 'b', readinessProbe: { exec: { command: ['a'] } } }] },
+    ),
+    [
+      'spec.initContainers[0].readinessProbe: Forbidden: may not be set for init containers without restartPolicy=Always',
+    ],
+  ],
+  [
+    'ephemeral',
+    podWith({}, { ephemeralContainers: [{ name: 'e', image: 'b' }] }),
+    ['spec.ephemeralContainers: Forbidden: cannot be set on create'],
+  ],
+  [
+    'dns',
+    podWith({}, { dnsPolicy: 'None' }),
+    [
+      'spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None',
+    ],
+  ],
 ];
 
 for (const [name, fields, wanted] of POD_CASES) {
@@ -148,17 +215,33 @@ test('a pod that uses everything is accepted', () => {
     livenessProbe: { tcpSocket: { port: 'http' } },
     lifecycle: { preStop: { exec: { command: ['b'] } } },
     ports: [{ name: 'http', containerPort: 80 }],
-    resources: { requests: { cpu: '1', 'example.com/gpu': 1 }, limits: { cpu: 2, 'example.com/gpu': 1 } },
+    resources: {
+      requests: { cpu: '1', 'example.com/gpu': 1 },
+      limits: { cpu: 2, 'example.com/gpu': 1 },
+    },
     volumeMounts: [{ name: 'v', mountPath: '/a', subPath: 'x/y' }],
   };
   const spec = {
-    initContainers: [{ name: 'side', image: 'c', restartPolicy: 'Always', startupProbe: { grpc: { port: 1 } } }],
+    initContainers: [
+      { name: 'side', image: 'c', restartPolicy: 'Always', startupProbe: { grpc: { port: 1 } } },
+    ],
     volumes: [
       { name: 'v' },
-      { name: 'p', projected: { sources: [{ serviceAccountToken: { path: 'token' } }, { configMap: { name: 'c' } }] } },
-      { name: 'd', downwardAPI: { items: [{ path: 'a', fieldRef: { fieldPath: 'metadata.name' } }] } },
+      {
+        name: 'p',
+        projected: {
+          sources: [{ serviceAccountToken: { path: 'token' } }, { configMap: { name: 'c' } }],
+        },
+      },
+      {
+        name: 'd',
+        downwardAPI: { items: [{ path: 'a', fieldRef: { fieldPath: 'metadata.name' } }] },
+      },
     ],
-    tolerations: [{ operator: 'Exists' }, { key: 'a', operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 3 }],
+    tolerations: [
+      { operator: 'Exists' },
+      { key: 'a', operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 3 },
+    ],
   };
   assert.deepEqual(problems('v1', 'Pod', podWith(container, spec)), []);
 });
@@ -174,10 +257,13 @@ test('workloads must select their own pods', () => {
   assert.deepEqual(app({ selector: {}, template: template({ a: '1' }) }), [
     'spec.selector: Invalid value: {}: empty selector is invalid for deployment',
   ]);
-  assert.deepEqual(app({ selector, replicas: -1, template: template({ a: '1' }, { restartPolicy: 'Never' }) }), [
-    'spec.replicas: Invalid value: -1: must be greater than or equal to 0',
-    'spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"',
-  ]);
+  assert.deepEqual(
+    app({ selector, replicas: -1, template: template({ a: '1' }, { restartPolicy: 'Never' }) }),
+    [
+      'spec.replicas: Invalid value: -1: must be greater than or equal to 0',
+      'spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"',
+    ],
+  );
   const strategy = { rollingUpdate: { maxSurge: 0, maxUnavailable: '0%' } };
   assert.deepEqual(app({ selector, strategy, template: template({ a: '1' }) }), [
     'spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "0%": may not be 0 when `maxSurge` is 0',
@@ -185,16 +271,22 @@ test('workloads must select their own pods', () => {
 });
 
 test('jobs and cron jobs', () => {
-  assert.deepEqual(problems('batch/v1', 'Job', { spec: { template: template({}, { restartPolicy: 'Never' }) } }), []);
+  assert.deepEqual(
+    problems('batch/v1', 'Job', { spec: { template: template({}, { restartPolicy: 'Never' }) } }),
+    [],
+  );
   assert.deepEqual(problems('batch/v1', 'Job', { spec: { template: template({}) } }), [
     'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"',
   ]);
   const job = { spec: { template: template({}, { restartPolicy: 'Never' }) } };
-  const cron = (schedule: string) => problems('batch/v1', 'CronJob', { spec: { schedule, jobTemplate: job } });
+  const cron = (schedule: string) =>
+    problems('batch/v1', 'CronJob', { spec: { schedule, jobTemplate: job } });
   for (const good of ['* * * * *', '*/5 0-6 1,15 jan mon-fri', '@hourly', '@every 1h30m']) {
     assert.deepEqual(cron(good), [], good);
   }
-  assert.deepEqual(cron('1 2 3'), ['spec.schedule: Invalid value: "1 2 3": expected exactly 5 fields, found 3: [1 2 3]']);
+  assert.deepEqual(cron('1 2 3'), [
+    'spec.schedule: Invalid value: "1 2 3": expected exactly 5 fields, found 3: [1 2 3]',
+  ]);
   assert.equal(cron('61 * * * *').length, 1);
 });
 
@@ -219,35 +311,54 @@ test('services', () => {
 
 test('roles and bindings', () => {
   const group = 'rbac.authorization.k8s.io/v1';
-  assert.deepEqual(problems(group, 'Role', { rules: [{ verbs: [], apiGroups: [''], resources: ['pods'] }] }), [
-    'rules[0].verbs: Required value: verbs must contain at least one value',
+  assert.deepEqual(
+    problems(group, 'Role', { rules: [{ verbs: [], apiGroups: [''], resources: ['pods'] }] }),
+    ['rules[0].verbs: Required value: verbs must contain at least one value'],
+  );
+  assert.match(
+    String(problems(group, 'Role', { rules: [{ verbs: ['get'], nonResourceURLs: ['/x'] }] })),
+    /namespaced rules/,
+  );
+  const binding = {
+    roleRef: { kind: 'Role', name: 'r' },
+    subjects: [{ kind: 'ServiceAccount', name: 'a' }],
+  };
+  assert.deepEqual(problems(group, 'RoleBinding', binding), [
+    'subjects[0].namespace: Required value',
   ]);
-  assert.match(String(problems(group, 'Role', { rules: [{ verbs: ['get'], nonResourceURLs: ['/x'] }] })), /namespaced rules/);
-  const binding = { roleRef: { kind: 'Role', name: 'r' }, subjects: [{ kind: 'ServiceAccount', name: 'a' }] };
-  assert.deepEqual(problems(group, 'RoleBinding', binding), ['subjects[0].namespace: Required value']);
-  assert.deepEqual(problems(group, 'ClusterRoleBinding', { roleRef: { kind: 'Role', name: 'r' } }), [
-    'roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole"',
-  ]);
+  assert.deepEqual(
+    problems(group, 'ClusterRoleBinding', { roleRef: { kind: 'Role', name: 'r' } }),
+    ['roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole"'],
+  );
 });
 
 test('data of ConfigMaps and Secrets', () => {
-  assert.match(String(problems('v1', 'ConfigMap', { data: { 'a/b': 'x' } })), /data\[a\/b\]: Invalid value: "a\/b"/);
+  assert.match(
+    String(problems('v1', 'ConfigMap', { data: { 'a/b': 'x' } })),
+    /data\[a\/b\]: Invalid value: "a\/b"/,
+  );
   const big = { a: 'x'.repeat(1024 * 1024 + 1) };
-  assert.deepEqual(problems('v1', 'ConfigMap', { data: big }), [': Too long: may not be more than 1048576 bytes']);
-  assert.deepEqual(problems('v1', 'Secret', { type: 'kubernetes.io/tls', data: { 'tls.crt': '' } }), [
-    'data[tls.key]: Required value',
+  assert.deepEqual(problems('v1', 'ConfigMap', { data: big }), [
+    ': Too long: may not be more than 1048576 bytes',
   ]);
+  assert.deepEqual(
+    problems('v1', 'Secret', { type: 'kubernetes.io/tls', data: { 'tls.crt': '' } }),
+    ['data[tls.key]: Required value'],
+  );
 });
 
 test('what may not change is told', () => {
   const frozen = { data: { a: '1' }, immutable: true };
-  assert.deepEqual(updateProblems('v1', 'ConfigMap', frozen, { data: { a: '2' }, immutable: true }), [
-    'data: Forbidden: field is immutable when `immutable` is set',
-  ]);
+  assert.deepEqual(
+    updateProblems('v1', 'ConfigMap', frozen, { data: { a: '2' }, immutable: true }),
+    ['data: Forbidden: field is immutable when `immutable` is set'],
+  );
   assert.deepEqual(updateProblems('v1', 'Secret', {}, { type: 'a/b' }), [
     'type: Invalid value: "a/b": field is immutable',
   ]);
-  const app = (label: string) => ({ spec: { selector: { matchLabels: { a: label } }, template: template({ a: label }) } });
+  const app = (label: string) => ({
+    spec: { selector: { matchLabels: { a: label } }, template: template({ a: label }) },
+  });
   assert.deepEqual(updateProblems('apps/v1', 'Deployment', app('1'), app('2')), [
     'spec.selector: Invalid value: {"matchLabels":{"a":"2"}}: field is immutable',
   ]);
@@ -257,35 +368,57 @@ test('what may not change is told', () => {
   ]);
   const binding = (name: string) => ({ roleRef: { kind: 'Role', name } });
   assert.match(
-    String(updateProblems('rbac.authorization.k8s.io/v1', 'RoleBinding', binding('a'), binding('b'))),
+    String(
+      updateProblems('rbac.authorization.k8s.io/v1', 'RoleBinding', binding('a'), binding('b')),
+    ),
     /^roleRef: Invalid value: .*: cannot change roleRef$/,
   );
-  assert.deepEqual(updateProblems('v1', 'ConfigMap', { metadata: { uid: 'a' } }, { metadata: { uid: 'b' } }), [
-    'metadata.uid: Invalid value: "b": field is immutable',
-  ]);
+  assert.deepEqual(
+    updateProblems('v1', 'ConfigMap', { metadata: { uid: 'a' } }, { metadata: { uid: 'b' } }),
+    ['metadata.uid: Invalid value: "b": field is immutable'],
+  );
 });
 
 test('of a pod, images, deadlines and more tolerations may change', () => {
   const before = podWith({}, { tolerations: [{ key: 'a', operator: 'Exists' }] });
-  const allowed = podWith({ image: 'c' }, {
-    activeDeadlineSeconds: 5,
-    tolerations: [{ key: 'a', operator: 'Exists' }, { key: 'b', operator: 'Exists' }],
-  });
+  const allowed = podWith(
+    { image: 'c' },
+    {
+      activeDeadlineSeconds: 5,
+      tolerations: [
+        { key: 'a', operator: 'Exists' },
+        { key: 'b', operator: 'Exists' },
+      ],
+    },
+  );
   assert.deepEqual(updateProblems('v1', 'Pod', before, allowed), []);
   const lost = updateProblems('v1', 'Pod', before, podWith({}));
   assert.match(String(lost), /existing toleration can not be modified/);
-  for (const spec of [{ nodeName: 'n' }, { restartPolicy: 'Never' }, { nodeSelector: { a: 'b' } }]) {
+  for (const spec of [
+    { nodeName: 'n' },
+    { restartPolicy: 'Never' },
+    { nodeSelector: { a: 'b' } },
+  ]) {
     const changed = podWith({}, { ...before.spec, containers: [CONTAINER], ...spec });
-    assert.match(String(updateProblems('v1', 'Pod', before, changed)), /pod updates may not change fields/);
+    assert.match(
+      String(updateProblems('v1', 'Pod', before, changed)),
+      /pod updates may not change fields/,
+    );
   }
   const gated = podWith({}, { schedulingGates: [{ name: 'a' }] });
-  assert.deepEqual(updateProblems('v1', 'Pod', gated, podWith({}, { nodeSelector: { a: 'b' } })), []);
+  assert.deepEqual(
+    updateProblems('v1', 'Pod', gated, podWith({}, { nodeSelector: { a: 'b' } })),
+    [],
+  );
   assert.match(String(updateProblems('v1', 'Pod', podWith({}), gated)), /only deletion is allowed/);
 });
 
 test('causes are bounded and values in them are cut', () => {
   const labels = Object.fromEntries(Array.from({ length: 500 }, (_, at) => [`-${at}`, 'x']));
-  const causes = validateCreate(rowOf('v1', 'ConfigMap'), made('v1', 'ConfigMap', { metadata: { labels } }));
+  const causes = validateCreate(
+    rowOf('v1', 'ConfigMap'),
+    made('v1', 'ConfigMap', { metadata: { labels } }),
+  );
   assert.equal(causes.length, 100);
   const [long] = problems('v1', 'ConfigMap', { metadata: { labels: { a: 'é'.repeat(5000) } } });
   assert.ok((long?.length ?? 0) < 1500);

@@ -76,7 +76,8 @@ const KIND_CHECKS: Record<string, TypeCheck> = {
   events: checkEvent,
   'events.events.k8s.io': checkEvent,
   secrets: checkSecret,
-  'cronjobs.batch': (job, report) => checkCronJobName(text(fields(job['metadata'])['name']), report),
+  'cronjobs.batch': (job, report) =>
+    checkCronJobName(text(fields(job['metadata'])['name']), report),
   'clusterrolebindings.rbac.authorization.k8s.io': (binding, report) => {
     checkBinding(binding, report, ['ClusterRole']);
   },
@@ -127,7 +128,12 @@ export function validateUpdate(
   return report.causes;
 }
 
-function checkObject(row: ResourceRow, object: KubeObject, table: SchemaTable, report: Report): void {
+function checkObject(
+  row: ResourceRow,
+  object: KubeObject,
+  table: SchemaTable,
+  report: Report,
+): void {
   checkObjectMeta(row, object, report);
   KIND_CHECKS[keyOf(row)]?.(object, report);
   const plan = planOf(table, row.type);
@@ -162,7 +168,8 @@ function rulesOf(shortName: string): Rules | undefined {
 
 function walk(plan: Plan<Rules>, value: unknown, report: Report): void {
   const object = fields(value);
-  for (const [field, rule] of plan.rule?.values ?? []) checkValue(object[field], rule, report, field);
+  for (const [field, rule] of plan.rule?.values ?? [])
+    checkValue(object[field], rule, report, field);
   plan.rule?.check?.(object, report);
   for (const [field, { plan: inner, shape }] of plan.inner) {
     const part = object[field];

@@ -145,7 +145,9 @@ export const VALUE_RULES: Record<string, Record<string, ValueRule>> = {
     podReplacementPolicy: { oneOf: ['Failed', 'TerminatingOrFailed'] },
     ttlSecondsAfterFinished: NOT_NEGATIVE,
   },
-  'batch.v1.PodFailurePolicyRule': { action: { oneOf: ['Count', 'FailIndex', 'FailJob', 'Ignore'] } },
+  'batch.v1.PodFailurePolicyRule': {
+    action: { oneOf: ['Count', 'FailIndex', 'FailJob', 'Ignore'] },
+  },
   'certificates.v1.CertificateSigningRequestSpec': { expirationSeconds: { min: 600 } },
   'coordination.v1.LeaseSpec': { leaseDurationSeconds: POSITIVE, leaseTransitions: NOT_NEGATIVE },
   'discovery.v1.EndpointPort': { port: { min: 0, max: 65_535 }, protocol: PROTOCOL },

@@ -4,7 +4,15 @@ import { checkOwnSelector } from './selectors.ts';
 
 const CRON_NAME_MAX = 52;
 const PERCENT = /^\d+%$/;
-const CRON_MACROS = new Set(['@yearly', '@annually', '@monthly', '@weekly', '@daily', '@midnight', '@hourly']);
+const CRON_MACROS = new Set([
+  '@yearly',
+  '@annually',
+  '@monthly',
+  '@weekly',
+  '@daily',
+  '@midnight',
+  '@hourly',
+]);
 
 export function checkDeployment(spec: Fields, report: Report): void {
   checkOwnSelector(spec, 'deployment', report);
@@ -91,7 +99,7 @@ export function checkJobSpec(spec: Fields, report: Report): void {
   if (spec['podFailurePolicy'] !== undefined && policy !== 'Never') {
     report
       .at('template', 'spec', 'restartPolicy')
-      .invalid(policy, "only \"Never\" is supported when podFailurePolicy is specified");
+      .invalid(policy, 'only "Never" is supported when podFailurePolicy is specified');
   }
 }
 
@@ -123,11 +131,15 @@ const CRON_RANGES = [
   [1, 12],
   [0, 6],
 ] as const;
-const CRON_WORDS = /\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat)\b/gi;
+const CRON_WORDS =
+  /\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat)\b/gi;
 
 function scheduleProblem(schedule: string): string | undefined {
   if (schedule.startsWith('@')) {
-    if (CRON_MACROS.has(schedule) || /^@every (?:\d+(?:\.\d+)?(?:h|m|s|ms|us|ns))+$/.test(schedule)) {
+    if (
+      CRON_MACROS.has(schedule) ||
+      /^@every (?:\d+(?:\.\d+)?(?:h|m|s|ms|us|ns))+$/.test(schedule)
+    ) {
       return undefined;
     }
     return `unrecognized descriptor: ${schedule}`;
