@@ -122,6 +122,8 @@ bool account_find(int root, const char *user, struct account *account, char *err
   file = read_file_at(root, "/etc/group", ACCOUNT_FILE_BYTES_MAX, &length);
   found = find_groups(file, group, name, account);
   free(file);
+  /* Also among the supplementary ones, or a program could shed it to pass a denial by group. */
+  if (found) account_add_group(account, account->gid);
   if (!found)
     snprintf(error, size, "unable to find group %s: no matching entries in group file", group);
   return found;

@@ -98,6 +98,7 @@ static void find_account(const struct json *process, struct account *account) {
     child_fail(EXIT_START_FAILED, "%s", error);
   close(root);
   account->gid = (gid_t)json_number(process, "gid", account->gid);
+  account_add_group(account, account->gid);
   const struct json *group = json_first(json_get(process, "supplementalGroups"));
   for (; group; group = json_next(group))
     if (!account_add_group(account, (gid_t)group->number))

@@ -35,8 +35,9 @@ struct process {
   bool started;
   int start_code;
   char start_error[1024];
-  /* Master of its terminal, or -1. */
+  /* Master of its terminal, or -1; and what its output may send before a window arrives. */
   int terminal;
+  uint64_t first_window;
   struct stream_in in;
   struct stream_out out, error;
   int wait_status;

@@ -148,6 +148,12 @@ static void start_ended(struct process *process) {
   if (!process->pid) after_exit(process);
 }
 
+static void set_up_output(struct stream_out *stream, struct process *process, uint64_t limit) {
+  stream->limit = limit;
+  stream->changed = stream_changed;
+  stream->owner = process;
+}
+
 static bool take_terminal(struct process *process, int master) {
   unsigned number;
   if (process->terminal >= 0 || ioctl(master, TIOCGPTN, &number) < 0 ||
@@ -164,13 +170,13 @@ static bool take_terminal(struct process *process, int master) {
     return in >= 0 && out >= 0;
   }
   bool marked = !process->exec;
-  uint64_t limit = process->out.limit;
+  uint64_t limit = process->first_window;
   bool ok = stream_in_open(&process->in, base, in, PROCESS_RING_BYTES);
   ok = stream_out_open(&process->out, base + 1, out, PROCESS_RING_BYTES, marked) && ok;
-  process->in.is_terminal = true;
-  process->out.limit = limit;
-  process->out.changed = stream_changed;
-  process->out.owner = process;
+  /* Both kinds of output come out of the terminal. */
+  ok = stream_out_open(&process->error, base + 2, -1, 1, false) && ok;
+  set_up_output(&process->out, process, limit);
+  set_up_output(&process->error, process, limit);
   return ok;
 }
 
@@ -259,9 +265,8 @@ static bool open_streams(struct process *process, struct pipes *pipes, bool has_
     close(pipes->ours[0]);
   ok = stream_out_open(&process->out, base + 1, pipes->ours[1], PROCESS_RING_BYTES, marked) && ok;
   ok = stream_out_open(&process->error, base + 2, pipes->ours[2], PROCESS_RING_BYTES, marked) && ok;
-  process->out.limit = process->error.limit = window;
-  process->out.changed = process->error.changed = stream_changed;
-  process->out.owner = process->error.owner = process;
+  set_up_output(&process->out, process, window);
+  set_up_output(&process->error, process, window);
   return ok;
 }
 
@@ -326,7 +331,7 @@ static bool spawn_process(struct process *process, struct spawn *spawn, bool has
   if (spawn->mount_namespace >= 0) close(spawn->mount_namespace);
   if (!ok || spawn->terminal) {
     close_all(pipes.ours);
-    process->out.limit = window;
+    process->first_window = window;
   } else if (!open_streams(process, &pipes, has_stdin, window)) {
     kill(process->pid, SIGKILL);
   }

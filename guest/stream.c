@@ -78,7 +78,9 @@ bool stream_out_open(struct stream_out *stream, uint32_t id, int fd, uint32_t si
   stream->size = size;
   stream->ring = malloc(size);
   if (marked) stream->marks = malloc(STREAM_MARKS_MAX * sizeof *stream->marks);
-  if (!stream->ring || (marked && !stream->marks) || !loop_watch(&stream->source, EPOLLIN)) {
+  stream->eof = fd < 0;
+  if (!stream->ring || (marked && !stream->marks) ||
+      (fd >= 0 && !loop_watch(&stream->source, EPOLLIN))) {
     loop_close(&stream->source);
     free(stream->ring);
     free(stream->marks);

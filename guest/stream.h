@@ -50,12 +50,15 @@ struct stream_in {
   bool ended;
   /* Nobody reads any more: bytes are counted and dropped. */
   bool broken;
-  bool is_socket, is_terminal;
+  bool is_socket;
   void (*changed)(void *owner);
   void *owner;
 };
 
-/* Both take over `fd`, which must not block, also when they fail. False: no memory. */
+/*
+ * Both take over `fd`, which must not block, also when they fail. False: no memory. An output
+ * without a descriptor (-1) is one that ends at once.
+ */
 bool stream_out_open(struct stream_out *stream, uint32_t id, int fd, uint32_t size, bool marked);
 bool stream_in_open(struct stream_in *stream, uint32_t id, int fd, uint32_t size);
 void stream_out_close(struct stream_out *stream);

@@ -184,6 +184,7 @@ describe('exec', () => {
       process.stdin.write('go\n');
       const text = await textOf(process.stdout);
       assert.match(text, /go\r\n\/dev\/pts\/\d+\r\n40 100\r\n$/);
+      assert.equal(await textOf(process.stderr), '');
       assert.equal((await process.exited).exitCode, 0);
     }));
 

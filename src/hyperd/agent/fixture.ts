@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { duplexPair } from 'node:stream';
@@ -24,9 +24,10 @@ const BUILD_TIMEOUT_MS = 120_000;
 /** Path of the program; builds what is out of date. */
 export async function buildTestGuest(): Promise<string> {
   const out = join(ROOT, 'build');
-  await run('make', ['-s', '-C', join(ROOT, 'guest'), `OUT=${out}`, 'sanitize'], {
-    timeoutMs: BUILD_TIMEOUT_MS,
-  });
+  await mkdir(out, { recursive: true });
+  // Test files run at the same time.
+  const make = ['make', '-s', '-C', join(ROOT, 'guest'), `OUT=${out}`, 'sanitize'];
+  await run('flock', [join(out, '.guest.lock'), ...make], { timeoutMs: BUILD_TIMEOUT_MS });
   return join(out, 'hyperstart-sanitize');
 }
 
@@ -56,6 +57,8 @@ export async function startTestGuest(program: string): Promise<TestGuest> {
     child.on('close', (code) => resolve({ code, text }));
   });
   const line = makeLine(child.stdio[3] as unknown as Duplex);
+  // As a VMM that ends takes its sockets with it.
+  void ended.then(() => line.cut());
   return {
     line,
     directory,
