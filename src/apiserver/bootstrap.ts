@@ -25,7 +25,11 @@ export function systemObjects(options: {
   const apiServerLabels = { component: 'apiserver', provider: 'kubernetes' };
   return [
     ...NAMESPACES.map((name) => object('v1', 'Namespace', name, {})),
-    priorityClass('system-node-critical', 2_000_001_000, 'For pods that have to stay on their node.'),
+    priorityClass(
+      'system-node-critical',
+      2_000_001_000,
+      'For pods that have to stay on their node.',
+    ),
     priorityClass('system-cluster-critical', 2_000_000_000, 'For pods that have to run somewhere.'),
     object('v1', 'Service', 'kubernetes', {
       metadata: { ...inDefault, labels: apiServerLabels },
@@ -75,7 +79,8 @@ export async function ensureObjects(
 ): Promise<void> {
   for (const wanted of objects) {
     const row = schema.byKind(wanted.apiVersion, wanted.kind);
-    if (!row) throw new RangeError(`cannot create ${wanted.kind}: ${wanted.apiVersion} is not served`);
+    if (!row)
+      throw new RangeError(`cannot create ${wanted.kind}: ${wanted.apiVersion} is not served`);
     const collection = pathOf(row, wanted.metadata.namespace);
     const one = `${collection}/${encodeURIComponent(wanted.metadata.name ?? '')}`;
     const found = await send(transport, 'GET', one).catch((error) => {

@@ -60,7 +60,10 @@ export const certificateSigners: AdmissionPlugin = {
     const verb = subresource === 'approval' ? 'approve' : 'sign';
     const { signerName = '' } = (oldObject?.spec ?? {}) as { signerName?: string };
     if (mayUseSigner(request, user, verb, signerName)) return;
-    throw forbidden(request, `user not permitted to ${verb} requests with signerName "${signerName}"`);
+    throw forbidden(
+      request,
+      `user not permitted to ${verb} requests with signerName "${signerName}"`,
+    );
   },
 };
 
@@ -108,6 +111,9 @@ export const certificateSubject: AdmissionPlugin = {
       throw forbidden(request, (error as Error).message);
     }
     if (!organizations.includes(MASTERS_GROUP)) return;
-    throw forbidden(request, `use of ${CLIENT_SIGNER} signer with ${MASTERS_GROUP} group is not allowed`);
+    throw forbidden(
+      request,
+      `use of ${CLIENT_SIGNER} signer with ${MASTERS_GROUP} group is not allowed`,
+    );
   },
 };

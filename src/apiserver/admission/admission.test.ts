@@ -47,7 +47,9 @@ test('a pod waits a moment for the default account of a new namespace', async ()
   await api.want('POST', '/api/v1/namespaces', { metadata: { name: 'new' } });
   const creation = api.send('POST', '/api/v1/namespaces/new/pods', pod('a'));
   await api.clock.advance(100);
-  await api.want('POST', '/api/v1/namespaces/new/serviceaccounts', { metadata: { name: 'default' } });
+  await api.want('POST', '/api/v1/namespaces/new/serviceaccounts', {
+    metadata: { name: 'default' },
+  });
   await api.clock.advance(100);
   assert.equal((await creation).code, 201);
 });
@@ -55,7 +57,11 @@ test('a pod waits a moment for the default account of a new namespace', async ()
 test('priority classes become numbers, and unknown ones are refused', async () => {
   await using api = await startHarness();
   const classes = '/apis/scheduling.k8s.io/v1/priorityclasses';
-  await api.want('POST', classes, { metadata: { name: 'high' }, value: 1000, preemptionPolicy: 'Never' });
+  await api.want('POST', classes, {
+    metadata: { name: 'high' },
+    value: 1000,
+    preemptionPolicy: 'Never',
+  });
   const high = pod('a', { spec: { priorityClassName: 'high' } });
   const spec = specOf(await api.want('POST', `${NS}/pods`, high));
   assert.deepEqual([spec.priority, spec.preemptionPolicy], [1000, 'Never']);
@@ -125,7 +131,10 @@ test('a quota on cpu wants every container to say what it needs', async () => {
     });
   assert.equal((await api.send('POST', `${NS}/pods`, asking('b', '600m'))).code, 201);
   const second = await api.send('POST', `${NS}/pods`, asking('c', '600m'));
-  assert.match(second.body.message ?? '', /requested: requests.cpu=600m, used: requests.cpu=600m, limited: requests.cpu=1/);
+  assert.match(
+    second.body.message ?? '',
+    /requested: requests.cpu=600m, used: requests.cpu=600m, limited: requests.cpu=1/,
+  );
 });
 
 test('nobody grants more than they hold', async () => {
@@ -134,7 +143,10 @@ test('nobody grants more than they hold', async () => {
   const root = '/apis/rbac.authorization.k8s.io/v1';
   const writer = { apiGroups: ['rbac.authorization.k8s.io'], resources: ['*'], verbs: ['*'] };
   const limited = { ...writer, verbs: ['create', 'get', 'update'] };
-  await api.want('POST', `${root}/clusterroles`, { metadata: { name: 'writer' }, rules: [limited] });
+  await api.want('POST', `${root}/clusterroles`, {
+    metadata: { name: 'writer' },
+    rules: [limited],
+  });
   await api.want('POST', `${root}/clusterrolebindings`, {
     metadata: { name: 'writer' },
     roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'writer' },
@@ -145,7 +157,10 @@ test('nobody grants more than they hold', async () => {
   const role = { metadata: { name: 'thief' }, rules: [secrets] };
   const refused = await api.send('POST', `${root}/namespaces/default/roles`, role, { as });
   assert.equal(refused.code, 403);
-  assert.match(refused.body.message ?? '', /attempting to grant RBAC permissions not currently held/);
+  assert.match(
+    refused.body.message ?? '',
+    /attempting to grant RBAC permissions not currently held/,
+  );
   const own = { metadata: { name: 'fine' }, rules: [limited] };
   assert.equal((await api.send('POST', `${root}/namespaces/default/roles`, own, { as })).code, 201);
   await as.close();

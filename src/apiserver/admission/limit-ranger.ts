@@ -40,7 +40,10 @@ export const limitRanger: AdmissionPlugin = {
     if (!object) return;
     const problems = itemsOf(request).flatMap((item) => problemsOf(object, item));
     if (problems.length === 0) return;
-    throw forbidden(request, problems.length === 1 ? (problems[0] as string) : `[${problems.join(', ')}]`);
+    throw forbidden(
+      request,
+      problems.length === 1 ? (problems[0] as string) : `[${problems.join(', ')}]`,
+    );
   },
 };
 
@@ -105,7 +108,8 @@ function check(resources: Resources, item: LimitItem): string[] {
     const asked = requests[name];
     const subject = `minimum ${name} usage per ${item.type} is ${min}`;
     if (asked === undefined) problems.push(`${subject}.  No request is specified`);
-    else if (compareQuantities(asked, min) < 0) problems.push(`${subject}, but request is ${asked}`);
+    else if (compareQuantities(asked, min) < 0)
+      problems.push(`${subject}, but request is ${asked}`);
   }
   for (const [name, max] of Object.entries(item.max ?? {})) {
     const limit = item.type === 'PersistentVolumeClaim' ? requests[name] : limits[name];

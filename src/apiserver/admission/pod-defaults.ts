@@ -33,8 +33,7 @@ export const defaultTolerationSeconds: AdmissionPlugin = {
     const missing = NODE_TROUBLES.filter(
       (key) =>
         !tolerations.some(
-          (one) =>
-            (one.key === key || !one.key) && (one.effect === 'NoExecute' || !one.effect),
+          (one) => (one.key === key || !one.key) && (one.effect === 'NoExecute' || !one.effect),
         ),
     );
     if (missing.length === 0) return;

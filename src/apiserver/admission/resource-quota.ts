@@ -72,11 +72,17 @@ function checkQuota(request: AdmissionRequest, object: KubeObject, quota: Quota)
   const used = usageOf(request, quota, names);
   const exceeded = names.filter(
     (name) =>
-      compareQuantities(addQuantities(used[name] ?? '0', requested[name] as string), hard[name] as string) > 0,
+      compareQuantities(
+        addQuantities(used[name] ?? '0', requested[name] as string),
+        hard[name] as string,
+      ) > 0,
   );
   if (exceeded.length === 0) return;
   const print = (amounts: Usage) =>
-    exceeded.sort().map((name) => `${name}=${amounts[name] ?? '0'}`).join(',');
+    exceeded
+      .sort()
+      .map((name) => `${name}=${amounts[name] ?? '0'}`)
+      .join(',');
   const why =
     `exceeded quota: ${quota.name}, requested: ${print(requested)}, ` +
     `used: ${print(used)}, limited: ${print(hard)}`;
@@ -116,7 +122,9 @@ function missingAmounts(object: KubeObject, names: string[]): string[] {
     const match = /^(?:(requests|limits)\.)?(cpu|memory)$/.exec(name);
     if (!match) continue;
     const [, side = 'requests', resource = ''] = match;
-    const silent = containers.filter(({ resources }) => resources?.[side]?.[resource] === undefined);
+    const silent = containers.filter(
+      ({ resources }) => resources?.[side]?.[resource] === undefined,
+    );
     if (silent.length > 0) {
       missing.push(`${name} for: ${silent.map((container) => container.name).join(',')}`);
     }

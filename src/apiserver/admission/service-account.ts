@@ -65,10 +65,13 @@ export const serviceAccount: AdmissionPlugin = {
       const why = `error looking up service account ${path}: serviceaccount "${name}" not found`;
       throw forbidden(request, why);
     }
-    const mayMount = spec.automountServiceAccountToken ?? account.automountServiceAccountToken ?? true;
+    const mayMount =
+      spec.automountServiceAccountToken ?? account.automountServiceAccountToken ?? true;
     if (mayMount) mountToken(spec, request);
     if (!spec.imagePullSecrets?.length && account.imagePullSecrets?.length) {
-      spec.imagePullSecrets = account.imagePullSecrets.map(({ name: secret }) => ({ name: secret }));
+      spec.imagePullSecrets = account.imagePullSecrets.map(({ name: secret }) => ({
+        name: secret,
+      }));
     }
   },
 };

@@ -65,7 +65,9 @@ export function checkStructure(
 function reportProblems(context: RequestContext, expected: ExpectedType, problems: string[]): void {
   const mode = context.exchange.query.get('fieldValidation') || 'Warn';
   if (!FIELD_VALIDATIONS.has(mode)) {
-    throw badRequest(`the query parameter "fieldValidation" is "${mode}": it has to be Strict, Warn or Ignore`);
+    throw badRequest(
+      `the query parameter "fieldValidation" is "${mode}": it has to be Strict, Warn or Ignore`,
+    );
   }
   if (mode === 'Strict') {
     const failure = strictFailure(expected as ResourceRow, problems);
@@ -82,8 +84,11 @@ function checkKind(decoded: DecodedBody, expected: ExpectedType, apiVersion: str
         `version (${apiVersion})`,
     );
   }
-  const found = `kind ${JSON.stringify(decoded.kind)} of version ${JSON.stringify(decoded.apiVersion)}`;
-  throw badRequest(`the object provided is unrecognized (must be of type ${expected.kind}): ${found}`);
+  const [kind, version] = [decoded.kind, decoded.apiVersion].map((text) => JSON.stringify(text));
+  const found = `kind ${kind} of version ${version}`;
+  throw badRequest(
+    `the object provided is unrecognized (must be of type ${expected.kind}): ${found}`,
+  );
 }
 
 function versionOf(expected: ExpectedType): string {

@@ -21,12 +21,20 @@ test('negotiate() chooses what clients of Kubernetes ask for', () => {
   ];
   for (const [accept, expected] of cases) {
     const found = negotiate(accept);
-    assert.equal(`${found.shape} ${found.metaVersion} ${found.encoding}`, expected, accept ?? 'none');
+    assert.equal(
+      `${found.shape} ${found.metaVersion} ${found.encoding}`,
+      expected,
+      accept ?? 'none',
+    );
   }
 });
 
 test('negotiate() refuses what the server cannot write', () => {
-  for (const accept of ['text/html', 'application/vnd.kubernetes.protobuf', 'application/json;q=0']) {
+  for (const accept of [
+    'text/html',
+    'application/vnd.kubernetes.protobuf',
+    'application/json;q=0',
+  ]) {
     assert.throws(() => negotiate(accept), { reason: 'NotAcceptable', code: 406 });
   }
 });

@@ -20,7 +20,11 @@ export function bytesReply(status: number, body: ReplyBody, contentType: string)
 export function textReply(status: number, text: string): ApiReply {
   const headers = { 'content-type': 'text/plain; charset=utf-8' };
   const shield = { 'x-content-type-options': 'nosniff' };
-  return { status, headers: { ...COMMON_HEADERS, ...headers, ...shield }, body: encoder.encode(text) };
+  return {
+    status,
+    headers: { ...COMMON_HEADERS, ...headers, ...shield },
+    body: encoder.encode(text),
+  };
 }
 
 /** A value in the encoding the client asked for. */

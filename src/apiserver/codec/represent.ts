@@ -14,7 +14,8 @@ const INCLUDES = new Set<string>(['None', 'Metadata', 'Object']);
 export function includeObjectOf(query: URLSearchParams): IncludeObject {
   const value = query.get('includeObject') || 'Metadata';
   if (INCLUDES.has(value)) return value as IncludeObject;
-  const message = `the query parameter "includeObject" is "${value}": it has to be None, Metadata or Object`;
+  const wanted = [...INCLUDES].join(', ');
+  const message = `the query parameter "includeObject" is "${value}": it has to be one of ${wanted}`;
   throw new StatusError('BadRequest', message);
 }
 

@@ -89,8 +89,7 @@ function tlsOptions({ tls }: Options, node: NodeAddress): ConnectionOptions {
     ca: tls.ca,
     ...(isIP(node.name) ? {} : { servername: node.name }),
     checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
-      checkServerIdentity(node.name, certificate) &&
-      checkServerIdentity(node.host, certificate),
+      checkServerIdentity(node.name, certificate) && checkServerIdentity(node.host, certificate),
     ALPNProtocols: ['http/1.1'],
   };
 }
@@ -221,7 +220,9 @@ async function kubeletError(
 
 function unreachable(node: NodeAddress, error: unknown): StatusError {
   const where = `${node.host}:${node.port}`;
-  const message = `error dialing backend: cannot reach the kubelet of node "${node.name}" at ${where}: ${describeError(error)}`;
+  const message =
+    `error dialing backend: cannot reach the kubelet of node "${node.name}" at ${where}: ` +
+    describeError(error);
   return new StatusError('InternalError', message, { cause: error });
 }
 
@@ -259,7 +260,10 @@ async function upgrade(
 function open(options: Options, node: NodeAddress): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const { clock, limits } = options;
-    const socket = connect({ ...tlsOptions(options, node), allowHalfOpen: true } as ConnectionOptions);
+    const socket = connect({
+      ...tlsOptions(options, node),
+      allowHalfOpen: true,
+    } as ConnectionOptions);
     const fail = (error: Error) => {
       timer.cancel();
       socket.destroy();

@@ -63,7 +63,9 @@ async function startKubelet(nodeName = 'node-1'): Promise<StubKubelet> {
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     requests.push({ url: request.url ?? '', headers: request.headers });
     socket.on('error', () => {});
-    socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n');
+    socket.write(
+      'HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n',
+    );
     if (head.length > 0) socket.write(head);
     socket.pipe(socket);
   });
@@ -108,7 +110,7 @@ async function startCluster(kubelet: StubKubelet): Promise<Harness & { port: num
   return Object.assign(api, { port });
 }
 
-test('logs come from the container that is meant, in the kubelet\'s words when they do not', async () => {
+test("logs come from the container meant; failures in the kubelet's words", async () => {
   await using kubelet = await startKubelet();
   await using api = await startCluster(kubelet);
   const log = await api.send('GET', `${NS}/pods/a/log?container=c&tailLines=3&evil=1`);
@@ -155,7 +157,8 @@ test('a log that nobody reads is not read from the kubelet, and ends with its re
 test('an upgrade joins the client to the kubelet, both ways, to the end', async () => {
   await using kubelet = await startKubelet();
   await using api = await startCluster(kubelet);
-  const path = `${NS}/pods/a/exec?container=c&command=sh&command=-c&stdin=true&stdout=true&stderr=false`;
+  const asks = 'container=c&command=sh&command=-c&stdin=true&stdout=true&stderr=false';
+  const path = `${NS}/pods/a/exec?${asks}`;
   const socket = await openTls(api.port, pki.ca, admin);
   socket.setNoDelay(true);
   const secret = 'base64url.bearer.authorization.k8s.io.c2VjcmV0';
@@ -221,16 +224,19 @@ test('without an upgrade, or without the right to create, there is no exec', asy
   assert.equal(kubelet.requests.length, 0);
 });
 
-test('a node with another node\'s certificate is not talked to', async () => {
+test("a node with another node's certificate is not talked to", async () => {
   await using kubelet = await startKubelet('node-2');
   await using api = await startCluster(kubelet);
   const answer = await api.send('GET', `${NS}/pods/a/log?container=c`);
   assert.equal(answer.code, 500);
-  assert.match(answer.body.message ?? '', /error dialing backend: cannot reach the kubelet of node "node-1"/);
+  assert.match(
+    answer.body.message ?? '',
+    /error dialing backend: cannot reach the kubelet of node "node-1"/,
+  );
   assert.equal(kubelet.requests.length, 0);
 });
 
-test('a node\'s own API is reached below its proxy', async () => {
+test("a node's own API is reached below its proxy", async () => {
   await using kubelet = await startKubelet();
   await using api = await startCluster(kubelet);
   const answer = await api.send('GET', '/api/v1/nodes/node-1/proxy/stats/summary?only=cpu');

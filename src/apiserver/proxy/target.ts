@@ -28,7 +28,9 @@ export function nodeAddress(server: ServerContext, name: string): NodeAddress {
   const node = server.store.get({ resource: 'nodes', namespace: '', name })?.object;
   if (!node) throw notFound('', 'nodes', name);
   const { addresses = [], daemonEndpoints } = (node.status ?? {}) as NodeStatus;
-  const found = ADDRESS_TYPES.map((type) => addresses.find((one) => one.type === type)).find(Boolean);
+  const found = ADDRESS_TYPES.map((type) => addresses.find((one) => one.type === type)).find(
+    Boolean,
+  );
   if (!found) {
     const message = `the node "${name}" has told no address at which its kubelet is reached`;
     throw new StatusError('ServiceUnavailable', message);

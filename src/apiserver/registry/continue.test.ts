@@ -3,7 +3,10 @@ import { test } from 'node:test';
 import { decodeContinue, encodeContinue } from './continue.ts';
 
 test('continue tokens come back as they were', () => {
-  for (const after of [{ namespace: 'a', name: 'b' }, { namespace: '', name: 'node-1' }]) {
+  for (const after of [
+    { namespace: 'a', name: 'b' },
+    { namespace: '', name: 'node-1' },
+  ]) {
     const value = { revision: 42, after };
     assert.deepEqual(decodeContinue(encodeContinue(value)), value);
   }

@@ -33,8 +33,10 @@ test('convert() keeps what autoscaling/v1 has no fields for in an annotation', (
     spec: {
       maxReplicas: 5,
       metrics: [
-        { type: 'Resource',
-          resource: { name: 'cpu', target: { type: 'Utilization', averageUtilization: 80 } } },
+        {
+          type: 'Resource',
+          resource: { name: 'cpu', target: { type: 'Utilization', averageUtilization: 80 } },
+        },
         { type: 'Pods', pods: { metric: { name: 'rps' } } },
       ],
     },

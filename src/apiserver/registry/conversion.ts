@@ -65,7 +65,8 @@ function autoscalerToV2(object: KubeObject): KubeObject {
     ...object,
     metadata: compact({ ...object.metadata, annotations: emptyToUndefined(annotations) }),
     spec: compact({ ...spec, metrics: metrics.length > 0 ? metrics : undefined }),
-    status: object.status && compact({ ...status, currentMetrics: now.length > 0 ? now : undefined }),
+    status:
+      object.status && compact({ ...status, currentMetrics: now.length > 0 ? now : undefined }),
   });
 }
 
@@ -82,10 +83,12 @@ function autoscalerToV1(object: KubeObject): KubeObject {
     ...object,
     metadata: compact({ ...object.metadata, annotations: emptyToUndefined(annotations) }),
     spec: compact({ ...spec, targetCPUUtilizationPercentage: utilization(cpu, 'target') }),
-    status: object.status && compact({
-      ...status,
-      currentCPUUtilizationPercentage: utilization(current, 'current'),
-    }),
+    status:
+      object.status &&
+      compact({
+        ...status,
+        currentCPUUtilizationPercentage: utilization(current, 'current'),
+      }),
   });
 }
 

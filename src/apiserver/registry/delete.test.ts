@@ -60,7 +60,10 @@ test('finalizers hold an object until the last one is taken off', async () => {
 
 test('propagation is left to the garbage collector as a finalizer', async () => {
   await using api = await startHarness();
-  for (const [policy, finalizer] of [['Orphan', 'orphan'], ['Foreground', 'foregroundDeletion']]) {
+  for (const [policy, finalizer] of [
+    ['Orphan', 'orphan'],
+    ['Foreground', 'foregroundDeletion'],
+  ]) {
     await api.want('POST', `${NS}/configmaps`, configMap(`a-${finalizer}`.toLowerCase()));
     const path = `${NS}/configmaps/a-${finalizer}`.replace('Deletion', 'deletion');
     const waiting = await api.want('DELETE', path, { propagationPolicy: policy });
@@ -98,7 +101,7 @@ test('a pod on a node waits for its kubelet, and can be hurried but not put off'
   assert.equal((await api.send('GET', `${NS}/pods/a`)).code, 404);
 });
 
-test('a pod with finalizers outlives its kubelet\'s deletion', async () => {
+test("a pod with finalizers outlives its kubelet's deletion", async () => {
   await using api = await startHarness();
   await boundPod(api, 'a');
   const finalizers = ['example.com/x'];

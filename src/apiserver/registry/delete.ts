@@ -124,7 +124,8 @@ function optionCauses(options: DeleteOptions): StatusCause[] {
     add('gracePeriodSeconds', `${JSON.stringify(grace)}: must be an integer`);
   }
   if (policy !== undefined && orphanDependents !== undefined) {
-    const message = `${JSON.stringify(policy)}: orphanDependents and deletionPropagation cannot be both set`;
+    const why = 'orphanDependents and deletionPropagation cannot be both set';
+    const message = `${JSON.stringify(policy)}: ${why}`;
     add('propagationPolicy', message);
   }
   if (policy !== undefined && !POLICIES.has(policy)) {
@@ -180,7 +181,9 @@ function checkPreconditions(target: WriteTarget, options: DeleteOptions, entry: 
   const { uid, resourceVersion } = options.preconditions ?? {};
   const { metadata } = entry.object;
   const refuse = (what: string, wanted: string, found: string | undefined): never => {
-    const why = `Precondition failed: ${what} in precondition: ${wanted}, ${what} in object meta: ${found}`;
+    const why =
+      `Precondition failed: ${what} in precondition: ${wanted}, ` +
+      `${what} in object meta: ${found}`;
     throw conflict(row.group, row.resource, name, why);
   };
   if (uid && uid !== metadata.uid) refuse('UID', uid, metadata.uid);
@@ -224,7 +227,7 @@ function markDeleted(
   const current = metadata.deletionGracePeriodSeconds ?? 0;
   if (metadata.deletionTimestamp) {
     const isShorter = graceSeconds !== undefined && graceSeconds < current;
-    // Once it is on its way a deletion can be hurried, never put off, and asking again is not hurry.
+    // Once on its way a deletion can be hurried, never put off; asking again is no hurry.
     if (!isShorter || options.gracePeriodSeconds === undefined) return current === 0;
     const deletedMs = Date.parse(metadata.deletionTimestamp) - (current - graceSeconds) * 1000;
     metadata.deletionTimestamp = rfc3339(deletedMs);

@@ -53,11 +53,13 @@ export function parseListOptions(query: URLSearchParams, isWatch: boolean): List
 function watchCauses(query: URLSearchParams, match: string): StatusCause[] {
   const causes: StatusCause[] = [];
   if (query.has('sendInitialEvents')) {
-    const message = 'sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled';
+    const message =
+      'sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled';
     causes.push(forbidden('sendInitialEvents', message));
   }
   if (match) {
-    const message = 'resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided';
+    const message =
+      'resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided';
     causes.push(forbidden('resourceVersionMatch', message));
   }
   return causes;
@@ -103,7 +105,8 @@ function parseInteger(query: URLSearchParams, name: string, max: number): number
   const text = query.get(name);
   if (text === null || text === '') return undefined;
   if (!/^[0-9]+$/.test(text)) {
-    const message = `the query parameter "${name}" is ${JSON.stringify(text)}: it has to be a number`;
+    const found = JSON.stringify(text);
+    const message = `the query parameter "${name}" is ${found}: it has to be a number`;
     throw new StatusError('BadRequest', message);
   }
   return Math.min(Number(text), max);

@@ -61,7 +61,11 @@ test('a token whose moment is forgotten is answered with 410 and one that goes o
   for (let i = 0; i < 50; i += 1) {
     await api.clock.advance(60_000);
     await api.want('POST', `${NS}/secrets`, { metadata: { name: `s${i}` } });
-    await api.want('PUT', `${CONFIG_MAPS}/${nameOf(5)}`, configMap(nameOf(5), { data: { i: `${i}` } }));
+    await api.want(
+      'PUT',
+      `${CONFIG_MAPS}/${nameOf(5)}`,
+      configMap(nameOf(5), { data: { i: `${i}` } }),
+    );
   }
   const token = encodeURIComponent(first.metadata.continue ?? '');
   const expired = await api.send('GET', `${CONFIG_MAPS}?limit=2&continue=${token}`);

@@ -175,7 +175,10 @@ function piecesOf(
   const { row, exchange, server } = context;
   const { entries } = selected;
   if (representation.shape === 'object') {
-    return joined(openList(head, 'items'), entries.map((entry) => () => bytesOf(row, entry)));
+    return joined(
+      openList(head, 'items'),
+      entries.map((entry) => () => bytesOf(row, entry)),
+    );
   }
   if (representation.shape === 'metadata') {
     const apiVersion = `meta.k8s.io/${representation.metaVersion}`;

@@ -8,11 +8,7 @@ import type { ServerContext } from '../context.ts';
 const GENERATED_PREFIX_LENGTH_MAX = 58;
 
 /** The metadata of a new object: what the server sets, and nothing of what it alone may set. */
-export function prepareMetadata(
-  server: ServerContext,
-  draft: KubeObject,
-  namespace: string,
-): void {
+export function prepareMetadata(server: ServerContext, draft: KubeObject, namespace: string): void {
   const metadata = withoutServerFields(draft.metadata);
   if (metadata.resourceVersion) {
     throw badRequest('resourceVersion should not be set on objects to be created');

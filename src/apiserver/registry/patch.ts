@@ -11,6 +11,9 @@ import { writtenReply } from './create.ts';
 import { checkIdentity } from './metadata.ts';
 import { targetOf, updateObject } from './update.ts';
 
+/** Of a patch that cannot be applied, so much is shown in the answer. */
+const PATCH_SHOWN_LENGTH_MAX = 512;
+
 /** PATCH of an object, or of its status. */
 export async function handlePatch(context: ResourceContext): Promise<ApiReply> {
   const { exchange, info, row } = context;
@@ -53,14 +56,19 @@ export async function readPatch(context: ResourceContext): Promise<Patch> {
 }
 
 /** The patched object, structurally checked; nothing of the current one is changed. */
-export function applyPatch(context: ResourceContext, current: KubeObject, patch: Patch): KubeObject {
+export function applyPatch(
+  context: ResourceContext,
+  current: KubeObject,
+  patch: Patch,
+): KubeObject {
   const { row, server } = context;
   const patched = patchedObject(server.schema, row, current, patch.mediaType, patch.value);
   try {
     return checkStructure(context, row, patched, []);
   } catch (error) {
     if (!(error instanceof StatusError) || error.reason !== 'BadRequest') throw error;
-    const message = `Invalid value: ${JSON.stringify(patch.value)?.slice(0, 512)}: ${error.message}`;
+    const shown = JSON.stringify(patch.value)?.slice(0, PATCH_SHOWN_LENGTH_MAX);
+    const message = `Invalid value: ${shown}: ${error.message}`;
     const cause = { reason: 'FieldValueInvalid', field: 'patch', message };
     throw invalid(row.group, row.kind, current.metadata.name ?? '', [cause]);
   }

@@ -6,7 +6,7 @@ import { NS, configMap, deployment, pod, startHarness } from '../testing/harness
 const DEPLOYMENTS = '/apis/apps/v1/namespaces/default/deployments';
 const MERGE = { type: 'application/merge-patch+json' };
 
-test('create sets what is the server\'s and ignores what the client may not set', async () => {
+test("create sets what is the server's and ignores what the client may not set", async () => {
   await using api = await startHarness();
   const draft = configMap('a', {
     metadata: { uid: 'mine', creationTimestamp: '2001-01-01T00:00:00Z', managedFields: [{}] },
@@ -22,7 +22,7 @@ test('create sets what is the server\'s and ignores what the client may not set'
   assert.deepEqual(await api.want('GET', `${NS}/configmaps/a`), created);
 });
 
-test('create refuses a taken name, a wrong namespace, a wrong kind and a resourceVersion', async () => {
+test('create refuses taken names, wrong namespaces, wrong kinds and resourceVersions', async () => {
   await using api = await startHarness();
   await api.want('POST', `${NS}/configmaps`, configMap('a'));
   const taken = await api.send('POST', `${NS}/configmaps`, configMap('a'));
@@ -52,7 +52,7 @@ test('create makes names from generateName and tries again when one is taken', a
   assert.equal(names.size, 20);
 });
 
-test('update keeps the server\'s fields, needs the newest version and does nothing for nothing', async () => {
+test("update keeps the server's fields, needs the newest version, does nothing for nothing", async () => {
   await using api = await startHarness();
   const created = await api.want('POST', `${NS}/configmaps`, configMap('a', { data: { k: '1' } }));
   const changed = { ...created, data: { k: '2' } };
@@ -72,7 +72,7 @@ test('update keeps the server\'s fields, needs the newest version and does nothi
   assert.equal((await api.send('PUT', `${NS}/configmaps/b`, configMap('b'))).code, 404);
 });
 
-test('the status is written through its subresource alone, and the spec never through it', async () => {
+test('the status is written through its subresource alone, the spec never', async () => {
   await using api = await startHarness();
   const draft = { ...deployment('a'), status: { replicas: 9 } };
   const created = await api.want('POST', DEPLOYMENTS, draft);
@@ -92,7 +92,7 @@ test('the status is written through its subresource alone, and the spec never th
   assert.equal(relabelled.metadata.generation, 2);
 });
 
-test('each patch type does what it says, others are refused so that clients fall back', async () => {
+test('each patch type does what it says, others are refused with 415', async () => {
   await using api = await startHarness();
   await api.want('POST', DEPLOYMENTS, deployment('a'));
   const strategic = await api.want(
@@ -102,8 +102,11 @@ test('each patch type does what it says, others are refused so that clients fall
     { type: 'application/strategic-merge-patch+json' },
   );
   const names = (object: KubeObject) =>
-    (object.spec as { template: { spec: { containers: { name: string }[] } } }).template.spec
-      .containers.map(({ name }) => name).sort();
+    (
+      object.spec as { template: { spec: { containers: { name: string }[] } } }
+    ).template.spec.containers
+      .map(({ name }) => name)
+      .sort();
   assert.deepEqual(names(strategic), ['c', 'd']);
   const json = await api.want(
     'PATCH',
@@ -148,7 +151,12 @@ test('dryRun=All computes everything and stores nothing', async () => {
   const taken = await api.send('POST', `${NS}/configmaps?dryRun=All`, configMap('a'));
   assert.equal(taken.code, 409);
   assert.equal((await api.send('POST', `${NS}/pods?dryRun=Some`, pod('b'))).code, 400);
-  const service = { apiVersion: 'v1', kind: 'Service', metadata: { name: 's' }, spec: { ports: [{ port: 1 }] } };
+  const service = {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 's' },
+    spec: { ports: [{ port: 1 }] },
+  };
   await api.want('POST', `${NS}/services?dryRun=All`, service);
   assert.equal(api.store.revision, revision);
 });
@@ -208,7 +216,11 @@ test('tables and metadata are shown to those who ask for them', async () => {
   const as = (kind: string) => ({
     headers: { accept: `application/json;as=${kind};v=v1;g=meta.k8s.io,application/json` },
   });
-  const table = await api.want<{ kind: string; rows: { cells: unknown[]; object: KubeObject }[]; columnDefinitions: { name: string }[] }>('GET', `${NS}/pods`, undefined, as('Table'));
+  const table = await api.want<{
+    kind: string;
+    rows: { cells: unknown[]; object: KubeObject }[];
+    columnDefinitions: { name: string }[];
+  }>('GET', `${NS}/pods`, undefined, as('Table'));
   assert.equal(table.kind, 'Table');
   assert.equal(table.columnDefinitions[0]?.name, 'Name');
   assert.equal(table.rows[0]?.cells[0], 'a');

@@ -21,12 +21,7 @@ export function storeResource(schema: SchemaTable, row: ResourceRow): string {
   return stored.group ? `${stored.group}/${stored.resource}` : stored.resource;
 }
 
-export function keyOf(
-  schema: SchemaTable,
-  row: ResourceRow,
-  namespace: string,
-  name: string,
-): Key {
+export function keyOf(schema: SchemaTable, row: ResourceRow, namespace: string, name: string): Key {
   const resource = storeResource(schema, row);
   return { resource, namespace: row.namespaced ? namespace : '', name };
 }

@@ -26,7 +26,10 @@ export async function handleUpdate(context: ResourceContext): Promise<ApiReply> 
   const key = keyOf(server.schema, row, target.namespace, info.name);
   const mayCreate = strategyOf(row).allowsCreateOnUpdate && !info.subresource;
   if (mayCreate && !server.store.get(key) && !object.metadata.resourceVersion) {
-    requireAuthorization(server.authorizer, { ...attributesOf(info, context.user), verb: 'create' });
+    requireAuthorization(server.authorizer, {
+      ...attributesOf(info, context.user),
+      verb: 'create',
+    });
     const created = await createObject({ ...target, name: '' }, object);
     return writtenReply(context, 201, created, representation);
   }

@@ -192,7 +192,8 @@ function immutableCauses(row: ResourceRow, object: KubeObject, old: KubeObject):
 
 function at(object: unknown, path: string): unknown {
   let value = object;
-  for (const part of path.split('.')) value = (value as Record<string, unknown> | undefined)?.[part];
+  for (const part of path.split('.'))
+    value = (value as Record<string, unknown> | undefined)?.[part];
   return value;
 }
 

@@ -113,9 +113,12 @@ function configureServer(
   server.on('tlsClientError', (_error, socket: TLSSocket) => socket.destroy());
   server.on('sessionError', (_error, session?: ServerHttp2Session) => session?.destroy());
   server.on('session', (session: ServerHttp2Session) => limitIdleSession(session, limits));
-  server.on('clientError' as 'unknownProtocol', ((error: NodeJS.ErrnoException, socket: Duplex) => {
-    refuseMalformed(error, socket);
-  }) as never);
+  server.on(
+    'clientError' as 'unknownProtocol',
+    ((error: NodeJS.ErrnoException, socket: Duplex) => {
+      refuseMalformed(error, socket);
+    }) as never,
+  );
   server.on('request', (request, response) => {
     serve(request, response, options).catch((error) => {
       if (!(error instanceof StalledClientError)) {
@@ -123,12 +126,15 @@ function configureServer(
       }
     });
   });
-  server.on('upgrade' as 'request', ((request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    serveUpgrade(request, socket, head, options).catch((error) => {
-      log.warn('Cannot answer an upgrade', { error: describeError(error), path: request.url });
-      socket.destroy();
-    });
-  }) as never);
+  server.on(
+    'upgrade' as 'request',
+    ((request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      serveUpgrade(request, socket, head, options).catch((error) => {
+        log.warn('Cannot answer an upgrade', { error: describeError(error), path: request.url });
+        socket.destroy();
+      });
+    }) as never,
+  );
 }
 
 function limitIdleSession(session: ServerHttp2Session, limits: ApiServerLimits): void {
@@ -176,13 +182,17 @@ async function serve(
   const headers = { ...reply.headers };
   const bodyUnread = !request.complete && hasBody(request);
   if (bodyUnread && request.httpVersionMajor === 1) headers.connection = 'close';
-  await writeReply(response as unknown as ResponseSink, { ...reply, headers }, {
-    acceptEncoding: exchange.headers['accept-encoding'],
-    headOnly: request.method === 'HEAD',
-    limits: options.limits,
-    clock: options.clock,
-    signal: closed.signal,
-  });
+  await writeReply(
+    response as unknown as ResponseSink,
+    { ...reply, headers },
+    {
+      acceptEncoding: exchange.headers['accept-encoding'],
+      headOnly: request.method === 'HEAD',
+      limits: options.limits,
+      clock: options.clock,
+      signal: closed.signal,
+    },
+  );
   if (bodyUnread) request.resume();
 }
 
@@ -222,7 +232,10 @@ async function writeRefusal(
 ): Promise<void> {
   const sink = Object.assign(socket, {
     writeHead(status: number, headers: Record<string, string | string[]>) {
-      const lines = [`HTTP/1.1 ${status} ${status === 200 ? 'OK' : 'Refused'}`, 'Connection: close'];
+      const lines = [
+        `HTTP/1.1 ${status} ${status === 200 ? 'OK' : 'Refused'}`,
+        'Connection: close',
+      ];
       for (const [name, value] of Object.entries(headers)) {
         for (const one of [value].flat()) lines.push(`${name}: ${one}`);
       }

@@ -42,7 +42,8 @@ export function createMetrics(): Metrics {
     render(store) {
       const stats = store.stats();
       const lines = ['# TYPE apiserver_request_total counter'];
-      for (const [series, count] of requests) lines.push(`apiserver_request_total${series} ${count}`);
+      for (const [series, count] of requests)
+        lines.push(`apiserver_request_total${series} ${count}`);
       const name = 'apiserver_request_duration_seconds';
       lines.push(`# TYPE ${name} histogram`);
       BUCKETS_SECONDS.forEach((bound, index) => {

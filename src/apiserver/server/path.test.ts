@@ -19,8 +19,11 @@ const CASES: [string, string, string][] = [
   ['POST', '/api/v1/namespaces/a/pods', 'create /v1 a pods - -'],
   ['DELETE', '/api/v1/namespaces/a/pods', 'deletecollection /v1 a pods - -'],
   ['DELETE', '/api/v1/namespaces/a/pods/b', 'delete /v1 a pods b -'],
-  ['PATCH', '/apis/apps/v1/namespaces/a/deployments/b/scale',
-    'patch apps/v1 a deployments/scale b -'],
+  [
+    'PATCH',
+    '/apis/apps/v1/namespaces/a/deployments/b/scale',
+    'patch apps/v1 a deployments/scale b -',
+  ],
   ['GET', '/api/v1/nodes/n/proxy/logs/a%2Fb/c', 'get /v1 - nodes/proxy n /logs/a%2Fb/c'],
   ['GET', '/api/v1/pods?fieldSelector=metadata.name%3Dx', 'list /v1 - pods x -'],
   ['GET', '/api/v1/pods?watch=1&fieldSelector=metadata.name==x,a=b', 'watch /v1 - pods x -'],

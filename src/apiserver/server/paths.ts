@@ -110,7 +110,9 @@ function discovery(context: RequestContext, root: 'api' | 'apis'): ApiReply {
     Object.entries(AGGREGATED).every(([name, value]) => parameters[name] === value),
   );
   if (wantsAll) {
-    const type = Object.entries(AGGREGATED).map(([name, value]) => `;${name}=${value}`).join('');
+    const type = Object.entries(AGGREGATED)
+      .map(([name, value]) => `;${name}=${value}`)
+      .join('');
     const reply = jsonReply(200, aggregatedDiscovery(server.schema, root));
     reply.headers['content-type'] = `application/json${type}`;
     reply.headers.vary = 'Accept';

@@ -39,9 +39,10 @@ test('a right to one name shows that name alone, by whatever path or selector', 
   assert.equal((await list('')).code, 403);
   assert.equal((await list('?fieldSelector=metadata.name%3Dother')).code, 403);
   const mine = await list('?fieldSelector=metadata.name%3Dmine');
-  assert.deepEqual((mine.body as unknown as KubeList).items.map(({ metadata }) => metadata.name), [
-    'mine',
-  ]);
+  assert.deepEqual(
+    (mine.body as unknown as KubeList).items.map(({ metadata }) => metadata.name),
+    ['mine'],
+  );
   const sly = await list('?fieldSelector=metadata.name%3Dmine,metadata.name!%3Dmine');
   assert.equal((sly.body as unknown as KubeList).items.length, 0);
   const watcher = await api.watch('/api/v1/watch/namespaces/default/configmaps/mine', { as });
@@ -130,7 +131,10 @@ test('health, metrics, discovery and documents are there', async () => {
   assert.equal((await api.send('GET', '/apis')).body.kind, 'APIGroupList');
   assert.equal((await api.send('GET', '/api')).body.kind, 'APIVersions');
   assert.equal((await api.send('GET', '/apis/apps/v1')).body.kind, 'APIResourceList');
-  const index = await api.want<{ paths: Record<string, { serverRelativeURL: string }> }>('GET', '/openapi/v3');
+  const index = await api.want<{ paths: Record<string, { serverRelativeURL: string }> }>(
+    'GET',
+    '/openapi/v3',
+  );
   const url = index.paths['apis/apps/v1']?.serverRelativeURL ?? '';
   const document = await api.send('GET', url);
   assert.equal(document.headers['cache-control'], 'public, immutable');

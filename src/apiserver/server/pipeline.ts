@@ -51,7 +51,12 @@ export function createPipeline(
     reply.headers['audit-id'] = auditId;
     const { verb = exchange.method, resource = '' } = info ?? {};
     const tookMs = server.clock.monotonicMs() - startMs;
-    server.metrics.countRequest(info?.isResourceRequest ? resource : '', verb, reply.status, tookMs);
+    server.metrics.countRequest(
+      info?.isResourceRequest ? resource : '',
+      verb,
+      reply.status,
+      tookMs,
+    );
     return reply;
   };
 }

@@ -61,7 +61,11 @@ function gzipHeaders<T extends object>(headers: T): T & Record<string, string> {
 }
 
 async function* gzipped(body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
-  const stream = createGzip({ level: GZIP_LEVEL, chunkSize: CHUNK_BYTES, flush: constants.Z_NO_FLUSH });
+  const stream = createGzip({
+    level: GZIP_LEVEL,
+    chunkSize: CHUNK_BYTES,
+    flush: constants.Z_NO_FLUSH,
+  });
   const feeding = (async () => {
     try {
       for await (const chunk of body) {

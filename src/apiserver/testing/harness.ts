@@ -20,7 +20,12 @@ export interface Harness extends AsyncDisposable {
   /** Sends a request as the administrator and reads the whole answer. */
   send(method: string, target: string, body?: unknown, more?: SendOptions): Promise<Answer>;
   /** The same, for answers that have to be a success; throws otherwise. */
-  want<T = KubeObject>(method: string, target: string, body?: unknown, more?: SendOptions): Promise<T>;
+  want<T = KubeObject>(
+    method: string,
+    target: string,
+    body?: unknown,
+    more?: SendOptions,
+  ): Promise<T>;
   watch(target: string, more?: SendOptions): Promise<Watcher>;
 }
 

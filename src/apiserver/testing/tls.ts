@@ -39,7 +39,10 @@ export function openTls(port: number, ca: string, pair?: KeyPair): Promise<TLSSo
 }
 
 /** Writes raw text and returns all that comes back until the server ends the connection. */
-export async function exchange(socket: TLSSocket, ...parts: (string | Uint8Array)[]): Promise<string> {
+export async function exchange(
+  socket: TLSSocket,
+  ...parts: (string | Uint8Array)[]
+): Promise<string> {
   const chunks: Buffer[] = [];
   socket.on('error', () => {});
   const ended = new Promise<void>((resolve) => {

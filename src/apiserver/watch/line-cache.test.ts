@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createLineCache } from './line-cache.ts';
 
-test('a line is made once for each owner and key, and forgotten when newer ones need the room', () => {
+test('a line is made once for each owner and key, and forgotten for newer ones', () => {
   const cache = createLineCache(30);
   let made = 0;
   const get = (owner: object, key: string) =>

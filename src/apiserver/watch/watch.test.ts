@@ -19,7 +19,10 @@ test('a watch tells every change after its revision, once and in order', async (
   const deleted = await watcher.next();
   assert.equal(deleted.type, 'DELETED');
   assert.equal(deleted.object.metadata.name, 'a');
-  assert.ok(Number(deleted.object.metadata.resourceVersion) > Number(modified.object.metadata.resourceVersion));
+  assert.ok(
+    Number(deleted.object.metadata.resourceVersion) >
+      Number(modified.object.metadata.resourceVersion),
+  );
   const added = await watcher.next();
   assert.deepEqual([added.type, added.object.metadata.name], ['ADDED', 'b']);
   await watcher.stop();
@@ -52,7 +55,10 @@ test('objects come and go as they begin and cease to match a selector', async ()
   await api.want('DELETE', `${CONFIG_MAPS}/a`);
   const seen = [];
   for (let i = 0; i < 5; i += 1) seen.push(await watcher.next());
-  assert.deepEqual(seen.map(({ type }) => type), ['ADDED', 'MODIFIED', 'DELETED', 'ADDED', 'DELETED']);
+  assert.deepEqual(
+    seen.map(({ type }) => type),
+    ['ADDED', 'MODIFIED', 'DELETED', 'ADDED', 'DELETED'],
+  );
   // The departure shows the last state that matched, at the revision of the change.
   assert.deepEqual(seen[2]?.object.metadata.labels, { on: 'yes' });
   assert.equal(seen[2]?.object.metadata.resourceVersion, left.metadata.resourceVersion);
@@ -125,7 +131,8 @@ test('a revision that is forgotten is told by an ERROR event, one to come is ref
 
 test('streaming lists are refused so that informers fall back', async () => {
   await using api = await startHarness();
-  const query = 'watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true';
+  const query =
+    'watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true';
   const refused = await api.send('GET', `${CONFIG_MAPS}?${query}`);
   assert.equal(refused.code, 422);
   assert.match(refused.body.message ?? '', /sendInitialEvents is forbidden for watch/);

@@ -36,9 +36,9 @@ export function mergeApproval(
   const before = conditionsOf(old);
   const isFinal = ({ type }: Condition) => type === 'Approved' || type === 'Denied';
   const wanted = conditionsOf(request);
-  const isRevoked = before.filter(isFinal).some(
-    (condition) => !wanted.some((other) => other.type === condition.type),
-  );
+  const isRevoked = before
+    .filter(isFinal)
+    .some((condition) => !wanted.some((other) => other.type === condition.type));
   const conditions = wanted.map((condition) => {
     const known = before.find((other) => other.type === condition.type);
     if (known && isDeepStrictEqual(known, condition)) return condition;

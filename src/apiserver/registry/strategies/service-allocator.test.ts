@@ -61,7 +61,7 @@ test('ranges have to be networks', () => {
   assert.equal(firstAddress('10.96.0.0/16'), '10.96.0.1');
 });
 
-test('services keep their address and port over updates, and give up what they cease to use', async () => {
+test('services keep what they were given over updates, and give up the rest', async () => {
   await using api = await startHarness();
   const path = `${NS}/services`;
   const draft = { metadata: { name: 's' }, spec: { type: 'NodePort', ports: [{ port: 80 }] } };
@@ -75,9 +75,17 @@ test('services keep their address and port over updates, and give up what they c
   assert.equal(refused.code, 422);
   assert.match(refused.body.message ?? '', /may not change once set/);
   const nodePort = ports?.[0]?.nodePort;
-  const thief = { metadata: { name: 't' }, spec: { type: 'NodePort', ports: [{ port: 80, nodePort }] } };
+  const thief = {
+    metadata: { name: 't' },
+    spec: { type: 'NodePort', ports: [{ port: 80, nodePort }] },
+  };
   assert.equal((await api.send('POST', path, thief)).code, 422);
-  await api.want('PATCH', `${path}/s`, { spec: { type: 'ClusterIP' } }, { type: 'application/merge-patch+json' });
+  await api.want(
+    'PATCH',
+    `${path}/s`,
+    { spec: { type: 'ClusterIP' } },
+    { type: 'application/merge-patch+json' },
+  );
   assert.equal((await api.send('POST', path, thief)).code, 201);
   await api.want('DELETE', `${path}/s`);
   const heir = { metadata: { name: 'h' }, spec: { clusterIP, ports: [{ port: 1 }] } };

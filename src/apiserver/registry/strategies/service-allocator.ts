@@ -62,7 +62,10 @@ export function createServiceAllocator(options: {
   );
   const settle = (uid: string, stored: KubeObject | undefined) => {
     const spec = (stored?.spec ?? {}) as ServiceSpec;
-    addresses.keep(uid, (spec.clusterIPs ?? []).filter((ip) => ip !== HEADLESS));
+    addresses.keep(
+      uid,
+      (spec.clusterIPs ?? []).filter((ip) => ip !== HEADLESS),
+    );
     ports.keep(uid, nodePortsOf(spec).map(String));
   };
   for (const service of options.services) settle(service.metadata.uid ?? '', service);

@@ -27,7 +27,9 @@ export async function handleBinding(context: ResourceContext): Promise<ApiReply>
   const { kind = '', name: node = '' } = binding.target as { kind?: string; name?: string };
   if (!name) throw badRequest('the binding has no name: it has to name its pod');
   if (!node || (kind !== '' && kind !== 'Node')) {
-    const message = node ? `Unsupported value: ${JSON.stringify(kind)}: supported values: "Node"` : 'Required value';
+    const message = node
+      ? `Unsupported value: ${JSON.stringify(kind)}: supported values: "Node"`
+      : 'Required value';
     const field = node ? 'target.kind' : 'target.name';
     throw invalid('', 'Binding', name, [{ reason: 'FieldValueInvalid', field, message }]);
   }
@@ -44,13 +46,16 @@ function bind(pod: KubeObject, binding: KubeObject, node: string, nowMs: number)
   const refuse = (why: string) => conflict('', 'pods/binding', name, why);
   const { uid, resourceVersion, annotations, labels } = binding.metadata;
   if (uid && uid !== pod.metadata.uid) {
-    throw refuse(`Precondition failed: UID in precondition: ${uid}, UID in object meta: ${pod.metadata.uid}`);
+    throw refuse(
+      `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${pod.metadata.uid}`,
+    );
   }
   if (resourceVersion && resourceVersion !== pod.metadata.resourceVersion) {
     throw refuse('the object has been modified');
   }
   const spec = podSpec(pod);
-  if (pod.metadata.deletionTimestamp) throw refuse(`pod ${name} is being deleted, cannot be assigned to a host`);
+  if (pod.metadata.deletionTimestamp)
+    throw refuse(`pod ${name} is being deleted, cannot be assigned to a host`);
   if (spec.nodeName) throw refuse(`pod ${name} is already assigned to node "${spec.nodeName}"`);
   if (spec.schedulingGates?.length) throw refuse(`pod ${name} has non-empty .spec.schedulingGates`);
   const draft = cloneObject(pod);

@@ -28,10 +28,16 @@ export async function handleEviction(context: ResourceContext): Promise<ApiReply
   await server.store.barrier();
   const entry = requireEntry(context);
   const options = (eviction.deleteOptions ?? {}) as DeleteOptions;
-  const dryRun =
-    parseDryRun(exchange.query.getAll('dryRun')) || parseDryRun(options.dryRun ?? []);
+  const dryRun = parseDryRun(exchange.query.getAll('dryRun')) || parseDryRun(options.dryRun ?? []);
   if (countsAsDisruption(entry.object)) await takeDisruption(context, entry.object, dryRun);
-  const target = { context, row, subresource: '', namespace: info.namespace, name: info.name, dryRun };
+  const target = {
+    context,
+    row,
+    subresource: '',
+    namespace: info.namespace,
+    name: info.name,
+    dryRun,
+  };
   const uid = options.preconditions?.uid ?? entry.object.metadata.uid;
   await deleteObject(target, { ...options, preconditions: { ...options.preconditions, uid } });
   const success = { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', code: 201 };
@@ -66,7 +72,8 @@ async function takeDisruption(
   if (budgets.length === 0) return;
   if (budgets.length > 1) {
     const message =
-      'This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.';
+      'This pod has more than one PodDisruptionBudget, ' +
+      'which the eviction subresource does not support.';
     throw new StatusError('InternalError', message);
   }
   const row = server.schema.byResource('policy', 'v1', 'poddisruptionbudgets');

@@ -1,6 +1,10 @@
 import { rfc3339 } from '../../../base/clock.ts';
 import { AUTHENTICATED_GROUP } from '../../../auth/authenticators.ts';
-import type { AuthorizationAttributes, AuthorizationDecision, UserInfo } from '../../../api/auth.ts';
+import type {
+  AuthorizationAttributes,
+  AuthorizationDecision,
+  UserInfo,
+} from '../../../api/auth.ts';
 import type { KubeObject } from '../../../api/object.ts';
 import { StatusError, badRequest } from '../../../api/status.ts';
 import { readObject } from '../../codec/decode.ts';
@@ -45,7 +49,9 @@ function answering(review: Review): ResourceHandler {
 function attributesFor(spec: AccessReviewSpec, user: UserInfo): AuthorizationAttributes {
   const { resourceAttributes: resource, nonResourceAttributes: path } = spec;
   if (Boolean(resource) === Boolean(path)) {
-    throw badRequest('exactly one of nonResourceAttributes or resourceAttributes must be specified');
+    throw badRequest(
+      'exactly one of nonResourceAttributes or resourceAttributes must be specified',
+    );
   }
   return {
     user,
@@ -108,7 +114,9 @@ function selfRules({ server, user }: ResourceContext, request: KubeObject) {
   const all = isMaster ? [...everything, ...rules] : rules;
   return {
     resourceRules: all.filter((rule) => rule.resources?.length),
-    nonResourceRules: all.filter((rule) => 'nonResourceURLs' in rule && rule.nonResourceURLs?.length),
+    nonResourceRules: all.filter(
+      (rule) => 'nonResourceURLs' in rule && rule.nonResourceURLs?.length,
+    ),
     incomplete: false,
     ...(missing.length > 0 ? { evaluationError: missing.join(', ') } : {}),
   };
@@ -128,7 +136,10 @@ function userFields(user: UserInfo) {
 }
 
 async function tokenReview({ server }: ResourceContext, request: KubeObject) {
-  const { token, audiences = [] } = (request.spec ?? {}) as { token?: string; audiences?: string[] };
+  const { token, audiences = [] } = (request.spec ?? {}) as {
+    token?: string;
+    audiences?: string[];
+  };
   if (!token) throw badRequest('token is required for TokenReview in authentication');
   for (const authenticator of server.authenticators) {
     try {

@@ -1,5 +1,8 @@
 import { rfc3339 } from '../../../base/clock.ts';
-import { TOKEN_EXPIRATION_SECONDS_MAX, TOKEN_EXPIRATION_SECONDS_MIN } from '../../../auth/service-account-tokens.ts';
+import {
+  TOKEN_EXPIRATION_SECONDS_MAX,
+  TOKEN_EXPIRATION_SECONDS_MIN,
+} from '../../../auth/service-account-tokens.ts';
 import type { TokenBinding } from '../../../auth/service-account-tokens.ts';
 import type { KubeObject } from '../../../api/object.ts';
 import { StatusError, conflict, invalid, notFound } from '../../../api/status.ts';
@@ -60,7 +63,9 @@ export async function handleToken(context: ResourceContext): Promise<ApiReply> {
 function checkAccount(request: KubeObject, account: KubeObject): void {
   const { uid } = request.metadata;
   if (!uid || uid === account.metadata.uid) return;
-  const why = `the UID in the token request (${uid}) does not match the UID of the service account (${account.metadata.uid})`;
+  const why =
+    `the UID in the token request (${uid}) does not match the UID of the service account ` +
+    `(${account.metadata.uid})`;
   throw conflict('', 'serviceaccounts', account.metadata.name ?? '', why);
 }
 
@@ -95,7 +100,8 @@ function boundTo(
   const { kind = '', name = '', uid } = reference;
   const slot = Object.hasOwn(BOUND_RESOURCES, kind) ? BOUND_RESOURCES[kind] : undefined;
   if (!slot || (reference.apiVersion && reference.apiVersion !== 'v1')) {
-    const message = `Invalid value: ${JSON.stringify(kind)}: cannot bind token for object of this kind`;
+    const why = 'cannot bind token for object of this kind';
+    const message = `Invalid value: ${JSON.stringify(kind)}: ${why}`;
     const cause = { reason: 'FieldValueInvalid', field: 'spec.boundObjectRef.kind', message };
     throw invalid('authentication.k8s.io', 'TokenRequest', '', [cause]);
   }
@@ -103,14 +109,18 @@ function boundTo(
   const found = store.get({ resource: `${slot}s`, namespace, name })?.object;
   if (!found) throw notFound('', `${slot}s`, name);
   if (uid && uid !== found.metadata.uid) {
-    const why = `the UID in the bound object reference (${uid}) does not match the UID in record (${found.metadata.uid})`;
+    const why =
+      `the UID in the bound object reference (${uid}) does not match the UID in record ` +
+      `(${found.metadata.uid})`;
     throw conflict('', `${slot}s`, name, why);
   }
   const identity = { name, uid: found.metadata.uid ?? '' };
   if (slot !== 'pod') return { [slot]: identity };
   const { serviceAccountName } = (found.spec ?? {}) as { serviceAccountName?: string };
   if (serviceAccountName !== account) {
-    const message = `cannot bind token for serviceaccount "${account}" to pod running with different serviceaccount name.`;
+    const message =
+      `cannot bind token for serviceaccount "${account}" to pod running with different ` +
+      'serviceaccount name.';
     throw new StatusError('BadRequest', message);
   }
   const nodeName = podSpec(found).nodeName;
