@@ -230,13 +230,13 @@ const printBinding: Printer = (binding, nowMs) => {
     name(binding),
     `${text(binding, 'roleRef.kind')}/${text(binding, 'roleRef.name')}`,
     age(binding, nowMs),
-    named('User').map(name_).join(', '),
-    named('Group').map(name_).join(', '),
+    named('User').map(subjectName).join(', '),
+    named('Group').map(subjectName).join(', '),
     named('ServiceAccount').map(account).join(', '),
   ];
 };
 
-function name_(subject: Fields): string {
+function subjectName(subject: Fields): string {
   return text(subject, 'name');
 }
 

@@ -27,7 +27,9 @@ export function checkLabelSelector(selector: Fields, report: Report): void {
     } else at.at('operator').invalid(operator, 'not a valid selector operator');
     const key = text(expression['key']);
     at.at('key').invalidAll(key, qualifiedName(key));
-    values.forEach((value, at_) => at.at('values', at_).invalidAll(value, labelValue(value)));
+    values.forEach((value, position) =>
+      at.at('values', position).invalidAll(value, labelValue(value)),
+    );
   });
 }
 

@@ -108,17 +108,17 @@ function checkPodUpdate(object: Fields, old: Fields, report: Report): void {
   const before = fields(old['spec']);
   const after = fields(object['spec']);
   if (before === after) return;
-  const at_ = report.at('spec');
+  const spec = report.at('spec');
   for (const list of ['containers', 'initContainers']) {
     if (items(before[list]).length !== items(after[list]).length) {
-      at_.at(list).forbidden('pod updates may not add or remove containers');
+      spec.at(list).forbidden('pod updates may not add or remove containers');
       return;
     }
   }
   checkDeadline(
     before['activeDeadlineSeconds'],
     after['activeDeadlineSeconds'],
-    at_.at('activeDeadlineSeconds'),
+    spec.at('activeDeadlineSeconds'),
   );
   const kept = items(after['tolerations']);
   const lost = items(before['tolerations']).some(
@@ -126,13 +126,13 @@ function checkPodUpdate(object: Fields, old: Fields, report: Report): void {
       !kept.some((entry) => isDeepStrictEqual(withoutSeconds(entry), withoutSeconds(toleration))),
   );
   if (lost)
-    at_
+    spec
       .at('tolerations')
       .forbidden('existing toleration can not be modified except its tolerationSeconds');
-  checkGates(before, after, at_);
+  checkGates(before, after, spec);
   const gated = items(before['schedulingGates']).length > 0;
   if (!isDeepStrictEqual(comparable(before, gated), comparable(after, gated))) {
-    at_.forbidden(POD_UPDATE_DETAIL);
+    spec.forbidden(POD_UPDATE_DETAIL);
   }
 }
 
