@@ -87,7 +87,8 @@ int attach_run(int count, char **arguments) {
     else if (!strcmp(name, "--disk-rw")) disk = value, writable = true;
     else refuse("unknown option \"%s\"", name);
   }
-  if (!socket_path || !disk || !fdset) refuse("--socket, --fdset and --disk-ro or --disk-rw are needed");
+  if (!socket_path || !disk || !fdset)
+    refuse("--socket, --fdset and --disk-ro or --disk-rw are needed");
   struct descriptor d = {.kind = writable ? DISK_WRITABLE : DISK_READ_ONLY, .path = disk};
   int fd = disk_open(&d);
   int monitor = monitor_connect(socket_path);

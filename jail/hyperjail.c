@@ -53,7 +53,8 @@ __attribute__((noreturn)) static void cell_run(const struct options *o, int go, 
 static void announce(pid_t cell) {
   char text[256];
   snprintf(text, sizeof text,
-           "{\"keeper\":{\"pid\":%d,\"startTicks\":%llu},\"vmm\":{\"pid\":%d,\"startTicks\":%llu}}\n",
+           "{\"keeper\":{\"pid\":%d,\"startTicks\":%llu},"
+           "\"vmm\":{\"pid\":%d,\"startTicks\":%llu}}\n",
            getpid(), process_start_ticks(getpid()), cell, process_start_ticks(cell));
   int directory = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0 || !replace_file(directory, "jail.json", text)) fail("write jail.json");

@@ -75,7 +75,8 @@ struct options {
 #define EXIT_NOT_EXECUTED 126
 __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...);
 __attribute__((noreturn, format(printf, 1, 2))) void refuse(const char *format, ...);
-unsigned long parse_number(const char *name, const char *text, unsigned long min, unsigned long max);
+unsigned long parse_number(const char *name, const char *text, unsigned long min,
+                           unsigned long max);
 void write_text(const char *path, const char *text);
 bool write_all(int fd, const void *bytes, size_t size);
 // Replaces DIRECTORY/NAME as a whole; readers see the old or the new file.

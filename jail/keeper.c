@@ -34,7 +34,8 @@ struct sink {
 };
 
 static void sink_open(struct sink *s) {
-  s->file = openat(s->directory, s->name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
+  s->file = openat(s->directory, s->name, flags, 0600);
   s->size = 0;
 }
 

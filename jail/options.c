@@ -84,7 +84,8 @@ static void parse_option(struct options *o, const char *name, char *value) {
     char *mode = split(value, name);
     char *path = split(mode, name);
     bool writable = !strcmp(mode, "rw");
-    if (!writable && strcmp(mode, "ro")) refuse("%s has the mode \"%s\", wanted ro or rw", name, mode);
+    if (!writable && strcmp(mode, "ro"))
+      refuse("%s has the mode \"%s\", wanted ro or rw", name, mode);
     add_descriptor(o, name, value, writable ? DISK_WRITABLE : DISK_READ_ONLY)->path =
         absolute(name, path);
   } else if (!strcmp(name, "--listen")) {

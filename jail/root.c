@@ -50,7 +50,8 @@ static void bind_into(const struct bind *b) {
 static void make_devices(const struct options *o) {
   if (!o->device_count) return;
   if (mkdir("dev", 0755)) fail("make \"/dev\" in the cell's root");
-  if (mount("hyperjail", "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, DEV_OPTIONS)) fail("mount \"/dev\"");
+  if (mount("hyperjail", "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, DEV_OPTIONS))
+    fail("mount \"/dev\"");
   for (size_t i = 0; i < o->device_count; i++) {
     struct stat status;
     char target[TEXT_MAX + 8];
@@ -70,7 +71,8 @@ void root_enter(const struct options *o) {
   umask(022);
   if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) fail("make mounts private");
   if (mkdir(ROOT_NAME, 0755) && errno != EEXIST) fail("make the cell's root");
-  if (mount("hyperjail", ROOT_NAME, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, ROOT_OPTIONS))
+  unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+  if (mount("hyperjail", ROOT_NAME, "tmpfs", flags, ROOT_OPTIONS))
     fail("mount the cell's root");
   if (chdir(ROOT_NAME)) fail("enter the cell's root");
   for (size_t i = 0; i < o->bind_count; i++) bind_into(&o->binds[i]);
@@ -79,6 +81,6 @@ void root_enter(const struct options *o) {
   if (syscall(SYS_pivot_root, ".", ".")) fail("change the root");
   if (umount2(".", MNT_DETACH)) fail("detach the old root");
   if (chdir("/")) fail("enter the new root");
-  if (mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, ROOT_OPTIONS))
+  if (mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY | flags, ROOT_OPTIONS))
     fail("make the root read-only");
 }

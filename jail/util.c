@@ -66,7 +66,8 @@ void write_text(const char *path, const char *text) {
 bool replace_file(int directory, const char *name, const char *text) {
   char temporary[64];
   snprintf(temporary, sizeof temporary, ".%s.tmp", name);
-  int fd = openat(directory, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
+  int fd = openat(directory, temporary, flags, 0600);
   if (fd < 0) return false;
   bool written = write_all(fd, text, strlen(text));
   close(fd);

@@ -17,7 +17,8 @@ const MTU_MAX = 65_520;
 /** @throws NetworkError Invalid for anything but four decimal octets without leading zeros */
 export function parseAddress(text: string): number {
   const octets = text.split('.');
-  const valid = octets.length === 4 && octets.every((o) => /^(0|[1-9]\d{0,2})$/.test(o) && +o < 256);
+  const valid =
+    octets.length === 4 && octets.every((o) => /^(0|[1-9]\d{0,2})$/.test(o) && +o < 256);
   if (!valid) throw new NetworkError('Invalid', `Invalid address "${text}": not an IPv4 address`);
   return octets.reduce((value, octet) => value * 256 + Number(octet), 0);
 }
@@ -68,7 +69,10 @@ export function nextAddress(
 /** @throws NetworkError Invalid, naming the field */
 export function validateNetwork(network: NetworkSpec): Range {
   if (!/^[a-z0-9-]{1,40}$/.test(network.id)) {
-    throw new NetworkError('Invalid', `Invalid network id "${network.id}": wanted 1 to 40 of [a-z0-9-]`);
+    throw new NetworkError(
+      'Invalid',
+      `Invalid network id "${network.id}": wanted 1 to 40 of [a-z0-9-]`,
+    );
   }
   const range = parseCidr(network.cidr);
   if (!isUsable(range, parseAddress(network.gateway))) {
@@ -86,7 +90,10 @@ export function validateNetwork(network: NetworkSpec): Range {
 /** @throws NetworkError Invalid */
 export function validatePortRequest(request: PortRequest): void {
   if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(request.id)) {
-    throw new NetworkError('Invalid', `Invalid port id "${request.id}": wanted 1 to 63 of [a-z0-9-]`);
+    throw new NetworkError(
+      'Invalid',
+      `Invalid port id "${request.id}": wanted 1 to 63 of [a-z0-9-]`,
+    );
   }
   if (!Number.isInteger(request.ownerUid) || request.ownerUid < 0) {
     throw new NetworkError('Invalid', `Invalid owner ${request.ownerUid} of port "${request.id}"`);

@@ -51,7 +51,8 @@ export function allocatePort(
   } else {
     address = parseAddress(request.address);
     const where = `Cannot give "${request.id}" the address ${request.address}`;
-    if (!isUsable(range, address)) throw new NetworkError('Invalid', `${where}: not in ${spec.cidr}`);
+    if (!isUsable(range, address))
+      throw new NetworkError('Invalid', `${where}: not in ${spec.cidr}`);
     if (taken.has(address)) throw new NetworkError('InUse', `${where}: it is in use`);
   }
   let mac: string;

@@ -10,7 +10,13 @@ export interface NetworkUnderTest {
   dispose: () => Promise<void>;
 }
 
-const BLUE: NetworkSpec = { id: 'blue', cidr: '10.88.0.0/28', gateway: '10.88.0.1', mtu: 1400, nat: true };
+const BLUE: NetworkSpec = {
+  id: 'blue',
+  cidr: '10.88.0.0/28',
+  gateway: '10.88.0.1',
+  mtu: 1400,
+  nat: true,
+};
 const OWNER = 70_001;
 
 /** What every network driver promises. `make` is called once for each test. */
@@ -21,7 +27,8 @@ export function networkConformance(name: string, make: () => Promise<NetworkUnde
       try {
         await body(under);
       } finally {
-        for (const port of (await under.driver.list()).ports) await under.driver.deletePort(port.id);
+        for (const port of (await under.driver.list()).ports)
+          await under.driver.deletePort(port.id);
         for (const network of (await under.driver.list()).networks) {
           await under.driver.deleteNetwork(network.id);
         }
@@ -59,24 +66,34 @@ export function networkConformance(name: string, make: () => Promise<NetworkUnde
     assert.notEqual((await driver.ensurePort(port('b'))).address, first.address);
   });
 
-  check('ensurePort() says when the range is used up, and goes on when one is freed', async ({
-    driver,
-  }) => {
-    await driver.ensureNetwork({ ...BLUE, cidr: '10.88.0.0/29' });
-    const ids = ['a', 'b', 'c', 'd', 'e'];
-    for (const id of ids) await driver.ensurePort(port(id));
-    await assert.rejects(driver.ensurePort(port('f')), refuses('Exhausted'));
-    await driver.deletePort('c');
-    await driver.ensurePort(port('f'));
-  });
+  check(
+    'ensurePort() says when the range is used up, and goes on when one is freed',
+    async ({ driver }) => {
+      await driver.ensureNetwork({ ...BLUE, cidr: '10.88.0.0/29' });
+      const ids = ['a', 'b', 'c', 'd', 'e'];
+      for (const id of ids) await driver.ensurePort(port(id));
+      await assert.rejects(driver.ensurePort(port('f')), refuses('Exhausted'));
+      await driver.deletePort('c');
+      await driver.ensurePort(port('f'));
+    },
+  );
 
   check('ensurePort() gives the address that is asked for, once', async ({ driver }) => {
     await driver.ensureNetwork(BLUE);
     const fixed = await driver.ensurePort({ ...port('a'), address: '10.88.0.9' });
     assert.equal(fixed.address, '10.88.0.9/28');
-    await assert.rejects(driver.ensurePort({ ...port('b'), address: '10.88.0.9' }), refuses('InUse'));
-    await assert.rejects(driver.ensurePort({ ...port('b'), address: '10.88.0.1' }), refuses('InUse'));
-    await assert.rejects(driver.ensurePort({ ...port('b'), address: '10.99.0.9' }), refuses('Invalid'));
+    await assert.rejects(
+      driver.ensurePort({ ...port('b'), address: '10.88.0.9' }),
+      refuses('InUse'),
+    );
+    await assert.rejects(
+      driver.ensurePort({ ...port('b'), address: '10.88.0.1' }),
+      refuses('InUse'),
+    );
+    await assert.rejects(
+      driver.ensurePort({ ...port('b'), address: '10.99.0.9' }),
+      refuses('Invalid'),
+    );
     await assert.rejects(driver.ensurePort({ ...port('b'), address: 'nine' }), refuses('Invalid'));
   });
 

@@ -15,7 +15,8 @@ const MTU_DEFAULT = 1500;
 export function createFakeNetwork(options: { random: Random }): NetworkDriver {
   const networks = new Map<string, NetworkRecord>();
   const ports = new Map<string, PortRecord>();
-  const portsOn = (networkId: string) => [...ports.values()].filter((p) => p.networkId === networkId);
+  const portsOn = (networkId: string) =>
+    [...ports.values()].filter((p) => p.networkId === networkId);
   const refuseInUse = (networkId: string) => {
     const port = portsOn(networkId)[0];
     if (port === undefined) return;
@@ -40,7 +41,10 @@ export function createFakeNetwork(options: { random: Random }): NetworkDriver {
     async ensureNetwork(network) {
       validateNetwork(network);
       const known = networks.get(network.id)?.spec;
-      if (known !== undefined && (known.cidr !== network.cidr || known.gateway !== network.gateway)) {
+      if (
+        known !== undefined &&
+        (known.cidr !== network.cidr || known.gateway !== network.gateway)
+      ) {
         refuseInUse(network.id);
       }
       const cursor = networks.get(network.id)?.cursor ?? network.gateway;
@@ -54,14 +58,16 @@ export function createFakeNetwork(options: { random: Random }): NetworkDriver {
       validatePortRequest(request);
       const network = networks.get(request.networkId);
       if (network === undefined) {
-        const message = `Cannot make port "${request.id}": network "${request.networkId}" is not ensured`;
+        const state = `network "${request.networkId}" is not ensured`;
+        const message = `Cannot make port "${request.id}": ${state}`;
         throw new NetworkError('NotFound', message);
       }
       const known = ports.get(request.id);
       const moved = known !== undefined && known.networkId !== request.networkId;
       const readdressed = request.address !== undefined && request.address !== known?.address;
       if (known !== undefined && (moved || readdressed)) {
-        const message = `Cannot make port "${request.id}": it is on "${known.networkId}" with ${known.address}`;
+        const state = `it is on "${known.networkId}" with ${known.address}`;
+        const message = `Cannot make port "${request.id}": ${state}`;
         throw new NetworkError('InUse', message);
       }
       const port = known ?? allocatePort(network, ports.values(), request, options.random);

@@ -182,7 +182,8 @@ test(`qemu: ${ROUNDS} random rounds of create, kill and delete leave nothing beh
     const aborter = new AbortController();
     const delayMs = Math.floor(random.next() * 400);
     const way = Math.floor(random.next() * 3);
-    if (way === 0) void systemClock.sleep(delayMs).then(() => aborter.abort(new Error('changed mind')));
+    if (way === 0)
+      void systemClock.sleep(delayMs).then(() => aborter.abort(new Error('changed mind')));
     const vm = await driver.create(spec, aborter.signal).catch(() => undefined);
     assert.ok(vm !== undefined || way === 0, `seed ${seed}`);
     await systemClock.sleep(delayMs);

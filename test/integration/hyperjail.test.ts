@@ -68,7 +68,8 @@ async function cell(mode: string[], extra: string[] = []): Promise<Cell> {
   const id = `cell-${count++}`;
   const directory = join(base, id);
   await mkdir(directory, { mode: 0o700 });
-  for (const disk of ['ro.img', 'rw.img']) await writeFile(join(directory, disk), 'disk', { mode: 0o600 });
+  for (const disk of ['ro.img', 'rw.img'])
+    await writeFile(join(directory, disk), 'disk', { mode: 0o600 });
   await writeFile(join(directory, 'data'), 'bound');
   // As open as a file can be, so that it is the mount that refuses.
   await chmod(join(directory, 'data'), 0o777);
@@ -81,7 +82,12 @@ async function cell(mode: string[], extra: string[] = []): Promise<Cell> {
     ...['--bind-executable', `${join(base, 'inmate')}:/bin/inmate`],
     ...['--bind', `${join(directory, 'data')}:/data`, '--device', '/dev/null'],
     ...['--console', '13', '--listen', '10:door.sock'],
-    ...['--disk', `20:ro:${join(directory, 'ro.img')}`, '--disk', `21:rw:${join(directory, 'rw.img')}`],
+    ...[
+      '--disk',
+      `20:ro:${join(directory, 'ro.img')}`,
+      '--disk',
+      `21:rw:${join(directory, 'rw.img')}`,
+    ],
     ...extra,
     ...['--', '/bin/inmate', ...mode],
   ];
@@ -119,7 +125,14 @@ test('a cell holds what it was given and nothing else', async () => {
   assert.deepEqual(seen.interfaces, ['', 'lo']);
   assert.equal(seen['/proc/self/status'], '', 'there is no /proc');
   assert.equal(seen['/data'], 'bound');
-  const expected = ['', '/bin 40755', '/bin/inmate 100755', '/data 100777', '/dev 40755', '/dev/null 20600'];
+  const expected = [
+    '',
+    '/bin 40755',
+    '/bin/inmate 100755',
+    '/data 100777',
+    '/dev 40755',
+    '/dev/null 20600',
+  ];
   assert.deepEqual(seen.tree.sort(), expected);
   const outcomes: Record<string, number> = {
     'write /': EROFS,
@@ -273,7 +286,10 @@ test('a program that cannot be executed is told in the verdict and the log', asy
   const given = await cell([]);
   given.args.splice(given.args.indexOf('--') + 1, 1, '/bin/nothing');
   assert.equal((await runToEnd(given))?.exitCode, 126);
-  assert.match(await readFile(join(given.directory, 'vmm.log'), 'utf8'), /cannot execute "\/bin\/nothing"/);
+  assert.match(
+    await readFile(join(given.directory, 'vmm.log'), 'utf8'),
+    /cannot execute "\/bin\/nothing"/,
+  );
 });
 
 test('the starter may be killed at any time', async () => {

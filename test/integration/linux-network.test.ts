@@ -16,7 +16,13 @@ import { namesOf } from '../../src/network/linux/commands.ts';
 import { createKernel } from '../../src/network/linux/kernel.ts';
 import { createLinuxNetwork } from '../../src/network/linux/driver.ts';
 
-const GREEN: NetworkSpec = { id: 'green', cidr: '10.77.0.0/24', gateway: '10.77.0.1', mtu: 1400, nat: true };
+const GREEN: NetworkSpec = {
+  id: 'green',
+  cidr: '10.77.0.0/24',
+  gateway: '10.77.0.1',
+  mtu: 1400,
+  nat: true,
+};
 
 const API_SERVER = { address: '198.18.77.1', port: 16_443 };
 
@@ -37,7 +43,9 @@ async function remains(stateDirectory: string): Promise<string[]> {
   const devices = JSON.parse(await run('ip', ['-json', 'link', 'show'])) as { ifname: string }[];
   const tables = await run('nft', ['list', 'tables']);
   const names = [...namespaces, ...devices.map((d) => d.ifname), ...tables.split('\n')];
-  return names.filter((name) => name.includes(`hn${scope}`) || name.includes(`hypernetes-${scope}`));
+  return names.filter(
+    (name) => name.includes(`hn${scope}`) || name.includes(`hypernetes-${scope}`),
+  );
 }
 
 networkConformance('linux network', async () => {
@@ -62,7 +70,12 @@ async function becomePod(port: Port): Promise<string> {
     `link set ${port.tapName} master br0 up`,
   ];
   await run('ip', ['-n', port.netns, '-batch', '-'], { input: `${lines.join('\n')}\n` });
-  const own = ['link set lo up', `addr add ${port.address} dev eth0`, 'link set eth0 up', `route add default via ${port.gateway}`];
+  const own = [
+    'link set lo up',
+    `addr add ${port.address} dev eth0`,
+    'link set eth0 up',
+    `route add default via ${port.gateway}`,
+  ];
   await run('ip', ['-n', pod, '-batch', '-'], { input: `${own.join('\n')}\n` });
   return pod;
 }
@@ -209,7 +222,10 @@ test('linux network: whatever step a crash comes at, doing it again completes it
       await again.ensureNetwork(GREEN);
       const port = await again.ensurePort({ id: 'a', networkId: 'green', ownerUid: 70_001 });
       const table = await run('ip', ['netns', 'exec', port.netns, 'nft', 'list', 'ruleset']);
-      assert.match(table, new RegExp(`${port.tapName}" . ${port.mac} . ${port.address.split('/')[0]}`));
+      assert.match(
+        table,
+        new RegExp(`${port.tapName}" . ${port.mac} . ${port.address.split('/')[0]}`),
+      );
       await again.deletePort('a');
       await again.deleteNetwork('green');
       assert.deepEqual(await remains(directory), [], `after a crash at step ${steps}`);

@@ -25,7 +25,10 @@ export interface HypervisorUnderTest {
 }
 
 /** What every hypervisor promises. All tests share what `make` gives, as VMs boot slowly. */
-export function hypervisorConformance(name: string, make: () => Promise<HypervisorUnderTest>): void {
+export function hypervisorConformance(
+  name: string,
+  make: () => Promise<HypervisorUnderTest>,
+): void {
   test(`${name} hypervisor`, async (t) => {
     const under = await make();
     const { hypervisor } = under;
@@ -74,28 +77,31 @@ export function hypervisorConformance(name: string, make: () => Promise<Hypervis
       assert.deepEqual(await under.remains(), []);
     });
 
-    await t.test('a restarted daemon adopts a VM with its disks, and sees it power off', async () => {
-      const spec = await under.spec();
-      const first = await hypervisor.create(spec);
-      const agent = await connectAgent(first);
-      await agent.ask('ECHO booted');
-      await first.attachDisk(await under.disk('kept1', 'kept disk.......'));
-      await agent.close();
-      first.release();
-      const vm = await (await under.restarted()).adopt(spec.directory);
-      assert.ok(vm !== undefined);
-      assert.equal(vm.pid, first.pid);
-      const second = await connectAgent(vm);
-      assert.equal(await second.ask('DISK kept1'), 'DISK kept disk.......');
-      await vm.attachDisk(await under.disk('more1', 'one disk more...'));
-      assert.equal(await second.ask('DISK more1'), 'DISK one disk more...');
-      await vm.detachDisk('kept1');
-      second.tell('OFF');
-      assert.equal((await vm.exited).reason, 'powered-off');
-      assert.deepEqual(await under.remains(), []);
-      const late = await (await under.restarted()).adopt(spec.directory);
-      assert.equal((await late?.exited)?.reason, 'powered-off');
-    });
+    await t.test(
+      'a restarted daemon adopts a VM with its disks, and sees it power off',
+      async () => {
+        const spec = await under.spec();
+        const first = await hypervisor.create(spec);
+        const agent = await connectAgent(first);
+        await agent.ask('ECHO booted');
+        await first.attachDisk(await under.disk('kept1', 'kept disk.......'));
+        await agent.close();
+        first.release();
+        const vm = await (await under.restarted()).adopt(spec.directory);
+        assert.ok(vm !== undefined);
+        assert.equal(vm.pid, first.pid);
+        const second = await connectAgent(vm);
+        assert.equal(await second.ask('DISK kept1'), 'DISK kept disk.......');
+        await vm.attachDisk(await under.disk('more1', 'one disk more...'));
+        assert.equal(await second.ask('DISK more1'), 'DISK one disk more...');
+        await vm.detachDisk('kept1');
+        second.tell('OFF');
+        assert.equal((await vm.exited).reason, 'powered-off');
+        assert.deepEqual(await under.remains(), []);
+        const late = await (await under.restarted()).adopt(spec.directory);
+        assert.equal((await late?.exited)?.reason, 'powered-off');
+      },
+    );
 
     await t.test('a panic is told from an orderly end, also by who comes late', async () => {
       const spec = await under.spec();

@@ -40,9 +40,24 @@ export function validateVmSpec(spec: VmSpec): void {
     requirePath('disk path', disk.path);
   }
   if (spec.nic !== undefined) {
-    requireMatch('nic.mac', spec.nic.mac, /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/, 'six octets in hexadecimal');
-    requireMatch('nic.netns', spec.nic.netns, /^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$/, 'a name of a namespace');
-    requireMatch('nic.tapName', spec.nic.tapName, /^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/, 'a name of a device');
+    requireMatch(
+      'nic.mac',
+      spec.nic.mac,
+      /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/,
+      'six octets in hexadecimal',
+    );
+    requireMatch(
+      'nic.netns',
+      spec.nic.netns,
+      /^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$/,
+      'a name of a namespace',
+    );
+    requireMatch(
+      'nic.tapName',
+      spec.nic.tapName,
+      /^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/,
+      'a name of a device',
+    );
   }
 }
 

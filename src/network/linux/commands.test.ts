@@ -38,7 +38,9 @@ test('the commands and rules of a network are those of the golden file', async (
     ['nft, on the host', hostRules(NAMES, [{ address: '192.0.2.2', port: 6443 }], ['eth0'])],
   ];
   const text = parts
-    .map(([title, body]) => `# ${title}\n${typeof body === 'string' ? body : `${body.join('\n')}\n`}`)
+    .map(
+      ([title, body]) => `# ${title}\n${typeof body === 'string' ? body : `${body.join('\n')}\n`}`,
+    )
     .join('\n');
   if (process.env.UPDATE_GOLDEN === '1') await writeFile(GOLDEN, text);
   assert.equal(text, await readFile(GOLDEN, 'utf8'));

@@ -87,7 +87,9 @@ export function bridgeCommands(
     'link set lo up',
     ...(existing.has(BRIDGE)
       ? []
-      : [`link add ${BRIDGE} address ${bridgeMac(network.id)} type bridge stp_state 0 mcast_snooping 0`]),
+      : [
+          `link add ${BRIDGE} address ${bridgeMac(network.id)} type bridge stp_state 0 mcast_snooping 0`,
+        ]),
     `link set ${BRIDGE} mtu ${mtu}`,
     `addr replace ${network.gateway}/${prefixLength} dev ${BRIDGE}`,
     `link set ${BRIDGE} up`,
@@ -138,7 +140,9 @@ export function portElement(names: Names, port: PortRecord, verb: 'add' | 'delet
     `${operation} element bridge ${names.table} owners ` +
       `{ ${tapName(port.id)} . ${port.mac} . ${port.address} }`,
   ];
-  return [...lines('add'), ...(verb === 'add' ? [] : lines('delete'))].map((l) => `${l}\n`).join('');
+  return [...lines('add'), ...(verb === 'add' ? [] : lines('delete'))]
+    .map((l) => `${l}\n`)
+    .join('');
 }
 
 /**
@@ -213,7 +217,8 @@ export function hostRules(names: Names, services: HostService[], guarded: string
   const { table, linkPattern } = names;
   const pods = `iifname "${linkPattern}"`;
   const allowed = services.map(
-    (s) => `    ${pods} ip daddr ${formatAddress(parseAddress(s.address))} tcp dport ${s.port} accept\n`,
+    (s) =>
+      `    ${pods} ip daddr ${formatAddress(parseAddress(s.address))} tcp dport ${s.port} accept\n`,
   );
   const guards = guarded.map((name) => `    iifname "${name}" oifname != "${ANY_LINK}" drop\n`);
   return `table inet ${table}

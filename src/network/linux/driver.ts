@@ -1,3 +1,4 @@
+import { isIPv4 } from 'node:net';
 import type { Exec } from '../../base/exec.ts';
 import type { Log } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
@@ -61,8 +62,15 @@ const MTU_DEFAULT = 1500;
 export async function createLinuxNetwork(options: LinuxNetworkOptions): Promise<NetworkDriver> {
   const state = await loadState(options.stateDirectory);
   const saving = mutex();
+  const hostServices = options.hostServices.filter((service) => isIPv4(service.address));
+  if (hostServices.length < options.hostServices.length) {
+    options.log.warn('Pods will reach services of this host at IPv4 addresses only', {
+      services: options.hostServices,
+    });
+  }
   const context: Context = {
     ...options,
+    hostServices,
     names: namesOf(options.stateDirectory),
     kernel: createKernel(options.exec),
     state,
@@ -111,7 +119,10 @@ async function recordNetwork(context: Context, spec: NetworkSpec): Promise<Linux
   const known = state.networks.get(spec.id);
   if (known !== undefined && sameSpec(known.spec, spec)) return known;
   // Other addresses are another network: the old one goes, unless somebody is on it.
-  if (known !== undefined && (known.spec.cidr !== spec.cidr || known.spec.gateway !== spec.gateway)) {
+  if (
+    known !== undefined &&
+    (known.spec.cidr !== spec.cidr || known.spec.gateway !== spec.gateway)
+  ) {
     await removeNetwork(context, spec.id);
   }
   const mtu = spec.mtu === 0 ? await uplinkMtu(context.exec) : spec.mtu;
@@ -172,7 +183,11 @@ async function buildNetwork(
     return;
   }
   // A link of which one end is missing has none: they are made and go together.
-  await kernel.ip(undefined, linkCommands(names, spec.id, slot, mtu, hostDevices.has(link)), signal);
+  await kernel.ip(
+    undefined,
+    linkCommands(names, spec.id, slot, mtu, hostDevices.has(link)),
+    signal,
+  );
   await kernel.ip(namespace, uplinkCommands(slot, mtu), signal);
   await kernel.setForwarding(link, true);
 }
@@ -223,10 +238,18 @@ async function ensureHost(context: Context, signal?: AbortSignal): Promise<void>
       await context.save();
     }
     // The guard first: nothing but replies to pods is ever forwarded from there.
-    await kernel.nft(undefined, hostRules(names, context.hostServices, state.forwardingWasOff), signal);
+    await kernel.nft(
+      undefined,
+      hostRules(names, context.hostServices, state.forwardingWasOff),
+      signal,
+    );
     await kernel.setForwarding(name, true);
   }
-  await kernel.nft(undefined, hostRules(names, context.hostServices, state.forwardingWasOff), signal);
+  await kernel.nft(
+    undefined,
+    hostRules(names, context.hostServices, state.forwardingWasOff),
+    signal,
+  );
 }
 
 /**
@@ -256,7 +279,8 @@ async function ensurePort(
   validatePortRequest(request);
   const network = state.networks.get(request.networkId);
   if (network === undefined || !context.complete.has(request.networkId)) {
-    const message = `Cannot make port "${request.id}": network "${request.networkId}" is not ensured`;
+    const state = `network "${request.networkId}" is not ensured`;
+    const message = `Cannot make port "${request.id}": ${state}`;
     throw new NetworkError('NotFound', message);
   }
   const namespace = namespaceName(names, request.networkId);
@@ -266,7 +290,8 @@ async function ensurePort(
     throw new NetworkError('InUse', message);
   }
   if (known !== undefined && request.address !== undefined && request.address !== known.address) {
-    const message = `Cannot give "${request.id}" the address ${request.address}: it has ${known.address}`;
+    const wanted = `Cannot give "${request.id}" the address ${request.address}`;
+    const message = `${wanted}: it has ${known.address}`;
     throw new NetworkError('InUse', message);
   }
   const port = known ?? allocatePort(network, state.ports.values(), request, context.random);

@@ -37,7 +37,8 @@ export function createKernel(exec: Exec): Kernel {
     const reason = result.stderr.trim().slice(0, 1000);
     throw new NetworkError('Failed', `Cannot run ${command} ${args.join(' ')}: ${reason}`);
   };
-  const inside = (namespace: string | undefined) => (namespace === undefined ? [] : ['-n', namespace]);
+  const inside = (namespace: string | undefined) =>
+    namespace === undefined ? [] : ['-n', namespace];
   const links = async (namespace: string | undefined, signal?: AbortSignal) => {
     const text = await run('ip', [...inside(namespace), '-json', 'link', 'show'], { signal });
     return JSON.parse(text) as IpLink[];

@@ -38,7 +38,9 @@ function agent(connection: Duplex, guest: FakeGuest): void {
       if (word === 'PANIC') guest.panic('asked for');
       const disk = word === 'DISK' && guest.disks().find((d) => d.serial === serial);
       if (disk) {
-        void readFile(disk.path, 'utf8').then((text) => connection.write(`DISK ${text.slice(0, 16)}\n`));
+        void readFile(disk.path, 'utf8').then((text) =>
+          connection.write(`DISK ${text.slice(0, 16)}\n`),
+        );
       }
     }
   });

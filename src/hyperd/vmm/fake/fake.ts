@@ -148,10 +148,20 @@ function createMachine(
       console = (console + text).slice(-CONSOLE_BYTES_MAX);
     },
     powerOff: () =>
-      end({ reason: 'powered-off', exitCode: 0, signal: undefined, message: 'The guest powered off' }),
+      end({
+        reason: 'powered-off',
+        exitCode: 0,
+        signal: undefined,
+        message: 'The guest powered off',
+      }),
     panic(message) {
       guest.print(`Kernel panic - not syncing: ${message}\n`);
-      end({ reason: 'panicked', exitCode: 0, signal: undefined, message: `Kernel panic: ${message}` });
+      end({
+        reason: 'panicked',
+        exitCode: 0,
+        signal: undefined,
+        message: `Kernel panic: ${message}`,
+      });
     },
     signal: life.signal,
   };
@@ -219,7 +229,9 @@ function duplexPair(signal: AbortSignal): [Duplex, Duplex] {
         resume = undefined;
       },
       write(chunk: Buffer, _encoding, done) {
-        const other = peer.current as Duplex & { accept: (chunk: Buffer, done: () => void) => void };
+        const other = peer.current as Duplex & {
+          accept: (chunk: Buffer, done: () => void) => void;
+        };
         other.accept(chunk, done);
       },
       final(done) {

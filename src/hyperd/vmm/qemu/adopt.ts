@@ -5,6 +5,7 @@ import { HypervisorError } from '../hypervisor.ts';
 import type { Vm, VmSpec } from '../hypervisor.ts';
 import { SOCKET_NAMES, diskId } from './argv.ts';
 import { removeCgroups } from './cgroup.ts';
+import { withDeadline } from './deadline.ts';
 import type { Host, QemuOptions } from './driver.ts';
 import { connectSocket, isAlive, readJailProcesses } from './jail.ts';
 import type { JailProcesses } from './jail.ts';
@@ -43,12 +44,18 @@ async function reconnect(
   directory: string,
   signal?: AbortSignal,
 ): Promise<{ qmp: QmpClient; disks: Map<string, AttachedDisk> }> {
-  const deadline = AbortSignal.timeout(ADOPT_TIMEOUT_MS);
-  const bounded = signal === undefined ? deadline : AbortSignal.any([deadline, signal]);
   try {
-    const socket = await connectSocket(directory, SOCKET_NAMES.monitor, bounded);
-    const qmp = await connectQmp(socket, bounded);
-    return { qmp, disks: await findDisks(qmp, spec, bounded) };
+    return await withDeadline(
+      options.clock,
+      ADOPT_TIMEOUT_MS,
+      'The monitor',
+      signal,
+      async (bounded) => {
+        const socket = await connectSocket(directory, SOCKET_NAMES.monitor, bounded);
+        const qmp = await connectQmp(socket, bounded);
+        return { qmp, disks: await findDisks(qmp, spec, bounded) };
+      },
+    );
   } catch (error) {
     signal?.throwIfAborted();
     // Dead or dying: the Vm's `exited` waits for the end and tells what it was.
@@ -84,7 +91,9 @@ async function findDisks(
       continue;
     }
     const path = `/machine/peripheral/${name}`;
-    disks.set(name, { lun: Number(await qmp.command('qom-get', { path, property: 'lun' }, signal)) });
+    disks.set(name, {
+      lun: Number(await qmp.command('qom-get', { path, property: 'lun' }, signal)),
+    });
   }
   return disks;
 }

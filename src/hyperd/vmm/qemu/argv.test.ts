@@ -42,7 +42,8 @@ const GOLDEN = join(import.meta.dirname, 'argv.golden.txt');
 /** One option with its value on a line, so that a reviewer sees what changes. */
 function lines(args: string[]): string {
   return args.reduce((text, a, i) => {
-    const value = i > 0 && !a.startsWith('-') && (args[i - 1] ?? '').startsWith('-') && args[i - 1] !== '--';
+    const value =
+      i > 0 && !a.startsWith('-') && (args[i - 1] ?? '').startsWith('-') && args[i - 1] !== '--';
     return text + (i === 0 ? a : value ? ` ${a}` : `\n${a}`);
   }, '');
 }

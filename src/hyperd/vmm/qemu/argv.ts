@@ -56,11 +56,12 @@ const FD = { monitor: 10, attach: 11, control: 12, console: 13, tap: 14, firstDi
 const CONSOLE_FDSET = 1;
 const FIRST_DISK_FDSET = 2;
 
-const SANDBOX =
-  'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
+const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
 
 export function launchPlan(spec: VmSpec, context: LaunchContext): LaunchPlan {
-  return { arguments: ['run', ...jailArguments(spec, context), '--', ...qemuArguments(spec, context)] };
+  return {
+    arguments: ['run', ...jailArguments(spec, context), '--', ...qemuArguments(spec, context)],
+  };
 }
 
 function jailArguments(spec: VmSpec, context: LaunchContext): string[] {
@@ -76,7 +77,9 @@ function jailArguments(spec: VmSpec, context: LaunchContext): string[] {
     ...context.libraries.map((path): [string, string] => ['--bind-executable', `${path}:${path}`]),
     ...context.firmware.map((path): [string, string] => ['--bind', `${path}:${path}`]),
     ['--bind', `${spec.kernelPath}:/kernel`],
-    ...(spec.initrdPath === '' ? [] : [['--bind', `${spec.initrdPath}:/initrd`] as [string, string]]),
+    ...(spec.initrdPath === ''
+      ? []
+      : [['--bind', `${spec.initrdPath}:/initrd`] as [string, string]]),
     // QEMU tries out on it whether open file description locks work.
     ['--device', '/dev/null'],
     ...(context.accelerator === 'kvm' ? [['--device', '/dev/kvm'] as [string, string]] : []),
@@ -123,7 +126,9 @@ function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
     ],
     ...['-device', 'virtio-rng-device'],
     ...['-device', 'virtio-scsi-device,id=scsi,num_queues=1'],
-    ...spec.disks.flatMap((disk, i) => bootDiskArguments(disk, i, context.blockDevices[i] ?? false)),
+    ...spec.disks.flatMap((disk, i) =>
+      bootDiskArguments(disk, i, context.blockDevices[i] ?? false),
+    ),
     ...nicArguments(spec),
   ];
 }

@@ -26,7 +26,8 @@ test('cgroupLayout() finds the controllers of version 1, version 2 and hybrids',
     memory: unified,
     pids: unified,
   });
-  const hybrid = V1.replace(/.*pids.*\n/, '') + V2.replace('/sys/fs/cgroup rw', '/sys/fs/cgroup/unified rw');
+  const hybrid =
+    V1.replace(/.*pids.*\n/, '') + V2.replace('/sys/fs/cgroup rw', '/sys/fs/cgroup/unified rw');
   assert.deepEqual(cgroupLayout('hn', hybrid, () => 'hugetlb pids').controllers.pids, {
     version: 2,
     path: '/sys/fs/cgroup/unified',
@@ -43,7 +44,10 @@ async function planFor(version: 1 | 2, files: string[], limits = LIMITS) {
     await mkdir(join(path, 'hn/keepers'), { recursive: true });
     for (const file of files) await writeFile(join(path, 'hn/keepers', file), '');
     const root = { version, path };
-    const layout: CgroupLayout = { parent: 'hn', controllers: { cpu: root, memory: root, pids: root } };
+    const layout: CgroupLayout = {
+      parent: 'hn',
+      controllers: { cpu: root, memory: root, pids: root },
+    };
     const plan = await cgroupPlan(layout, 'vm', limits);
     assert.deepEqual(plan.directories, [join(path, 'hn/vm')]);
     assert.deepEqual(plan.keeperDirectories, [join(path, 'hn/keepers')]);
@@ -64,7 +68,13 @@ test('cgroupPlan() sets what the kernel has', async () => {
     'memory.swap.max': '0',
     'pids.max': '64',
   });
-  const v1 = ['cpu.shares', 'cpu.cfs_quota_us', 'cpu.cfs_period_us', 'memory.limit_in_bytes', 'pids.max'];
+  const v1 = [
+    'cpu.shares',
+    'cpu.cfs_quota_us',
+    'cpu.cfs_period_us',
+    'memory.limit_in_bytes',
+    'pids.max',
+  ];
   assert.deepEqual(await planFor(1, v1), {
     'cpu.shares': '1024',
     'cpu.cfs_period_us': '100000',

@@ -122,10 +122,7 @@ export async function removeCgroupParents(layout: CgroupLayout): Promise<void> {
 }
 
 /** What each limit is called. Factors and bounds are those of the kernel's and of runc. */
-const SETTINGS: Record<
-  Controller,
-  Record<1 | 2, (limits: VmLimits) => Record<string, string>>
-> = {
+const SETTINGS: Record<Controller, Record<1 | 2, (limits: VmLimits) => Record<string, string>>> = {
   cpu: {
     1: (limits) => ({
       'cpu.shares': String(cpuShares(limits)),

@@ -14,6 +14,7 @@ import { SOCKET_NAMES, diskId, launchPlan } from './argv.ts';
 import type { LaunchContext } from './argv.ts';
 import { cgroupPlan, detectCgroups, prepareCgroups, removeCgroups } from './cgroup.ts';
 import type { CgroupLayout } from './cgroup.ts';
+import { withDeadline } from './deadline.ts';
 import { connectSocket, killJail, readJailProcesses, startJail, awaitJailEnd } from './jail.ts';
 import { emulatorLibraries } from './libraries.ts';
 import { probeMachine } from './probe.ts';
@@ -83,10 +84,11 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
     const context = await launchContext(options, shared, spec, found);
     await chmod(spec.directory, 0o700);
     await writeFileAtomic(join(spec.directory, 'vm.json'), JSON.stringify(spec));
-    const deadline = AbortSignal.timeout(START_TIMEOUT_MS);
-    const bounded = signal === undefined ? deadline : AbortSignal.any([deadline, signal]);
+    const { arguments: args } = launchPlan(spec, context);
     try {
-      return await startVm(options, shared, spec, launchPlan(spec, context).arguments, bounded);
+      return await withDeadline(options.clock, START_TIMEOUT_MS, 'The start', signal, (bounded) =>
+        startVm(options, shared, spec, args, bounded),
+      );
     } catch (error) {
       await abandon(options, shared, spec);
       signal?.throwIfAborted();
@@ -98,7 +100,12 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
     name: 'qemu',
     async probe() {
       const { accelerator, acceleratorReason, version, overheadMemoryMib } = await machine();
-      return { accelerator, acceleratorReason, version, overheadMemoryMib } satisfies HypervisorInfo;
+      return {
+        accelerator,
+        acceleratorReason,
+        version,
+        overheadMemoryMib,
+      } satisfies HypervisorInfo;
     },
     create: async (spec, signal) => launch(spec, await machine(), signal),
     adopt: async (directory, signal) => adoptVm(options, await host(), directory, signal),
@@ -136,7 +143,10 @@ async function startVm(
 ): Promise<Vm> {
   const { directory, id } = spec;
   const processes = await startJail(options.jailPath, args, directory, signal);
-  const qmp = await connectQmp(await connectSocket(directory, SOCKET_NAMES.monitor, signal), signal);
+  const qmp = await connectQmp(
+    await connectSocket(directory, SOCKET_NAMES.monitor, signal),
+    signal,
+  );
   return createQemuVm({
     ...options,
     id,

@@ -45,7 +45,11 @@ export async function startJail(
     env: {},
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+  // Until it has started; afterwards nothing ties it to us.
+  const abort = () => child.kill('SIGKILL');
+  signal?.addEventListener('abort', abort, { once: true });
   const { text, error } = await jailOutput(child);
+  signal?.removeEventListener('abort', abort);
   child.unref();
   if (error !== undefined) {
     throw new HypervisorError('Failed', `Cannot run "${jailPath}": ${error.message}`, error);

@@ -17,7 +17,8 @@ function monitor(stream: Duplex, answer: (name: string, id: number) => string | 
     for (let end = buffer.indexOf('\n'); end >= 0; end = buffer.indexOf('\n')) {
       const { execute, id } = JSON.parse(buffer.slice(0, end)) as { execute: string; id: number };
       buffer = buffer.slice(end + 1);
-      const text = execute === 'qmp_capabilities' ? `{"return":{},"id":${id}}` : answer(execute, id);
+      const text =
+        execute === 'qmp_capabilities' ? `{"return":{},"id":${id}}` : answer(execute, id);
       if (text !== undefined) stream.write(`${text}\n`);
     }
   });
@@ -46,7 +47,9 @@ test('command() returns the value, and throws what QEMU refuses', async () => {
 });
 
 test('events reach listeners, also between a command and its answer', async () => {
-  const { qmp } = await connected((_name, id) => `{"event":"STOP","data":{"n":1}}\n{"return":1,"id":${id}}`);
+  const { qmp } = await connected(
+    (_name, id) => `{"event":"STOP","data":{"n":1}}\n{"return":1,"id":${id}}`,
+  );
   const seen: string[] = [];
   const stop = qmp.onEvent((event) => seen.push(`${event.name} ${String(event.data.n)}`));
   assert.equal(await qmp.command('x'), 1);
@@ -104,7 +107,24 @@ test('whatever is not the protocol ends the connection', async () => {
 test('hostile bytes neither crash nor hang the client', async () => {
   const seed = Date.now() % 2 ** 32;
   const random = seededRandom(seed);
-  const pieces = ['{', '}', '[', ']', '"', ':', ',', '\n', '{"return":', '"id":2', '{"event":"X","data":', 'null', '1e999', '\0', '\u{1F600}', GREETING];
+  const pieces = [
+    '{',
+    '}',
+    '[',
+    ']',
+    '"',
+    ':',
+    ',',
+    '\n',
+    '{"return":',
+    '"id":2',
+    '{"event":"X","data":',
+    'null',
+    '1e999',
+    '\0',
+    '\u{1F600}',
+    GREETING,
+  ];
   for (let round = 0; round < 300; round++) {
     const { qmp, peer } = await connected();
     const waiting = qmp.command('x').then(

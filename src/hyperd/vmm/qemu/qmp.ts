@@ -145,7 +145,7 @@ function readLines(
     receive(message);
   };
   stream.on('data', (chunk: Buffer) => {
-    for (let start = 0; start < chunk.length && !stream.destroyed; ) {
+    for (let start = 0; start < chunk.length && !stream.destroyed;) {
       const end = chunk.indexOf(10, start);
       const part = chunk.subarray(start, end < 0 ? chunk.length : end);
       size += part.length;

@@ -22,11 +22,24 @@ export interface ExitEvidence {
 }
 
 const SIGNAL_NAMES: Record<number, string> = {
-  1: 'SIGHUP', 2: 'SIGINT', 3: 'SIGQUIT', 4: 'SIGILL', 6: 'SIGABRT', 7: 'SIGBUS', 8: 'SIGFPE',
-  9: 'SIGKILL', 11: 'SIGSEGV', 13: 'SIGPIPE', 14: 'SIGALRM', 15: 'SIGTERM', 31: 'SIGSYS',
+  1: 'SIGHUP',
+  2: 'SIGINT',
+  3: 'SIGQUIT',
+  4: 'SIGILL',
+  6: 'SIGABRT',
+  7: 'SIGBUS',
+  8: 'SIGFPE',
+  9: 'SIGKILL',
+  11: 'SIGSEGV',
+  13: 'SIGPIPE',
+  14: 'SIGALRM',
+  15: 'SIGTERM',
+  31: 'SIGSYS',
 };
 
 const SIGKILL = 9;
+
+const DETAIL_LENGTH_MAX = 500;
 
 const PANIC = /Kernel panic - not syncing: (.*)/;
 
@@ -46,15 +59,22 @@ export function judgeExit(evidence: ExitEvidence): VmExit {
     record.signal === null ? undefined : (SIGNAL_NAMES[record.signal] ?? String(record.signal));
   if (signal !== undefined) {
     const killed = record.signal === SIGKILL;
-    return { reason: killed ? 'killed' : 'failed', exitCode, signal, message: signalText(record, signal) };
+    return {
+      reason: killed ? 'killed' : 'failed',
+      exitCode,
+      signal,
+      message: signalText(record, signal),
+    };
   }
   if (exitCode !== 0) {
-    const detail = evidence.errors.trim();
+    const detail = printable(evidence.errors);
     const message = `The emulator failed with exit code ${exitCode}${detail && `: ${detail}`}`;
     return { reason: 'failed', exitCode, signal, message };
   }
-  const panic = PANIC.exec(evidence.console)?.[1]?.trim();
-  const reset = evidence.shutdownReason === 'guest-reset' || evidence.shutdownReason === 'guest-panic';
+  const match = PANIC.exec(evidence.console)?.[1];
+  const panic = match === undefined ? undefined : printable(match);
+  const reset =
+    evidence.shutdownReason === 'guest-reset' || evidence.shutdownReason === 'guest-panic';
   if (reset || (evidence.shutdownReason === undefined && panic !== undefined)) {
     const message = panic === undefined ? 'The guest reset itself' : `Kernel panic: ${panic}`;
     return { reason: 'panicked', exitCode, signal, message };
@@ -65,9 +85,18 @@ export function judgeExit(evidence: ExitEvidence): VmExit {
   return { reason: 'powered-off', exitCode, signal, message: 'The guest powered off' };
 }
 
+/** A tenant's guest has written it, and an operator's terminal will show it. */
+function printable(text: string): string {
+  return text
+    .replace(/[^\x20-\x7e]+/g, ' ')
+    .trim()
+    .slice(0, DETAIL_LENGTH_MAX);
+}
+
 function signalText(record: ExitRecord, signal: string): string {
   if (record.requested) return 'The VM was killed as requested';
-  if (record.oomKills > 0) return 'The VM was killed because it went over its memory limit on the host';
+  if (record.oomKills > 0)
+    return 'The VM was killed because it went over its memory limit on the host';
   return `The emulator was ended by ${signal}`;
 }
 

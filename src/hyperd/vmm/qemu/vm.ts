@@ -8,6 +8,7 @@ import { HypervisorError } from '../hypervisor.ts';
 import type { DiskSpec, Vm, VmExit, VmStats } from '../hypervisor.ts';
 import { validateSerial } from '../validate.ts';
 import { SCSI_BUS, SOCKET_NAMES, blockNode, diskId } from './argv.ts';
+import { withDeadline } from './deadline.ts';
 import { awaitJailEnd, connectSocket, killJail, processStat, readExitRecord } from './jail.ts';
 import type { JailProcesses } from './jail.ts';
 import { QmpError } from './qmp.ts';
@@ -63,7 +64,8 @@ export function createQemuVm(options: QemuVmOptions): Vm {
   const consoleTail = async (bytesMax: number) => {
     const current = await readTail(join(directory, 'console.log'), bytesMax);
     const rest = bytesMax - current.length;
-    const older = rest > 0 ? await readTail(join(directory, 'console.old.log'), rest) : Buffer.alloc(0);
+    const older =
+      rest > 0 ? await readTail(join(directory, 'console.old.log'), rest) : Buffer.alloc(0);
     return Buffer.concat([older, current]).toString('utf8');
   };
 
@@ -140,10 +142,15 @@ async function attach(options: QemuVmOptions, disk: DiskSpec, signal?: AbortSign
   let lun = LUN_MIN;
   while (taken.has(lun)) lun += 1;
   if (lun > LUN_MAX) {
-    throw new HypervisorError('Invalid', `VM "${options.id}" has ${LUN_MAX} disks attached already`);
+    throw new HypervisorError(
+      'Invalid',
+      `VM "${options.id}" has ${LUN_MAX} disks attached already`,
+    );
   }
   const fdset = HOT_FDSET_BASE + lun;
-  const undo: (() => Promise<unknown>)[] = [() => command(options, 'remove-fd', { 'fdset-id': fdset })];
+  const undo: (() => Promise<unknown>)[] = [
+    () => command(options, 'remove-fd', { 'fdset-id': fdset }),
+  ];
   try {
     const blockDevice = (await stat(disk.path)).isBlockDevice();
     const result = await options.exec(
@@ -168,7 +175,11 @@ async function attach(options: QemuVmOptions, disk: DiskSpec, signal?: AbortSign
     for (const step of undo) await step().catch(() => {});
     signal?.throwIfAborted();
     if (error instanceof HypervisorError && error.reason === 'Gone') throw error;
-    throw new HypervisorError('Failed', `Cannot attach disk "${disk.serial}": ${describeError(error)}`, error);
+    throw new HypervisorError(
+      'Failed',
+      `Cannot attach disk "${disk.serial}": ${describeError(error)}`,
+      error,
+    );
   }
 }
 
@@ -177,16 +188,25 @@ async function detach(options: QemuVmOptions, serial: string, signal?: AbortSign
   const attached = options.disks.get(id);
   if (attached === undefined) return;
   if (attached.lun === undefined) {
-    throw new HypervisorError('Invalid', `Cannot detach disk "${serial}": the VM was started with it`);
+    throw new HypervisorError(
+      'Invalid',
+      `Cannot detach disk "${serial}": the VM was started with it`,
+    );
   }
   await removeDevice(options, id, signal);
   await command(options, 'blockdev-del', { 'node-name': id }, signal);
   // Where nothing refers to a set any more QEMU may have removed it by itself.
-  await command(options, 'remove-fd', { 'fdset-id': HOT_FDSET_BASE + attached.lun }).catch(() => {});
+  await command(options, 'remove-fd', { 'fdset-id': HOT_FDSET_BASE + attached.lun }).catch(
+    () => {},
+  );
   options.disks.delete(id);
 }
 
-async function removeDevice(options: QemuVmOptions, id: string, signal?: AbortSignal): Promise<void> {
+async function removeDevice(
+  options: QemuVmOptions,
+  id: string,
+  signal?: AbortSignal,
+): Promise<void> {
   const gone = Promise.withResolvers<void>();
   gone.promise.catch(() => {});
   const stopListening = options.qmp.onEvent((event) => {
@@ -211,18 +231,17 @@ async function command(
   args?: Record<string, unknown>,
   signal?: AbortSignal,
 ): Promise<unknown> {
-  const deadline = new AbortController();
-  const timer = options.clock.after(COMMAND_TIMEOUT_MS, () => {
-    deadline.abort(new HypervisorError('Failed', `Monitor did not answer ${name} in time`));
-  });
-  const signals = signal === undefined ? [deadline.signal] : [deadline.signal, signal];
   try {
-    return await options.qmp.command(name, args, AbortSignal.any(signals));
+    return await withDeadline(
+      options.clock,
+      COMMAND_TIMEOUT_MS,
+      `Monitor command ${name}`,
+      signal,
+      (bounded) => options.qmp.command(name, args, bounded),
+    );
   } catch (error) {
     if (error instanceof QmpError && error.errorClass === 'Closed') throw goneError(options.id);
     throw error;
-  } finally {
-    timer.cancel();
   }
 }
 
