@@ -1,3 +1,4 @@
+import { systemClock } from '../base/clock.ts';
 import { dataDirectory, dataPaths } from './config.ts';
 import type { DataPaths, MachineConfig } from './config.ts';
 import { readConfig } from './data.ts';
@@ -24,6 +25,8 @@ const COMPONENTS: Record<string, () => Promise<Component>> = {
 /** Errors that no further attempt mends; the person at the terminal has to. */
 const FATAL_CODES = new Set(['EADDRINUSE', 'EACCES', 'EADDRNOTAVAIL']);
 
+const END_TIMEOUT_MS = 8_000;
+
 /** Runs one component in this process until SIGTERM. */
 export async function runComponent(dataDir: string | undefined, name: string): Promise<void> {
   const load = COMPONENTS[name];
@@ -33,7 +36,11 @@ export async function runComponent(dataDir: string | undefined, name: string): P
   if (!config) throw new UsageError(`There is no cluster on ${paths.root}.`);
   const ending = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => ending.abort(new Error(`${name} was told to end`)));
+    process.once(signal, () => {
+      ending.abort(new Error(`${name} was told to end`));
+      // Every component survives SIGKILL, so one that cannot end in good order just ends.
+      systemClock.after(END_TIMEOUT_MS, () => process.exit(1));
+    });
   }
   const tell = (message: ComponentMessage) => {
     if (process.send && process.connected) process.send(message);

@@ -100,7 +100,8 @@ async function detachSelf(paths: DataPaths, command: string, overrides: ConfigOv
 }
 
 function isReady(status: MachineStatus): boolean {
-  return status.components.every(({ state }) => state === 'ready');
+  const { components } = status;
+  return components.length > 0 && components.every(({ state }) => state === 'ready');
 }
 
 async function lastLine(path: string): Promise<string> {

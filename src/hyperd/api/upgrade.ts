@@ -4,8 +4,9 @@ import type { StatusError } from '../../api/status.ts';
 import { badRequest } from '../../api/status.ts';
 
 /**
- * Node hands over the socket right after the headers of an upgrade; the request's body is still
- * to be read from it. What follows the body belongs to the stream and is put back.
+ * The body of a request that asks for an upgrade. Node 26 delivers it through the request; Node 24
+ * ends the request with its headers and leaves the body to whoever reads the socket. What follows
+ * it is the stream's.
  */
 export async function readUpgradeBody(
   request: IncomingMessage,
@@ -17,23 +18,25 @@ export async function readUpgradeBody(
   if (!Number.isSafeInteger(length) || length < 0 || length > bytesMax) {
     throw badRequest(`Request body must have at most ${bytesMax} bytes, has ${length}`);
   }
-  if (head.length > 0) socket.unshift(head);
-  if (length === 0) return Buffer.alloc(0);
   const parts: Buffer[] = [];
-  for (let missing = length; missing > 0; ) {
-    const chunk = (await readChunk(socket)) as Buffer;
-    const wanted = chunk.subarray(0, missing);
-    parts.push(wanted);
-    missing -= wanted.length;
-    if (wanted.length < chunk.length) socket.unshift(chunk.subarray(wanted.length));
+  if (length > 0) for await (const chunk of request as AsyncIterable<Buffer>) parts.push(chunk);
+  if (head.length > 0) socket.unshift(head);
+  for (let missing = length - sizeOf(parts); missing > 0; missing = length - sizeOf(parts)) {
+    const chunk = await readChunk(socket);
+    parts.push(chunk.subarray(0, missing));
+    if (chunk.length > missing) socket.unshift(chunk.subarray(missing));
   }
   return Buffer.concat(parts);
 }
 
-function readChunk(socket: Duplex): Promise<unknown> {
+function sizeOf(parts: Buffer[]): number {
+  return parts.reduce((sum, part) => sum + part.length, 0);
+}
+
+function readChunk(socket: Duplex): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const attempt = () => {
-      const chunk = socket.read();
+      const chunk = socket.read() as Buffer | null;
       if (chunk === null) return;
       finish();
       resolve(chunk);

@@ -160,7 +160,7 @@ class HyperPod implements Pod {
     timings.vmm = clock.nowMs();
     await this.#save();
     this.#openSession();
-    await this.#session?.call(() => Promise.resolve());
+    await this.#guestOrEnd(this.#vm);
   }
 
   async #adopt(): Promise<void> {
@@ -184,7 +184,12 @@ class HyperPod implements Pod {
       this.#attached.add(serial);
     }
     this.#openSession();
-    await this.#session?.call(() => Promise.resolve());
+    await this.#guestOrEnd(this.#vm);
+  }
+
+  /** Until the guest is set up. Why a VM ended before is told by `#vmExited`. */
+  async #guestOrEnd(vm: Vm): Promise<void> {
+    await Promise.race([this.#session?.call(() => Promise.resolve()), vm.exited]);
   }
 
   async #connectNetwork(): Promise<void> {
@@ -206,7 +211,9 @@ class HyperPod implements Pod {
       kernelPath: guest.kernelPath,
       initrdPath: guest.initrdPath,
       kernelArguments: guest.kernelArguments,
-      disks: [{ serial: SCRATCH_SERIAL, path: this.#paths.scratch, readOnly: false }],
+      disks: [
+        { serial: SCRATCH_SERIAL, path: this.#paths.scratch, readOnly: false, ephemeral: true },
+      ],
       nic: port ? { mac: port.mac, netns: port.netns, tapName: port.tapName } : undefined,
       uid,
       limits: { ...spec.limits, processCount: VMM_PROCESS_COUNT_MAX },
@@ -476,6 +483,7 @@ class HyperPod implements Pod {
     this.#life.abort(new AgentError('Closed', 'The daemon is ending'));
     await this.#begun;
     await this.#session?.ended;
+    this.#vm?.release();
     for (const container of this.#containers.values()) await container.close();
     await this.#saved;
   }

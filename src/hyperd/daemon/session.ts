@@ -78,12 +78,15 @@ export function openGuestSession(options: SessionOptions): GuestSession {
       let failure: unknown;
       const startMs = clock.monotonicMs();
       try {
-        open = await connectOnce(options.bootTimeoutMs);
-        lifeSignal.addEventListener('abort', open.close, { once: true });
-        await options.onOpen(open);
-        current.resolve(open);
-        failure = await open.closed;
-        lifeSignal.removeEventListener('abort', open.close);
+        const agent = await connectOnce(options.bootTimeoutMs);
+        open = agent;
+        const close = () => agent.close();
+        lifeSignal.addEventListener('abort', close, { once: true });
+        if (lifeSignal.aborted) close();
+        await options.onOpen(agent);
+        current.resolve(agent);
+        failure = await agent.closed;
+        lifeSignal.removeEventListener('abort', close);
       } catch (error) {
         failure = error;
         open?.close();
