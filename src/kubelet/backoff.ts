@@ -32,5 +32,6 @@ export function goDuration(ms: number): string {
   if (seconds < 60) return `${seconds}s`;
   const minutes = Math.floor(seconds / 60);
   const rest = `${seconds % 60}s`;
-  return minutes < 60 ? `${minutes}m${rest}` : `${Math.floor(minutes / 60)}h${minutes % 60}m${rest}`;
+  if (minutes < 60) return `${minutes}m${rest}`;
+  return `${Math.floor(minutes / 60)}h${minutes % 60}m${rest}`;
 }

@@ -48,7 +48,7 @@ export interface NodeIdentity {
   transport: Transport;
   /**
    * The certificate of the kubelet's own server: the one that is kept, or a new one once it is
-   * approved. Approval may want the Node object, so the node is registered meanwhile.
+   * approved. Approval wants the addresses in the Node object: call it when the node is there.
    */
   serving(signal: AbortSignal): Promise<KeyPair>;
   /** Replaces both certificates in time until the signal aborts. Never rejects. */
@@ -66,7 +66,8 @@ const FINAL = /^Cannot (trust|read join token|get certificate)/;
 const RENEW_CHECK_MS = 3600_000;
 
 /**
- * @throws Error where the token or its CA is wrong, or the node is refused for half a minute. Failures that may
+ * @throws Error where the token or its CA is wrong, or the node is refused for half a minute.
+ * Failures that may
  * pass (no connection, no approval yet) are tried again until the signal aborts.
  */
 export async function joinCluster(options: JoinOptions, signal: AbortSignal): Promise<NodeIdentity> {
@@ -95,7 +96,8 @@ export async function joinCluster(options: JoinOptions, signal: AbortSignal): Pr
         await clock.sleep(waitMs, until).catch(() => {});
         if (until.aborted || clock.nowMs() < dueMs) continue;
         try {
-          const request = { ...requestOptions(options, until), client: createClient(transport, AGENT) };
+          const client = createClient(transport, AGENT);
+          const request = { ...requestOptions(options, until), client };
           if (clock.nowMs() >= renewAtMs(pairs.client.cert)) {
             pairs.client = await requestPair({ ...request, kind: 'client' });
             await transport.replace(open(pairs.client));

@@ -93,11 +93,9 @@ function decideSandbox(input: DecisionInput, decision: Decision): void {
   const dueMs = (input.sandboxStoppedMs ?? input.nowMs) + delayMs;
   if (dueMs <= input.nowMs) decision.createSandbox = true;
   else wakeAt(decision, input.nowMs, dueMs);
-  const { name, namespace, uid } = input.view.pod.metadata;
   for (const each of input.view.containers) {
     if (!latest(each)?.exit || hasEndedForGood(input.view, each)) continue;
-    const message = `back-off ${goDuration(delayMs)} restarting failed container=${each.container.name} pod=${name}_${namespace}(${uid})`;
-    if (dueMs > input.nowMs) decision.backoff.set(each.container.name, { delayMs, message });
+    if (dueMs > input.nowMs) holdBack(input.view, each, delayMs, decision);
   }
 }
 
@@ -149,7 +147,6 @@ function needsStart(view: PodView, each: ContainerView): boolean {
 }
 
 function scheduleStart(input: DecisionInput, each: ContainerView, decision: Decision): void {
-  const { metadata } = input.view.pod;
   const last = latest(each);
   if (!last) {
     decision.start.push({ view: each, attempt: 0, streak: 0 });
@@ -164,10 +161,21 @@ function scheduleStart(input: DecisionInput, each: ContainerView, decision: Deci
     decision.start.push({ view: each, attempt: last.number + 1, streak });
     return;
   }
-  const subject = `container=${each.container.name} pod=${metadata.name}_${metadata.namespace}(${metadata.uid})`;
-  const message = `back-off ${goDuration(delayMs)} restarting failed ${subject}`;
-  decision.backoff.set(each.container.name, { delayMs, message });
+  holdBack(input.view, each, delayMs, decision);
   wakeAt(decision, input.nowMs, dueMs);
+}
+
+/** In the words of Kubernetes' kubelet, which clients show as they are. */
+function holdBack(
+  { pod }: PodView,
+  { container }: ContainerView,
+  delayMs: number,
+  decision: Decision,
+): void {
+  const { name, namespace, uid } = pod.metadata;
+  const subject = `container=${container.name} pod=${name}_${namespace}(${uid})`;
+  const message = `back-off ${goDuration(delayMs)} restarting failed ${subject}`;
+  decision.backoff.set(container.name, { delayMs, message });
 }
 
 function wakeAt(decision: Decision, nowMs: number, dueMs: number): void {

@@ -82,8 +82,8 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
         const pulled = await hyperd.pullImage(request, signal);
         failures.delete(container.name);
         const took = `${((clock.monotonicMs() - beganMs) / 1000).toFixed(3)}s`;
-        const size = `Image size: ${pulled.diskBytes} bytes.`;
-        const text = `Successfully pulled image "${image}" in ${took} (${took} including waiting). ${size}`;
+        const details = `(${took} including waiting). Image size: ${pulled.diskBytes} bytes.`;
+        const text = `Successfully pulled image "${image}" in ${took} ${details}`;
         about('Normal', 'Pulled', text);
         return pulled;
       } catch (error) {

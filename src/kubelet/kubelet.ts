@@ -67,6 +67,8 @@ export interface Kubelet {
   readonly pods: ReadonlyMap<string, PodWorker>;
   /** Undefined where this node has no such pod. */
   findPod(namespace: string, name: string): PodWorker | undefined;
+  /** Resolves when the Node object is there, with its addresses. */
+  readonly registered: Promise<void>;
   /** Undefined until hyperd has answered once. */
   readonly context: NodeContext | undefined;
 }
@@ -84,6 +86,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
   const client = createClient(options.transport, { userAgent: 'kubelet' });
   const workers = new Map<string, PodWorker>();
   let context: NodeContext | undefined;
+  const { promise: registered, resolve: onRegistered } = Promise.withResolvers<void>();
 
   const wake = (uid: string) => workers.get(uid)?.wake();
   const onPod = (context: NodeContext) => (pod: Pod) => {
@@ -130,6 +133,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
 
   return {
     pods: workers,
+    registered,
     get context() {
       return context;
     },
@@ -155,7 +159,8 @@ export function createKubelet(options: KubeletOptions): Kubelet {
         update: add,
         delete: (pod) => workers.get(pod.metadata.uid ?? '')?.remove(),
       });
-      const node = runNode(await nodeOptions(options, client, clock, hyperd), signal);
+      const reported = await nodeOptions(options, client, clock, hyperd);
+      const node = runNode({ ...reported, onRegistered }, signal);
       const orphans = pods.synced.then(() =>
         removeOrphans(hyperd, sandboxes, workers, clock, log, signal),
       );

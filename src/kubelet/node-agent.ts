@@ -28,7 +28,8 @@ export async function runNodeAgent(options: NodeAgentOptions, signal: AbortSigna
   const hosts = [nodeName, hostIp];
   const identity = await joinCluster({ directory, ...join, nodeName, hosts, clock, log }, signal);
   const hyperd = createHyperdClient(options.hyperdSocket);
-  const kubelet = createKubelet({ ...options, kubeletPort: port, transport: identity.transport, hyperd });
+  const { transport } = identity;
+  const kubelet = createKubelet({ ...options, kubeletPort: port, transport, hyperd });
   const server = createKubeletServer({
     pods: kubelet.pods,
     findPod: (namespace, name) => kubelet.findPod(namespace, name),
@@ -37,7 +38,12 @@ export async function runNodeAgent(options: NodeAgentOptions, signal: AbortSigna
     clock,
     log,
   });
+  const running = kubelet.start(signal);
+  running.catch(() => {});
   const serve = async () => {
+    // The cluster signs names and addresses that the Node object has.
+    await Promise.race([kubelet.registered, running]);
+    if (signal.aborted) return;
     const tls = { ...(await identity.serving(signal)), ca: identity.caCert };
     server.setCertificate(tls);
     await server.listen(port);
@@ -46,7 +52,7 @@ export async function runNodeAgent(options: NodeAgentOptions, signal: AbortSigna
     await identity.keepFresh(replace, signal);
   };
   try {
-    await Promise.all([kubelet.start(signal), serve()]);
+    await Promise.all([running, serve()]);
   } finally {
     await server.close();
     await identity.transport.close();

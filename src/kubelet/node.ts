@@ -21,6 +21,8 @@ export interface NodeOptions {
   /** Rejects while hyperd is away; the node is not ready then. */
   info: () => Promise<HyperdInfo>;
   machine: MachineFacts;
+  /** The Node object is there, with its addresses. */
+  onRegistered: () => void;
 }
 
 /** What the host says of itself, read once. */
@@ -54,6 +56,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
       const info = await options.info().catch((error: unknown) => describeError(error));
       const isDue = clock.monotonicMs() - writtenMs >= STATUS_INTERVAL_MS;
       if (await writeNode(options, info, isDue, signal)) writtenMs = clock.monotonicMs();
+      options.onRegistered();
       await renewLease(options, signal);
     } catch (error) {
       if (!signal.aborted) log.warn('node cannot be reported', { error: describeError(error) });
@@ -165,6 +168,13 @@ export function nodeCapacity(info: HyperdInfo): Pick<NodeStatus, 'capacity' | 'a
   };
 }
 
+/** What a node under no pressure says. */
+const PRESSURES = [
+  ['MemoryPressure', 'KubeletHasSufficientMemory', 'kubelet has sufficient memory available'],
+  ['DiskPressure', 'KubeletHasNoDiskPressure', 'kubelet has no disk pressure'],
+  ['PIDPressure', 'KubeletHasSufficientPID', 'kubelet has sufficient PID available'],
+] as const;
+
 interface ConditionRule {
   type: string;
   status: 'True' | 'False';
@@ -178,12 +188,6 @@ function nodeConditions(
   old: NodeCondition[],
 ): NodeCondition[] {
   const now = rfc3339(options.clock.nowMs());
-  const healthy = (type: string, what: string): ConditionRule => ({
-    type,
-    status: 'False',
-    reason: `KubeletHas${what}`,
-    message: `kubelet has ${what === 'NoDiskPressure' ? 'no disk pressure' : what === 'SufficientPID' ? 'sufficient PID available' : 'sufficient memory available'}`,
-  });
   const ready: ConditionRule =
     typeof info === 'string'
       ? { type: 'Ready', status: 'False', reason: 'KubeletNotReady', message: info }
@@ -194,9 +198,9 @@ function nodeConditions(
           message: 'kubelet is posting ready status',
         };
   const rules = [
-    healthy('MemoryPressure', 'SufficientMemory'),
-    healthy('DiskPressure', 'NoDiskPressure'),
-    healthy('PIDPressure', 'SufficientPID'),
+    ...PRESSURES.map(([type, reason, message]) => {
+      return { type, reason, message, status: 'False' } as const;
+    }),
     ready,
   ];
   return rules.map((rule) => {

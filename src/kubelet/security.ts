@@ -95,7 +95,8 @@ function supplementalGroups(pod: Pod): number[] {
 }
 
 function refuseRoot(pod: Pod, container: Container, image: ImageStatus, uid?: number): void {
-  const subject = `(pod: "${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})", container: ${container.name})`;
+  const { name, namespace, uid: podUid } = pod.metadata;
+  const subject = `(pod: "${name}_${namespace}(${podUid})", container: ${container.name})`;
   const fail = (message: string) => {
     throw new ContainerConfigError('CreateContainerConfigError', `${message} ${subject}`);
   };

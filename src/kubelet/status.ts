@@ -142,12 +142,17 @@ function terminated(attempt: Attempt): NonNullable<ContainerState['terminated']>
   const message = Buffer.from(exit?.message ?? '').subarray(-MESSAGE_BYTES_MAX).toString('utf8');
   return {
     exitCode: exit?.exitCode ?? 137,
-    reason: exit?.oomKilled ? 'OOMKilled' : exit?.reason || (exit?.exitCode ? 'Error' : 'Completed'),
+    reason: exitReason(exit),
     ...(message ? { message } : {}),
     startedAt: rfc3339(attempt.startedMs),
     finishedAt: rfc3339(exit?.finishedAtMs ?? 0),
     containerID: `hyper://${attempt.containerId}`,
   };
+}
+
+function exitReason(exit: Attempt['exit']): string {
+  if (exit?.oomKilled) return 'OOMKilled';
+  return exit?.reason || (exit?.exitCode ? 'Error' : 'Completed');
 }
 
 interface Verdict {
@@ -235,7 +240,9 @@ function gates(input: StatusInput): Verdict {
   });
   if (missing.length === 0) return { isTrue: true };
   const message = missing
-    .map(({ conditionType }) => `corresponding condition of pod readiness gate "${conditionType}" does not exist.`)
+    .map(({ conditionType: type }) => {
+      return `corresponding condition of pod readiness gate "${type}" does not exist.`;
+    })
     .join(', ');
   return { isTrue: false, reason: 'ReadinessGatesNotReady', message };
 }

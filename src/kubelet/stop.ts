@@ -51,7 +51,8 @@ export async function runHook(
       const result = await runCommand(hyperd, clock, where, process, limitMs, signal);
       if (result.timedOut) return `command timed out after ${limitMs / 1000}s`;
       if (result.exitCode === 0) return undefined;
-      return `command '${(handler.exec.command ?? []).join(' ')}' exited with ${result.exitCode}: ${result.output}`;
+      const command = (handler.exec.command ?? []).join(' ');
+      return `command '${command}' exited with ${result.exitCode}: ${result.output}`;
     }
     if (handler.httpGet) {
       const timeout = Math.min(limitMs, HTTP_HOOK_TIMEOUT_MS);

@@ -118,7 +118,8 @@ export async function volumeFiles(volume: Volume, context: VolumeContext): Promi
   const files = [...byPath.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
   if (fsGroup === undefined) return files;
   // The group of the pod can read what its owner can, as Kubernetes' ownership change gives it.
-  return files.map((file) => ({ ...file, gid: fsGroup, mode: file.mode | ((file.mode & 0o600) >> 3) }));
+  const shared = (mode: number) => mode | ((mode & 0o600) >> 3);
+  return files.map((file) => ({ ...file, gid: fsGroup, mode: shared(file.mode) }));
 }
 
 async function projectionFiles(
@@ -225,7 +226,8 @@ export function containerMounts(
   return (container.volumeMounts ?? []).map((mount) => {
     const subPath = mount.subPathExpr ? expand(mount.subPathExpr, variables) : (mount.subPath ?? '');
     if (subPath.startsWith('/') || subPath.split('/').includes('..')) {
-      const message = `failed to prepare subPath for volumeMount "${mount.name}" of container "${container.name}"`;
+      const subject = `volumeMount "${mount.name}" of container "${container.name}"`;
+      const message = `failed to prepare subPath for ${subject}`;
       throw new ContainerConfigError('CreateContainerConfigError', message);
     }
     return {

@@ -17,7 +17,8 @@ const STATS_TIMEOUT_MS = 5_000;
 
 export async function statsSummary(options: StatsOptions): Promise<unknown> {
   const time = new Date(options.clock.nowMs()).toISOString();
-  const pods = await Promise.all([...options.pods.values()].map((each) => podStats(each, options, time)));
+  const all = [...options.pods.values()].map((each) => podStats(each, options, time));
+  const pods = await Promise.all(all);
   return { node: { nodeName: options.nodeName }, pods: pods.filter((each) => each !== undefined) };
 }
 
