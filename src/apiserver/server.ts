@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net';
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
+import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import type { Authenticator, Authorizer, UserInfo } from '../api/auth.ts';
@@ -29,6 +30,9 @@ import { createLoopback } from './server/loopback.ts';
 import { createMetrics } from './server/metrics.ts';
 import { createPipeline } from './server/pipeline.ts';
 import { createLineCache } from './watch/line-cache.ts';
+
+/** Kubernetes' own period for its Service. */
+const SYSTEM_OBJECTS_INTERVAL_MS = 10_000;
 
 export const DEFAULT_SERVICE_CIDR = '10.96.0.0/16';
 
@@ -154,6 +158,10 @@ function advertised(options: ApiServerOptions): { host: string; port: number } {
   return options.advertise ?? { host: '127.0.0.1', port: 6443 };
 }
 
+/**
+ * Creates what every cluster has, and brings it back when somebody deletes it, for as long as the
+ * server runs: without the `kubernetes` Service, say, no pod finds the API.
+ */
 async function bootstrap(
   apiServer: ApiServer,
   server: ServerContext,
@@ -162,9 +170,17 @@ async function bootstrap(
   const serviceCidr = options.serviceCidr ?? DEFAULT_SERVICE_CIDR;
   const system = systemObjects({ serviceCidr, advertise: advertised(options) });
   const transport = apiServer.loopback(BOOTSTRAP_USER);
-  try {
-    await ensureObjects(transport, server.schema, [...system, ...(options.bootstrapObjects ?? [])]);
-  } finally {
+  await ensureObjects(transport, server.schema, [...system, ...(options.bootstrapObjects ?? [])]);
+  void (async () => {
+    while (!server.closing.aborted) {
+      try {
+        await server.clock.sleep(SYSTEM_OBJECTS_INTERVAL_MS, server.closing);
+        await ensureObjects(transport, server.schema, system);
+      } catch (error) {
+        if (server.closing.aborted) break;
+        server.log.warn('Cannot restore what a cluster needs', { error: describeError(error) });
+      }
+    }
     await transport.close();
-  }
+  })();
 }

@@ -15,7 +15,7 @@ export function includeObjectOf(query: URLSearchParams): IncludeObject {
   const value = query.get('includeObject') || 'Metadata';
   if (INCLUDES.has(value)) return value as IncludeObject;
   const wanted = [...INCLUDES].join(', ');
-  const message = `the query parameter "includeObject" is "${value}": it has to be one of ${wanted}`;
+  const message = `the query parameter "includeObject" is "${value}", it has to be in ${wanted}`;
   throw new StatusError('BadRequest', message);
 }
 

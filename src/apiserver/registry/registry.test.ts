@@ -52,7 +52,7 @@ test('create makes names from generateName and tries again when one is taken', a
   assert.equal(names.size, 20);
 });
 
-test("update keeps the server's fields, needs the newest version, does nothing for nothing", async () => {
+test("update keeps the server's fields, and writes nothing twice", async () => {
   await using api = await startHarness();
   const created = await api.want('POST', `${NS}/configmaps`, configMap('a', { data: { k: '1' } }));
   const changed = { ...created, data: { k: '2' } };
@@ -261,4 +261,13 @@ test('events of both groups are the same objects', async () => {
   assert.equal(found.items.length, 1);
   const listed = await api.want<{ items: KubeObject[] }>('GET', path);
   assert.equal(listed.items[0]?.note, 'hello');
+});
+
+test('what a cluster needs comes back when it is deleted', async () => {
+  await using api = await startHarness();
+  await api.want('DELETE', `${NS}/services/kubernetes`);
+  assert.equal((await api.send('GET', `${NS}/services/kubernetes`)).code, 404);
+  await api.clock.advance(11_000);
+  const { spec } = await api.want('GET', `${NS}/services/kubernetes`);
+  assert.equal((spec as { clusterIP: string }).clusterIP, '10.96.0.1');
 });

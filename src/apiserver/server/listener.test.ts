@@ -158,6 +158,17 @@ test('half a TLS handshake is ended by the server', async () => {
   await once(socket, 'close');
 });
 
+test('a connection that asks for nothing, or never ends its headers, is closed', async () => {
+  await using api = await startListening({ requestHeadersTimeoutMs: 100 });
+  const silent = await openTls(api.port, pki.ca, admin);
+  const slow = await openTls(api.port, pki.ca, admin);
+  const [, text] = await Promise.all([
+    exchange(silent),
+    exchange(slow, `GET /version HTTP/1.1\r\n${HOST}X-Slow: 1`),
+  ]);
+  assert.match(text ?? '', /^HTTP\/1\.1 408/);
+});
+
 test('bytes that are no TLS, and no HTTP inside it, do no harm', async () => {
   await using api = await startListening();
   const plain = connect(api.port, '127.0.0.1');

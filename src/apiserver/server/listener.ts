@@ -44,7 +44,8 @@ export interface Listener {
 type AnyRequest = IncomingMessage | Http2ServerRequest;
 type AnyResponse = ServerResponse | Http2ServerResponse;
 
-const HTTP1_CHECK_INTERVAL_MS = 5_000;
+/** How often connections are looked at whose headers do not come; Node's default is 30 s. */
+const HEADERS_CHECK_INTERVAL_MAX_MS = 5_000;
 /** Bytes of unread streams and of headers that one HTTP/2 connection may hold, in MiB. */
 const SESSION_MEMORY_MIB = 32;
 
@@ -67,7 +68,10 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
       maxHeaderListSize: limits.requestHeaderBytes,
     },
     maxHeaderSize: limits.requestHeaderBytes,
-    connectionsCheckingInterval: HTTP1_CHECK_INTERVAL_MS,
+    connectionsCheckingInterval: Math.min(
+      HEADERS_CHECK_INTERVAL_MAX_MS,
+      limits.requestHeadersTimeoutMs,
+    ),
   } as Parameters<typeof createSecureServer>[0]);
   const sockets = new Set<Socket>();
   configureServer(server, options, sockets);
