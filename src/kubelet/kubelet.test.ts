@@ -56,6 +56,10 @@ test('a failing container is restarted with back-off in the same VM', async () =
   const second = await rig.until('crash', waits('CrashLoopBackOff', 2));
   assert.match(second.status?.containerStatuses?.[0]?.state?.waiting?.message ?? '', /back-off 20s/);
   assert.equal(rig.hyperd.pods.size, 1);
+  await rig.clock.advance(20_000);
+  await rig.until('crash', waits('CrashLoopBackOff', 3));
+  const kept = rig.hyperd.pods.get(rig.uid('crash'))?.containers.map((each) => each.attempt);
+  assert.deepEqual(kept, [2, 3], 'of those that ended only the last one before is kept');
 });
 
 test('init containers run in order before the others', async () => {

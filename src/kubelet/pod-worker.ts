@@ -353,7 +353,9 @@ class Worker implements PodWorker {
       const spec = sandboxSpec(pod, number, streak, volumes, size, sandboxDefaults);
       // The dead VM before the last one has been looked at by everyone who could.
       if (view.previous) await hyperd.deletePod(view.previous.id, signal);
-      sandboxes.put(await hyperd.createPod(spec, signal));
+      const created = await hyperd.createPod(spec, signal);
+      if (created.phase === 'deleting') throw new Error(`VM "${spec.id}" is still being removed`);
+      sandboxes.put(created);
       this.#sandboxProblem = undefined;
       this.#retries.delete('sandbox');
     } catch (error) {
@@ -406,6 +408,7 @@ class Worker implements PodWorker {
       about('Normal', 'Created', `Created container: ${container.name}`);
       const state = await hyperd.startContainer(sandbox.id, spec, signal);
       this.#retries.delete(step);
+      await this.#dropOldAttempts(target, sandbox.id, signal);
       await sandboxes.refresh(sandbox.id);
       if (state.exit && !state.startedAtMs) {
         const why = `failed to start container "${spec.id}": ${state.exit.message}`;
@@ -434,6 +437,18 @@ class Worker implements PodWorker {
       // A pull that failed is shown once as it is, and then as waiting for its back-off.
       const retryAtMs = isImage ? this.#nextPullMs(reason, container.name) : undefined;
       this.#retryLater(step, retryAtMs ?? clock.nowMs() + backoffMs(0));
+    }
+  }
+
+  /** Of the attempts that ended the last one is kept, for its log and exit code. */
+  async #dropOldAttempts(target: ContainerView, id: string, signal: AbortSignal): Promise<void> {
+    const old = target.attempts.slice(0, -1).filter((each) => each.sandboxId === id && each.exit);
+    for (const { containerId } of old) {
+      if (signal.aborted) return;
+      this.#processes.delete(containerId);
+      await this.#context.hyperd.deleteContainer(id, containerId).catch((error: unknown) => {
+        this.#log.debug('old container stays', { error: describeError(error) });
+      });
     }
   }
 

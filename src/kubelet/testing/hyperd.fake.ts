@@ -273,6 +273,14 @@ function createState({ clock, bootMs = 0 }: FakeHyperdOptions) {
       if (isStubborn && number !== 9) return;
       end(id, 128 + number, number, '');
     },
+    deleteContainer(podId: string, id: string) {
+      const owner = pod(podId);
+      const { state } = findContainer(id);
+      if (!state.exit) throw new StatusError('Conflict', `Container "${id}" runs`);
+      owner.containers = owner.containers.filter((each) => each.id !== id);
+      logs.delete(id);
+      emit(podId, id);
+    },
     kill(id: string, reason: PodState['reason'], message: string) {
       const target = pod(id);
       target.phase = 'stopped';
@@ -350,6 +358,11 @@ const ROUTES: [string, RegExp, Handler][] = [
     'PUT',
     /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)$/,
     (state, [id = ''], _query, body) => state.startContainer(id, body() as HyperContainerSpec),
+  ],
+  [
+    'DELETE',
+    /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)$/,
+    (state, [pod = '', id = '']) => state.deleteContainer(pod, id),
   ],
   [
     'POST',
