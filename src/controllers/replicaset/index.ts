@@ -1,4 +1,3 @@
-import { isStatus, StatusError } from '../../api/status.ts';
 import type { Pod, ReplicaSet, ReplicaSetStatus } from '../../api/types.generated.ts';
 import { rfc3339 } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
@@ -10,9 +9,9 @@ import type { ControllerContext } from '../shared/context.ts';
 import { splitKey } from '../shared/context.ts';
 import { createExpectations } from '../shared/expectations.ts';
 import type { Expectations } from '../shared/expectations.ts';
-import { isSameStatus } from '../shared/status.ts';
 import { claim, controllerOf, indexByController, owned } from '../shared/ownership.ts';
-import { matchesLabelSelector } from '../../api/selectors.ts';
+import { createPods, deletePods } from '../shared/pod-control.ts';
+import { followOwners, followPods } from '../shared/pod-events.ts';
 import {
   isActive,
   isReady,
@@ -21,10 +20,10 @@ import {
   rankForDeletion,
   untilAvailableMs,
 } from '../shared/pods.ts';
+import { isSameStatus } from '../shared/status.ts';
 
 /** Of one reconcile; the rest follows in the next. */
 const BURST_REPLICAS = 500;
-const SLOW_START_BATCH = 1;
 const CONCURRENCY = 5;
 
 /** Keeps as many pods as each ReplicaSet wants. */
@@ -32,60 +31,11 @@ export function runReplicaSetController(context: ControllerContext): Promise<voi
   const { informers, clock, signal, log } = context;
   const replicaSets = informers.informer(REPLICA_SETS);
   const pods = informers.informer(PODS);
-  indexByController(pods);
   indexByController(replicaSets);
   const queue = createWorkQueue(clock);
   const expectations = createExpectations(clock);
-  const enqueueOrphan = (pod: Pod): void => {
-    for (const set of replicaSets.list(pod.metadata.namespace ?? '')) {
-      if (matchesLabelSelector(set.spec?.selector, pod.metadata.labels)) queue.add(objectKey(set));
-    }
-  };
-  /** The key of the set that controls a pod, whether it exists or not. */
-  const ownerKey = (pod: Pod): string | undefined => {
-    const owner = controllerOf(pod);
-    if (owner?.kind !== REPLICA_SETS.kind) return undefined;
-    const set = replicaSets.get(pod.metadata.namespace, owner.name);
-    return set?.metadata.uid === owner.uid ? objectKey(set) : undefined;
-  };
-  replicaSets.addHandler({
-    add: (set) => queue.add(objectKey(set)),
-    update: (set) => queue.add(objectKey(set)),
-    delete: (set) => {
-      expectations.forget(objectKey(set));
-      queue.add(objectKey(set));
-    },
-  });
-  pods.addHandler({
-    add(pod) {
-      const key = ownerKey(pod);
-      if (key === undefined) {
-        if (!controllerOf(pod)) enqueueOrphan(pod);
-        return;
-      }
-      if (pod.metadata.deletionTimestamp) {
-        expectations.deletionObserved(key, pod.metadata.uid ?? '');
-      } else expectations.creationObserved(key);
-      queue.add(key);
-    },
-    update(pod, previous) {
-      const before = ownerKey(previous);
-      const key = ownerKey(pod);
-      if (before !== undefined && before !== key) queue.add(before);
-      if (key !== undefined) {
-        if (pod.metadata.deletionTimestamp) {
-          expectations.deletionObserved(key, pod.metadata.uid ?? '');
-        }
-        queue.add(key);
-      } else if (!controllerOf(pod)) enqueueOrphan(pod);
-    },
-    delete(pod) {
-      const key = ownerKey(pod);
-      if (key === undefined) return;
-      expectations.deletionObserved(key, pod.metadata.uid ?? '');
-      queue.add(key);
-    },
-  });
+  followOwners(replicaSets, queue, expectations);
+  followPods({ pods, owners: replicaSets, queue, expectations });
   const reconcile = async (key: string): Promise<void> => {
     const { namespace, name } = splitKey(key);
     const set = replicaSets.get(namespace, name);
@@ -93,7 +43,7 @@ export function runReplicaSetController(context: ControllerContext): Promise<voi
       expectations.forget(key);
       return;
     }
-    const requeueMs = await sync(context, expectations, key, set);
+    const requeueMs = await sync(context, expectations, set);
     if (requeueMs !== undefined) queue.addAfter(key, requeueMs);
   };
   return runController({
@@ -112,11 +62,10 @@ export function runReplicaSetController(context: ControllerContext): Promise<voi
 async function sync(
   context: ControllerContext,
   expectations: Expectations,
-  key: string,
   set: ReplicaSet,
 ): Promise<number | undefined> {
   const { client, clock, informers } = context;
-  const mayManage = expectations.isSatisfied(key);
+  const mayManage = expectations.isSatisfied(objectKey(set));
   const claimed = await claim({
     client,
     owner: set,
@@ -129,7 +78,7 @@ async function sync(
   let failure: unknown;
   if (mayManage && !set.metadata.deletionTimestamp) {
     try {
-      await manage(context, expectations, key, set, active);
+      await manage(context, expectations, set, active);
     } catch (error) {
       failure = error;
     }
@@ -165,62 +114,20 @@ function countPods(set: ReplicaSet, active: Pod[]): Omit<ReplicaSetStatus, 'avai
 async function manage(
   context: ControllerContext,
   expectations: Expectations,
-  key: string,
   set: ReplicaSet,
   active: Pod[],
 ): Promise<void> {
   const difference = active.length - (set.spec?.replicas ?? 1);
   if (difference < 0) {
     const count = Math.min(-difference, BURST_REPLICAS);
-    await createPods(context, expectations, key, set, count);
+    const pod = podFromTemplate(set.spec?.template, set, REPLICA_SETS);
+    const pods = Array.from({ length: count }, () => pod);
+    await createPods(context, expectations, set, pods);
   } else if (difference > 0) {
     const count = Math.min(difference, BURST_REPLICAS);
     const victims = chooseVictims(context, set, active, count);
-    await deletePods(context, expectations, key, set, victims);
+    await deletePods(context, expectations, set, victims);
   }
-}
-
-/**
- * Batches that double, so that a template which cannot be created fails once and not five
- * hundred times.
- */
-async function createPods(
-  { client, events }: ControllerContext,
-  expectations: Expectations,
-  key: string,
-  set: ReplicaSet,
-  count: number,
-): Promise<void> {
-  expectations.expectCreations(key, count);
-  const createOne = async (): Promise<void> => {
-    try {
-      const pod = podFromTemplate(set.spec?.template, set, REPLICA_SETS);
-      const { metadata } = await client.create(PODS, pod);
-      events.event(set, 'Normal', 'SuccessfulCreate', `Created pod: ${metadata.name}`);
-    } catch (error) {
-      // This pod will never be observed.
-      expectations.creationObserved(key);
-      if (isNamespaceEnding(error)) return;
-      events.event(set, 'Warning', 'FailedCreate', `Error creating: ${describeError(error)}`);
-      throw error;
-    }
-  };
-  let left = count;
-  for (let batch = SLOW_START_BATCH; left > 0; batch *= 2) {
-    const size = Math.min(batch, left);
-    const results = await Promise.allSettled(Array.from({ length: size }, createOne));
-    left -= size;
-    const failed = results.find((result) => result.status === 'rejected');
-    if (failed) {
-      for (; left > 0; left--) expectations.creationObserved(key);
-      throw failed.reason as Error;
-    }
-  }
-}
-
-function isNamespaceEnding(error: unknown): boolean {
-  const causes = error instanceof StatusError ? (error.details?.causes ?? []) : [];
-  return causes.some(({ reason }) => reason === 'NamespaceTerminating');
 }
 
 function chooseVictims(
@@ -242,35 +149,6 @@ function chooseVictims(
   }
   const crowd = (pod: Pod) => perNode.get(pod.spec?.nodeName ?? '') ?? 0;
   return rankForDeletion(active, crowd, clock.nowMs()).slice(0, count);
-}
-
-async function deletePods(
-  { client, events }: ControllerContext,
-  expectations: Expectations,
-  key: string,
-  set: ReplicaSet,
-  victims: Pod[],
-): Promise<void> {
-  expectations.expectDeletions(
-    key,
-    victims.map(({ metadata }) => metadata.uid ?? ''),
-  );
-  const results = await Promise.allSettled(
-    victims.map(async ({ metadata }) => {
-      const { namespace, name = '', uid } = metadata;
-      try {
-        await client.delete(PODS, { namespace, name }, { uid });
-        events.event(set, 'Normal', 'SuccessfulDelete', `Deleted pod: ${name}`);
-      } catch (error) {
-        expectations.deletionObserved(key, uid ?? '');
-        if (isStatus(error, 'NotFound')) return;
-        events.event(set, 'Warning', 'FailedDelete', `Error deleting: ${describeError(error)}`);
-        throw error;
-      }
-    }),
-  );
-  const failed = results.find((result) => result.status === 'rejected');
-  if (failed) throw failed.reason as Error;
 }
 
 async function writeStatus(
