@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Log } from '../../base/log.ts';
 import { readFileIfExists, syncDirectory, writeFileAtomic } from '../../base/files.ts';
@@ -54,7 +54,10 @@ export async function openCatalog(directory: string, log: Log): Promise<Catalog>
   const disks = join(directory, 'disks');
   const leaseDirectory = join(directory, 'leases');
   // Virtual machines open disks as other users: they may pass, and not look around.
-  for (const path of [directory, disks]) await mkdir(path, { recursive: true, mode: 0o711 });
+  for (const path of [directory, disks]) {
+    await mkdir(path, { recursive: true });
+    await chmod(path, 0o711);
+  }
   await mkdir(leaseDirectory, { recursive: true, mode: 0o700 });
   const diskPath = (imageId: string) => join(disks, `${digestHex(imageId)}.erofs`);
   const leasePath = ({ imageId, owner }: Lease) =>

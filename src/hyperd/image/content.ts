@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { assert } from '../../base/assert.ts';
@@ -58,7 +58,20 @@ export interface Ingest {
 
 const KEY = /^[a-zA-Z0-9._-]{1,200}$/;
 
-export async function openContentStore(directory: string): Promise<ContentStore> {
+export interface ContentOptions {
+  /** Of the file system: less is not left by any write. */
+  freeBytesMin: number;
+}
+
+/** What is left of a disk for the rest of the machine, whose state may live on the same one. */
+export const FREE_BYTES_MIN = 256 << 20;
+/** How much is written between two looks at the free space. */
+const SPACE_CHECK_BYTES = 16 << 20;
+
+export async function openContentStore(
+  directory: string,
+  options: ContentOptions = { freeBytesMin: FREE_BYTES_MIN },
+): Promise<ContentStore> {
   const ingestDirectory = join(directory, 'ingest');
   const blobPath = (digest: Digest) => {
     assert(isDigest(digest), 'content: a blob is named by a digest');
@@ -90,7 +103,12 @@ export async function openContentStore(directory: string): Promise<ContentStore>
       assert(KEY.test(key) && !active.has(key), `content: "${key}" is arriving already`);
       active.add(key);
       try {
-        return await openIngest(join(ingestDirectory, key), blobPath, () => active.delete(key));
+        await checkSpace(directory, options.freeBytesMin, 0);
+        return await openIngest(join(ingestDirectory, key), {
+          blobPath,
+          checkSpace: () => checkSpace(directory, options.freeBytesMin, SPACE_CHECK_BYTES),
+          release: () => active.delete(key),
+        });
       } catch (error) {
         active.delete(key);
         throw storageError(error);
@@ -98,7 +116,7 @@ export async function openContentStore(directory: string): Promise<ContentStore>
     },
     async put(content) {
       const digest: Digest = `sha256:${createHash('sha256').update(content).digest('hex')}`;
-      if ((await store.size(digest)) !== undefined) return digest;
+      // Also where it is there already: its age then says that it is wanted again.
       const ingest = await store.ingest(`put-${digestHex(digest)}-${putCount++}`);
       try {
         await ingest.restart();
@@ -129,15 +147,36 @@ export async function openContentStore(directory: string): Promise<ContentStore>
   return store;
 }
 
-async function openIngest(
-  path: string,
-  blobPath: (digest: Digest) => string,
-  release: () => void,
-): Promise<Ingest> {
+/** @throws ImageError NoSpace where `wantedBytes` more would leave too little */
+export async function checkSpace(
+  directory: string,
+  freeBytesMin: number,
+  wantedBytes: number,
+): Promise<void> {
+  const info = await statfs(directory);
+  const freeBytes = info.bavail * info.bsize;
+  if (freeBytes - freeBytesMin >= wantedBytes) return;
+  throw new ImageError(
+    'NoSpace',
+    `no space left on the device for images: ${freeBytes} bytes are free, ` +
+      `${wantedBytes} are needed and ${freeBytesMin} are kept free`,
+    { transient: true },
+  );
+}
+
+interface IngestOptions {
+  blobPath: (digest: Digest) => string;
+  checkSpace: () => Promise<void>;
+  release: () => void;
+}
+
+async function openIngest(path: string, options: IngestOptions): Promise<Ingest> {
+  const { blobPath, release } = options;
   const file = await open(path, 'a+', 0o600);
   let offset = 0;
   let hash: Hash = createHash('sha256');
   let failed = false;
+  let unchecked = 0;
   try {
     ({ hash, offset } = await hashExisting(path));
   } catch (error) {
@@ -158,6 +197,11 @@ async function openIngest(
     },
     async write(chunk) {
       try {
+        unchecked += chunk.length;
+        if (unchecked >= SPACE_CHECK_BYTES) {
+          await options.checkSpace();
+          unchecked = 0;
+        }
         await writeFully(file, chunk);
       } catch (error) {
         failed = true;

@@ -1,10 +1,11 @@
 import { once } from 'node:events';
 import { closeSync, createReadStream, fchmodSync, fdatasyncSync, ftruncateSync } from 'node:fs';
-import { openSync, readSync, unlinkSync, writeSync } from 'node:fs';
+import { openSync, readSync, statfsSync, unlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import type { Transform } from 'node:stream';
 import { assert } from '../../base/assert.ts';
+import { FREE_BYTES_MIN } from './content.ts';
 import { hashFor } from './digest.ts';
 import { writeErofs } from './erofs.ts';
 import { createLayerReader, newTarget } from './layers.ts';
@@ -43,6 +44,10 @@ export interface DiskLimits {
   ratioMax: number;
   ratioFreeBytes: number;
   entriesMax: number;
+  /** Of the file system that the disk is built on: left for the rest of the machine. */
+  freeBytesMin: number;
+  /** For building the disk. */
+  timeoutMs: number;
 }
 
 export const DISK_LIMITS: DiskLimits = {
@@ -50,6 +55,8 @@ export const DISK_LIMITS: DiskLimits = {
   ratioMax: 200,
   ratioFreeBytes: 512 << 20,
   entriesMax: 500_000,
+  freeBytesMin: FREE_BYTES_MIN,
+  timeoutMs: 15 * 60_000,
 };
 
 export interface DiskResult {
@@ -60,6 +67,8 @@ export interface DiskResult {
 
 const READ_BYTES = 256 << 10;
 const SPOOL_BUFFER_BYTES = 1 << 20;
+/** How much is written between two looks at the free space. */
+const SPACE_CHECK_BYTES = 16 << 20;
 
 interface OpenSpool extends Spool {
   flush(): void;
@@ -73,10 +82,14 @@ interface OpenSpool extends Spool {
 export async function buildDisk(request: DiskRequest): Promise<DiskResult> {
   const target = newTarget(request.limits.entriesMax);
   const spools: OpenSpool[] = [];
+  const write = createWriter(request);
   let unpackedBytes = 0;
   try {
     for (const [index, layer] of request.layers.entries()) {
-      const spool = openSpool(join(request.spoolDirectory, `spool-${request.uuid}-${index}`));
+      const spool = openSpool(
+        join(request.spoolDirectory, `spool-${request.uuid}-${index}`),
+        write,
+      );
       spools.push(spool);
       const reader = createLayerReader(target, index, spool);
       const budget = request.limits.unpackedBytesMax - unpackedBytes;
@@ -87,7 +100,7 @@ export async function buildDisk(request: DiskRequest): Promise<DiskResult> {
     try {
       const result = writeErofs(
         target.root,
-        { write: (bytes, position) => writeFully(fd, bytes, position) },
+        { write: (bytes, position) => write(fd, bytes, position) },
         (node, offset, into) => spools[node.spool]?.read(node.offset + offset, into),
         Buffer.from(request.uuid, 'hex'),
       );
@@ -183,7 +196,7 @@ async function* decompressed(layer: DiskLayer): AsyncGenerator<Buffer> {
   }
 }
 
-function openSpool(path: string): OpenSpool {
+function openSpool(path: string, write: Write): OpenSpool {
   const fd = openSync(path, 'wx+', 0o600);
   // Without a name nothing has to be cleaned up, whatever happens.
   unlinkSync(path);
@@ -191,7 +204,7 @@ function openSpool(path: string): OpenSpool {
   let fill = 0;
   let written = 0;
   const flush = (): void => {
-    writeFully(fd, buffer.subarray(0, fill), written);
+    write(fd, buffer.subarray(0, fill), written);
     written += fill;
     fill = 0;
   };
@@ -202,7 +215,7 @@ function openSpool(path: string): OpenSpool {
     append(chunk) {
       if (fill + chunk.length > buffer.length) flush();
       if (chunk.length > buffer.length) {
-        writeFully(fd, chunk, written);
+        write(fd, chunk, written);
         written += chunk.length;
         return;
       }
@@ -221,8 +234,24 @@ function openSpool(path: string): OpenSpool {
   };
 }
 
-function writeFully(fd: number, bytes: Buffer, position: number): void {
-  for (let done = 0; done < bytes.length;) {
-    done += writeSync(fd, bytes, done, bytes.length - done, position + done);
-  }
+type Write = (fd: number, bytes: Buffer, position: number) => void;
+
+/** Writes all of it, and sees to it that the file system is not filled to the brim. */
+function createWriter(request: DiskRequest): Write {
+  let unchecked = 0;
+  return (fd, bytes, position) => {
+    unchecked += bytes.length;
+    if (unchecked >= SPACE_CHECK_BYTES) {
+      unchecked = 0;
+      const info = statfsSync(request.spoolDirectory);
+      if (info.bavail * info.bsize < request.limits.freeBytesMin + SPACE_CHECK_BYTES) {
+        throw new ImageError('NoSpace', 'no space left on the device for images', {
+          transient: true,
+        });
+      }
+    }
+    for (let done = 0; done < bytes.length;) {
+      done += writeSync(fd, bytes, done, bytes.length - done, position + done);
+    }
+  };
 }

@@ -13,6 +13,7 @@ import { buildImage } from '../registry/build.ts';
 import type { BuiltImage } from '../registry/build.ts';
 import { basicAuthorization, parseChallenges, parseToken } from './auth.ts';
 import { sha256 } from './digest.ts';
+import { ingestKey, sourceId } from './distribution.ts';
 import { isLocalAddress, STALL_TIMEOUT_MS } from './http.ts';
 import { parseRegistriesConfig } from './registries.ts';
 import type { RegistriesConfig } from './registries.ts';
@@ -70,6 +71,10 @@ async function open(registries: RegistriesConfig, clock = undefined as FakeClock
 }
 
 const plain = () => open(plainRegistries([upstream.host]));
+/** Of the large layer on its way from the repository `large`. */
+const partialName = () =>
+  ingestKey(sha256(large), sourceId(new URL(`${upstream.origin}/v2`), 'large'));
+
 const ALICE = { username: 'alice', password: 'correct horse' };
 const MALLORY = { username: 'mallory', password: 'wrong' };
 
@@ -253,7 +258,7 @@ test('what an earlier run downloaded is used, and thrown away where it is damage
     const { pull, directory } = await plain();
     const half = Buffer.from(large.subarray(0, large.length >> 1));
     if (damage) half[5] = (half[5] as number) ^ 1;
-    await writeFile(join(directory, 'ingest', sha256(large).replace(':', '-')), half);
+    await writeFile(join(directory, 'ingest', partialName()), half);
     upstream.requests = [];
     assert.equal((await pull('large:1')).id, largeImage.id);
     const ranges = upstream.requests
@@ -280,10 +285,7 @@ test('registries that do not know ranges, or mix them up, are served from the st
   ];
   for (const answer of answers) {
     const { pull, directory } = await plain();
-    await writeFile(
-      join(directory, 'ingest', sha256(large).replace(':', '-')),
-      large.subarray(0, 1000),
-    );
+    await writeFile(join(directory, 'ingest', partialName()), large.subarray(0, 1000));
     upstream.intercept = (request, response) => {
       if (request.headers.range === undefined || !request.url?.includes('/blobs/')) return false;
       answer(request, response);
@@ -355,6 +357,24 @@ test('a registry that stops sending is given up after a while', async () => {
   }
   await rejected;
   stalled = Promise.withResolvers();
+});
+
+test('a slow registry does not hold up who gets the same image elsewhere', async () => {
+  publish(other, 'copy', '1', image);
+  const arrived = Promise.withResolvers<void>();
+  upstream.intercept = (request, response) => {
+    if (!request.url?.includes('/blobs/')) return false;
+    response.writeHead(200, { 'content-length': '1000' });
+    response.write('x', () => arrived.resolve());
+    return true;
+  };
+  const { pull, store } = await open(plainRegistries([upstream.host, other.host]));
+  const slow = pull('app:1');
+  await arrived.promise;
+  assert.equal((await pull('copy:1', [], other.host)).id, image.id);
+  const closed = assert.rejects(slow, /closed/);
+  await store.close();
+  await closed;
 });
 
 test('mirrors are asked first, know whose image it is, and get no credential of a pull', async () => {

@@ -31,6 +31,8 @@ export interface DistributionClient {
 
 /** One repository, at one endpoint, with one credential or none. */
 export interface Source {
+  /** Tells endpoints and repositories apart; hexadecimal. */
+  id: string;
   endpoint: Endpoint;
   /** @throws ImageError */
   fetchManifest(tagOrDigest: string, signal?: AbortSignal): Promise<FetchedManifest>;
@@ -88,7 +90,9 @@ function createSource(
     if (!endpoint.isOrigin) url.searchParams.set('ns', reference.registry);
     return url;
   };
+  const id = sourceId(endpoint.base, reference.repository);
   return {
+    id,
     endpoint,
     fetchManifest: (name, signal) =>
       retrying(context, signal, () =>
@@ -96,7 +100,7 @@ function createSource(
       ),
     async fetchBlob(blob, content, signal) {
       const download = () =>
-        downloadBlob(session, urlOf('blobs', blob.digest), blob, content, signal);
+        downloadBlob(session, urlOf('blobs', blob.digest), id, blob, content, signal);
       // What an earlier run left may be damaged: that deserves one more try, from the start.
       if ((await download()) === 'damaged') await download();
     },
@@ -127,14 +131,25 @@ async function fetchManifest(
   return { digest, contentType: contentType.trim(), bytes };
 }
 
+/** Tells endpoints and repositories apart. */
+export function sourceId(base: URL, repository: string): string {
+  return createHash('sha256').update(`${base.href} ${repository}`).digest('hex').slice(0, 32);
+}
+
+/** What arrives is kept apart by source, so that none can spoil what another has begun. */
+export function ingestKey(digest: Digest, source: string): string {
+  return `${digest.replace(':', '-')}-${source}`;
+}
+
 async function downloadBlob(
   session: Session,
   url: URL,
+  source: string,
   blob: Descriptor,
   content: ContentStore,
   signal: AbortSignal | undefined,
 ): Promise<'done' | 'damaged'> {
-  const ingest = await content.ingest(blob.digest.replace(':', '-'));
+  const ingest = await content.ingest(ingestKey(blob.digest, source));
   const resumed = ingest.offset > 0;
   try {
     if (ingest.offset > blob.size) await ingest.restart();

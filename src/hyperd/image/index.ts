@@ -54,10 +54,11 @@ export interface NodeImageStore extends ImageStore {
 }
 
 /** Of the whole node. */
-const DOWNLOADS_MAX = 4;
-const BUILDS_MAX = 1;
+const DOWNLOADS_MAX = 32;
+const BUILDS_MAX = 2;
 /** Pulls that are under way or wait. */
 const PULLS_MAX = 256;
+const MESSAGE_CHARS_MAX = 2000;
 /** How long what an interrupted pull left is kept for the next one. */
 const LEFTOVER_AGE_MAX_MS = 24 * 3600 * 1000;
 
@@ -68,7 +69,8 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
   const spool = join(directory, 'spool');
   await rm(spool, { recursive: true, force: true });
   await mkdir(spool, { mode: 0o700 });
-  const content = await openContentStore(directory);
+  const limits = { ...DISK_LIMITS, ...options.limits };
+  const content = await openContentStore(directory, limits);
   const client = createDistributionClient({ config: options.registries, clock, random, log });
   const context: PullContext = {
     directory,
@@ -76,7 +78,7 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
     content,
     client,
     platform: options.platform ?? hostPlatform(),
-    limits: { ...DISK_LIMITS, ...options.limits },
+    limits,
     downloads: createSemaphore(DOWNLOADS_MAX),
     builds: createSemaphore(BUILDS_MAX),
     lock: createLock(),
@@ -149,7 +151,9 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
 
 /** Names the image as the user did, in the words that container runtimes use. */
 function pullError(request: PullRequest, error: unknown): unknown {
-  const message = `failed to pull image "${request.reference}": ${(error as Error).message}`;
+  const text = `failed to pull image "${request.reference}": ${(error as Error).message}`;
+  // Parts of it are a stranger's, and it ends up in terminals.
+  const message = text.replace(/[\x00-\x1f\x7f-\x9f]/g, '?').slice(0, MESSAGE_CHARS_MAX);
   if (!(error instanceof ImageError)) return new Error(message, { cause: error });
   return new ImageError(error.reason, message, { transient: error.transient, cause: error.cause });
 }

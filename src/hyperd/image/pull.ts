@@ -1,16 +1,18 @@
-import { rm, statfs, rename } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { syncDirectory } from '../../base/files.ts';
 import type { Log } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { Catalog, ImageRecord } from './catalog.ts';
+import { checkSpace } from './content.ts';
 import type { ContentStore } from './content.ts';
 import { digestHex, sha256 } from './digest.ts';
 import type { Digest } from './digest.ts';
 import type { DiskLimits } from './disk.ts';
 import { buildDiskInThread } from './disk-builder.ts';
 import type { DistributionClient, FetchedManifest, Source } from './distribution.ts';
+import { createSemaphore } from './locks.ts';
 import type { Acquire, Lock } from './locks.ts';
 import { CONFIG_BYTES_MAX, parseConfig, parseManifest, selectPlatform } from './manifest.ts';
 import type { Descriptor, Manifest, ParsedConfig, Platform } from './manifest.ts';
@@ -42,8 +44,8 @@ export interface PullContext {
 
 /** An index may name indexes; more steps than this lead nowhere. */
 const INDEX_DEPTH_MAX = 2;
-/** Of the file system, left for the rest of the node. */
-const FREE_BYTES_MIN = 64 << 20;
+/** Layers of one image that arrive at the same time. */
+const LAYERS_AT_ONCE_MAX = 3;
 /** Names of one image; the oldest give way. */
 const REFERENCES_MAX = 256;
 /** Failures that another endpoint or another credential can be free of. */
@@ -98,26 +100,45 @@ async function pullFrom(
   const references = [`${repositoryName(reference)}@${top.digest}`];
   if (reference.tag !== '') references.push(formatReference({ ...reference, digest: '' }));
 
-  const release = await context.lock(`image ${imageId}`, signal);
   const blobs = [manifest.config.digest, ...manifest.layers.map(({ digest }) => digest)];
   pin(context.pinned, blobs, 1);
   try {
-    const present = context.catalog.find(imageId);
-    const base = present ?? (await makeImage(context, source, manifest, signal));
-    const isKnown = references.every((name) => base.references.includes(name));
-    if (isKnown && base.digest === top.digest) return base;
-    const others = base.references.filter((name) => !references.includes(name));
-    const record = {
-      ...base,
-      digest: top.digest,
-      references: [...others, ...references].slice(-REFERENCES_MAX),
-    };
-    await context.catalog.put(record);
-    return record;
+    // Again only where a present image is removed meanwhile.
+    for (;;) {
+      const isPresent = context.catalog.find(imageId) !== undefined;
+      const parsed = isPresent ? undefined : await fetchImage(context, source, manifest, signal);
+      // Not before everything is here: nobody waits for somebody else's slow registry.
+      const release = await context.lock(`image ${imageId}`, signal);
+      try {
+        const present = context.catalog.find(imageId);
+        const image = present ?? (parsed && (await makeImage(context, manifest, parsed, signal)));
+        if (image) return await nameImage(context, image, top.digest, references);
+      } finally {
+        release();
+      }
+    }
   } finally {
     pin(context.pinned, blobs, -1);
-    release();
   }
+}
+
+/** Gives an image its names and returns it as it is then. */
+async function nameImage(
+  context: PullContext,
+  image: ImageRecord,
+  digest: Digest,
+  references: string[],
+): Promise<ImageRecord> {
+  const isKnown = references.every((name) => image.references.includes(name));
+  if (isKnown && image.digest === digest) return image;
+  const others = image.references.filter((name) => !references.includes(name));
+  const record = {
+    ...image,
+    digest,
+    references: [...others, ...references].slice(-REFERENCES_MAX),
+  };
+  await context.catalog.put(record);
+  return record;
 }
 
 /** Goes down from an index to the manifest for this platform. */
@@ -138,14 +159,16 @@ async function resolveManifest(
   }
 }
 
-async function makeImage(
+/** Brings the configuration and all layers into the content store. */
+async function fetchImage(
   context: PullContext,
   source: Source,
   manifest: Manifest,
   signal: AbortSignal,
-): Promise<ImageRecord> {
+): Promise<ParsedConfig> {
   const startedMs = context.clock.monotonicMs();
-  await checkSpace(context, manifest);
+  const wantedBytes = manifest.layers.reduce((sum, { size }) => sum + size, 0);
+  await checkSpace(context.directory, context.limits.freeBytesMin, wantedBytes);
   const parsed = await fetchConfig(context, source, manifest.config, signal);
   if (parsed.diffIds.length !== manifest.layers.length) {
     throw new ImageError(
@@ -155,14 +178,21 @@ async function makeImage(
     );
   }
   await fetchLayers(context, source, manifest.layers, signal);
-  const fetchedMs = context.clock.monotonicMs();
+  const downloadMs = Math.round(context.clock.monotonicMs() - startedMs);
+  context.log.info('image is downloaded', { image: manifest.config.digest, downloadMs });
+  return parsed;
+}
+
+async function makeImage(
+  context: PullContext,
+  manifest: Manifest,
+  parsed: ParsedConfig,
+  signal: AbortSignal,
+): Promise<ImageRecord> {
+  const startedMs = context.clock.monotonicMs();
   const diskBytes = await makeDisk(context, manifest, parsed, signal);
-  context.log.info('image is present', {
-    image: manifest.config.digest,
-    downloadMs: Math.round(fetchedMs - startedMs),
-    diskMs: Math.round(context.clock.monotonicMs() - fetchedMs),
-    diskBytes,
-  });
+  const diskMs = Math.round(context.clock.monotonicMs() - startedMs);
+  context.log.info('image has its disk', { image: manifest.config.digest, diskMs, diskBytes });
   return {
     id: manifest.config.digest,
     digest: '',
@@ -187,13 +217,14 @@ async function fetchConfig(
   );
 }
 
-/** All at once, as many at a time as the node allows; the first failure ends the others. */
+/** Several at a time; the first failure ends the others. */
 async function fetchLayers(
   context: PullContext,
   source: Source,
   layers: Descriptor[],
   signal: AbortSignal,
 ): Promise<void> {
+  const own = createSemaphore(LAYERS_AT_ONCE_MAX);
   const failed = new AbortController();
   const either = AbortSignal.any([signal, failed.signal]);
   let failure: unknown;
@@ -201,7 +232,12 @@ async function fetchLayers(
   await Promise.all(
     [...unique.values()].map(async (layer) => {
       try {
-        await fetchOnce(context, source, layer, either);
+        const leave = await own(either);
+        try {
+          await fetchOnce(context, source, layer, either);
+        } finally {
+          leave();
+        }
       } catch (error) {
         if (either.aborted) return;
         failure = error;
@@ -219,7 +255,8 @@ async function fetchOnce(
   blob: Descriptor,
   signal: AbortSignal,
 ): Promise<void> {
-  const release = await context.lock(`blob ${blob.digest}`, signal);
+  // By source too: who names a digest at a slow place must not hold up who gets it elsewhere.
+  const release = await context.lock(`blob ${source.id} ${blob.digest}`, signal);
   try {
     if ((await context.content.size(blob.digest)) !== undefined) return;
     const leave = await context.downloads(signal);
@@ -244,6 +281,11 @@ async function makeDisk(
   const suffix = Buffer.from(context.random.bytes(8)).toString('hex');
   const output = `${path}.${suffix}.tmp`;
   const leave = await context.builds(signal);
+  const timeout = new AbortController();
+  const timer = context.clock.after(context.limits.timeoutMs, () => {
+    const limit = `${context.limits.timeoutMs / 1000} s`;
+    timeout.abort(new ImageError('TooLarge', `image takes longer than ${limit} to unpack`));
+  });
   try {
     const result = await buildDiskInThread(
       {
@@ -258,7 +300,7 @@ async function makeDisk(
         uuid: digestHex(sha256(imageId)).slice(0, 32),
         limits: context.limits,
       },
-      signal,
+      AbortSignal.any([signal, timeout.signal]),
     );
     await rename(output, path);
     await syncDirectory(join(path, '..'));
@@ -267,21 +309,9 @@ async function makeDisk(
     await rm(output, { force: true });
     throw error;
   } finally {
+    timer.cancel();
     leave();
   }
-}
-
-async function checkSpace(context: PullContext, manifest: Manifest): Promise<void> {
-  const info = await statfs(context.directory);
-  const free = info.bavail * info.bsize;
-  const wanted = manifest.layers.reduce((sum, { size }) => sum + size, 0);
-  if (free - FREE_BYTES_MIN >= wanted) return;
-  throw new ImageError(
-    'NoSpace',
-    `no space left on the device for images: ${free} bytes are free, ` +
-      `its layers need ${wanted} and ${FREE_BYTES_MIN} are kept free`,
-    { transient: true },
-  );
 }
 
 function pin(pinned: Map<Digest, number>, blobs: Digest[], by: 1 | -1): void {
