@@ -19,8 +19,7 @@ export const namespaceLifecycle: AdmissionPlugin = {
     const { phase } = (found.status ?? {}) as { phase?: string };
     if (!found.metadata.deletionTimestamp && phase !== 'Terminating') return;
     const why =
-      `unable to create new content in namespace ${namespace} ` +
-      'because it is being terminated';
+      `unable to create new content in namespace ${namespace} ` + 'because it is being terminated';
     const error = forbidden(request, why);
     const message = `namespace ${namespace} is being terminated`;
     const causes = [{ reason: 'NamespaceTerminating', message, field: 'metadata.namespace' }];

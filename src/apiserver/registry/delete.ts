@@ -29,6 +29,8 @@ export interface DeleteOptions {
 }
 
 const POLICIES = new Set(['Background', 'Foreground', 'Orphan']);
+/** Longer ones, of which pods may dream, would be beyond what a timestamp can say. */
+const GRACE_SECONDS_MAX = 2 ** 31 - 1;
 const ORPHAN = 'orphan';
 const FOREGROUND = 'foregroundDeletion';
 
@@ -234,7 +236,7 @@ function markDeleted(
     metadata.deletionGracePeriodSeconds = graceSeconds;
     return graceSeconds === 0;
   }
-  const seconds = graceSeconds ?? 0;
+  const seconds = Math.min(graceSeconds ?? 0, GRACE_SECONDS_MAX);
   metadata.deletionTimestamp = rfc3339(nowMs + seconds * 1000);
   metadata.deletionGracePeriodSeconds = seconds;
   if (metadata.generation) metadata.generation += 1;

@@ -67,13 +67,18 @@ export function toStorage(schema: SchemaTable, row: ResourceRow, object: KubeObj
   return convert(object, apiVersionOf(storageRow(schema, row)));
 }
 
+const PLAIN = { enumerable: true, writable: true, configurable: true };
+
 /** A copy that may be changed. The values of the object model are JSON values. */
 export function cloneObject<T>(value: T): T {
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return value.map(cloneObject) as T;
   const copy: Record<string, unknown> = {};
   for (const key of Object.keys(value)) {
-    copy[key] = cloneObject((value as Record<string, unknown>)[key]);
+    const cloned = cloneObject((value as Record<string, unknown>)[key]);
+    // A ConfigMap may have this key: assigned plainly, it would change the copy's prototype.
+    if (key === '__proto__') Object.defineProperty(copy, key, { ...PLAIN, value: cloned });
+    else copy[key] = cloned;
   }
   return copy as T;
 }

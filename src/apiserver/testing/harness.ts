@@ -115,7 +115,9 @@ async function send(
   const sender = more.as ?? transport;
   const response = await sender.request(request(method, target, body, more));
   const text = await readAll(response);
-  const isJson = text !== '' && /[/+]json/.test(response.headers['content-type'] ?? '');
+  // A watch's answer is several documents.
+  const isOne = text !== '' && !text.trimEnd().includes('\n');
+  const isJson = isOne && /[/+]json/.test(response.headers['content-type'] ?? '');
   const { status: code, headers } = response;
   return { code, headers, text, body: isJson ? JSON.parse(text) : {} };
 }
