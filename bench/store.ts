@@ -5,6 +5,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { KubeObject } from '../src/api/object.ts';
 import { systemClock } from '../src/base/clock.ts';
+import type { DataPaths } from '../src/cli/config.ts';
 import { openSqliteStore } from '../src/store/sqlite.ts';
 import type { Key, Store } from '../src/store/store.ts';
 import { describeMachine, series } from './report.ts';
@@ -217,4 +218,9 @@ function memoryBytes(): number {
   (runInNewContext('gc') as () => void)();
   const { heapUsed, external } = process.memoryUsage();
   return heapUsed + external;
+}
+
+/** As the command line calls it: the store's file lies beneath the data directory. */
+export function benchStore(paths: DataPaths): Promise<BenchReport> {
+  return runStoreBench({ folder: paths.root });
 }

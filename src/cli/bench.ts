@@ -12,6 +12,7 @@ const BENCHMARKS: Record<string, { module: string; run: string }> = {
   'pod-start': { module: 'pod-start.ts', run: 'benchPodStart' },
   api: { module: 'api.ts', run: 'benchApi' },
   footprint: { module: 'footprint.ts', run: 'benchFootprint' },
+  store: { module: 'store.ts', run: 'benchStore' },
 };
 
 export async function bench(

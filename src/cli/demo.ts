@@ -71,6 +71,7 @@ export async function demo(
     say(describeStories(stories));
     const first = stories[0]?.name ?? '';
     const exec = await runExec(access, { namespace, name: first }, say);
+    if (exec !== stories[0]?.bootId) throw new Error(`exec in "${first}" is in another VM: ${exec}`);
     const followed = await followLog(transport, { namespace, name: first }, say, signal);
     const timelines = new Map(stories.map(({ name, timeline }) => [name, timeline]));
     say('\nWhat each start took, counted from the admission of the pod:\n');
