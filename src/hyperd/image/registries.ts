@@ -90,82 +90,100 @@ export async function loadRegistriesConfig(path: string): Promise<RegistriesConf
   );
 }
 
+type ReadText = (file: string, field: string) => Promise<string>;
+
 /**
  * @param document parsed YAML or JSON
  * @param readText reads a certificate or key that the field names
+ * @param source names the document in messages
+ * @throws RegistriesConfigError
  */
 export async function parseRegistriesConfig(
   document: unknown,
-  readText: (file: string, field: string) => Promise<string>,
+  readText: ReadText,
   source = 'registries',
 ): Promise<RegistriesConfig> {
+  const read = createReader(source);
+  const top = read.object(document, 'the file', ['mirrors', 'configs']);
+  const config = emptyRegistriesConfig();
+  for (const [registry, value] of Object.entries(read.object(top['mirrors'], 'mirrors'))) {
+    const endpoints = parseMirror(read, value, `mirrors["${registry}"]`);
+    config.mirrors.set(registry, { endpoints });
+  }
+  for (const [host, value] of Object.entries(read.object(top['configs'], 'configs'))) {
+    config.hosts.set(host, await parseHost(read, value, `configs["${host}"]`, readText));
+  }
+  return config;
+}
+
+/** Takes fields apart, or says which one is not what it should be. */
+interface Reader {
+  fail(field: string, want: string): never;
+  /** An object is empty where the field is. With `keys`, others are refused. */
+  object(value: unknown, field: string, keys?: string[]): Record<string, unknown>;
+  text(value: unknown, field: string): string | undefined;
+}
+
+function createReader(source: string): Reader {
   const fail = (field: string, want: string): never => {
     throw new RegistriesConfigError(`Cannot use ${source}: ${field} is not ${want}`);
   };
-  const object = (value: unknown, field: string): Record<string, unknown> => {
-    if (value === undefined || value === null) return {};
-    if (typeof value !== 'object' || Array.isArray(value)) fail(field, 'a mapping');
-    return value as Record<string, unknown>;
+  return {
+    fail,
+    object(value, field, keys) {
+      if (value === undefined || value === null) return {};
+      if (typeof value !== 'object' || Array.isArray(value)) fail(field, 'a mapping');
+      const other = keys && Object.keys(value).find((key) => !keys.includes(key));
+      if (other !== undefined) fail(`${field}.${other}`, `known (known: ${keys?.join(', ')})`);
+      return value as Record<string, unknown>;
+    },
+    text(value, field) {
+      if (value === undefined || value === null) return undefined;
+      return typeof value === 'string' && value !== '' ? value : fail(field, 'a text');
+    },
   };
-  const known = (value: Record<string, unknown>, field: string, keys: string[]): void => {
-    const other = Object.keys(value).find((key) => !keys.includes(key));
-    if (other !== undefined) fail(`${field}.${other}`, `known (known: ${keys.join(', ')})`);
-  };
-  const string = (value: unknown, field: string): string | undefined => {
-    if (value === undefined || value === null) return undefined;
-    if (typeof value !== 'string' || value === '') fail(field, 'a text');
-    return value as string;
-  };
-  const top = object(document, 'the file');
-  known(top, 'the file', ['mirrors', 'configs']);
-  const config = emptyRegistriesConfig();
+}
 
-  for (const [registry, value] of Object.entries(object(top['mirrors'], 'mirrors'))) {
-    const field = `mirrors["${registry}"]`;
-    const mirror = object(value, field);
-    known(mirror, field, ['endpoint']);
-    const list = mirror['endpoint'] ?? [];
-    if (!Array.isArray(list) || list.length > ENDPOINTS_MAX) {
-      fail(`${field}.endpoint`, `a list of at most ${ENDPOINTS_MAX} URLs`);
-    }
-    const endpoints = (list as unknown[]).map((item, i) => {
-      const base = parseEndpoint(string(item, `${field}.endpoint[${i}]`) ?? '');
-      return base ?? fail(`${field}.endpoint[${i}]`, 'an http or https URL without user or query');
-    });
-    config.mirrors.set(registry, { endpoints });
+function parseMirror(read: Reader, value: unknown, field: string): URL[] {
+  const list = read.object(value, field, ['endpoint'])['endpoint'] ?? [];
+  if (!Array.isArray(list) || list.length > ENDPOINTS_MAX) {
+    return read.fail(`${field}.endpoint`, `a list of at most ${ENDPOINTS_MAX} URLs`);
   }
+  return list.map((item: unknown, i) => {
+    const at = `${field}.endpoint[${i}]`;
+    const base = parseEndpoint(read.text(item, at) ?? '');
+    return base ?? read.fail(at, 'an http or https URL without user or query');
+  });
+}
 
-  for (const [host, value] of Object.entries(object(top['configs'], 'configs'))) {
-    const field = `configs["${host}"]`;
-    const entry = object(value, field);
-    known(entry, field, ['auth', 'tls']);
-    const auth = object(entry['auth'], `${field}.auth`);
-    known(auth, `${field}.auth`, ['username', 'password', 'auth', 'identity_token']);
-    const tls = object(entry['tls'], `${field}.tls`);
-    known(tls, `${field}.tls`, ['ca_file', 'cert_file', 'key_file', 'insecure_skip_verify']);
-    const file = async (key: string): Promise<string | undefined> => {
-      const path = string(tls[key], `${field}.tls.${key}`);
-      return path === undefined ? undefined : readText(path, `${field}.tls.${key}`);
-    };
-    const skip = tls['insecure_skip_verify'] ?? false;
-    if (typeof skip !== 'boolean') fail(`${field}.tls.insecure_skip_verify`, 'true or false');
-    const texts = Object.fromEntries(
-      Object.entries(auth).map(([key, item]) => [key, string(item, `${field}.auth.${key}`)]),
-    );
-    config.hosts.set(host, {
-      credential: readCredential(texts, () => fail(`${field}.auth`, 'a complete credential')),
-      tls:
-        entry['tls'] === undefined
-          ? undefined
-          : {
-              ca: await file('ca_file'),
-              cert: await file('cert_file'),
-              key: await file('key_file'),
-              insecureSkipVerify: skip as boolean,
-            },
-    });
+async function parseHost(
+  read: Reader,
+  value: unknown,
+  field: string,
+  readText: ReadText,
+): Promise<HostConfig> {
+  const entry = read.object(value, field, ['auth', 'tls']);
+  const authKeys = ['username', 'password', 'auth', 'identity_token'];
+  const auth = Object.entries(read.object(entry['auth'], `${field}.auth`, authKeys)).map(
+    ([key, item]) => [key, read.text(item, `${field}.auth.${key}`)],
+  );
+  const tlsKeys = ['ca_file', 'cert_file', 'key_file', 'insecure_skip_verify'];
+  const tls = read.object(entry['tls'], `${field}.tls`, tlsKeys);
+  const file = async (key: string): Promise<string | undefined> => {
+    const path = read.text(tls[key], `${field}.tls.${key}`);
+    return path === undefined ? undefined : readText(path, `${field}.tls.${key}`);
+  };
+  const skip = tls['insecure_skip_verify'] ?? false;
+  if (typeof skip !== 'boolean') {
+    return read.fail(`${field}.tls.insecure_skip_verify`, 'true or false');
   }
-  return config;
+  const [ca, cert, key] = [await file('ca_file'), await file('cert_file'), await file('key_file')];
+  return {
+    credential: readCredential(Object.fromEntries(auth), () =>
+      read.fail(`${field}.auth`, 'a complete credential'),
+    ),
+    tls: entry['tls'] === undefined ? undefined : { ca, cert, key, insecureSkipVerify: skip },
+  };
 }
 
 function readCredential(

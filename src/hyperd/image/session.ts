@@ -58,46 +58,8 @@ export function createSession(
   const tokenKey = createHash('sha256')
     .update(JSON.stringify([endpoint.base.href, scope, secret]))
     .digest('hex');
-  const send = (request: Omit<HttpRequest, 'tls' | 'allowLocal'>) =>
-    sendFollowing(context, endpoint, request);
-
-  const fetchToken = async (challenge: Challenge, signal: AbortSignal | undefined) => {
-    const request = tokenRequest(challenge, scope, credential);
-    if (!request)
-      throw unauthorized('the registry asks for a token without saying where to get it');
-    if (endpoint.base.protocol === 'https:' && request.url.protocol !== 'https:') {
-      throw unauthorized(`the token server ${request.url.origin} is not reached by TLS`);
-    }
-    const response = await send({ ...request, signal });
-    await expectStatus(response, [200], 'token');
-    const body = await readAll(response, TOKEN_BODY_BYTES_MAX);
-    const token = body && parseToken(body.toString('utf8'));
-    if (!token) throw unauthorized('the token server gave no token');
-    return {
-      authorization: `Bearer ${token.value}`,
-      expiresAtMs: context.clock.monotonicMs() + token.lifetimeMs - TOKEN_MARGIN_MS,
-    };
-  };
-
-  const authorize = async (
-    header: string | undefined,
-    signal: AbortSignal | undefined,
-  ): Promise<string | undefined> => {
-    const challenges = parseChallenges(header);
-    const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
-    if (bearer) {
-      const token = await fetchToken(bearer, signal);
-      remember(context.tokens, tokenKey, token);
-      return token.authorization;
-    }
-    const isBasic = challenges.some(({ scheme }) => scheme === 'basic');
-    const usable = credential !== undefined && credential.username !== IDENTITY_TOKEN_USER;
-    if (!isBasic || !usable) return undefined;
-    const authorization = basicAuthorization(credential);
-    remember(context.tokens, tokenKey, { authorization, expiresAtMs: Infinity });
-    return authorization;
-  };
-
+  const send: Send = (request) => sendFollowing(context, endpoint, request);
+  const authorize = createAuthorizer({ context, endpoint, credential, scope, tokenKey, send });
   return {
     context,
     async get(url, headers, signal) {
@@ -124,6 +86,56 @@ export function createSession(
       response.destroy();
       return attempt(authorization);
     },
+  };
+}
+
+type Send = (request: Omit<HttpRequest, 'tls' | 'allowLocal'>) => Promise<HttpResponse>;
+
+/** Answers a challenge with what to send next; undefined where there is nothing to offer. */
+function createAuthorizer(options: {
+  context: SessionContext;
+  endpoint: Endpoint;
+  credential: RegistryCredential | undefined;
+  scope: string;
+  tokenKey: string;
+  send: Send;
+}) {
+  const { context, endpoint, credential, scope, tokenKey, send } = options;
+  const fetchToken = async (challenge: Challenge, signal: AbortSignal | undefined) => {
+    const request = tokenRequest(challenge, scope, credential);
+    if (!request)
+      throw unauthorized('the registry asks for a token without saying where to get it');
+    if (endpoint.base.protocol === 'https:' && request.url.protocol !== 'https:') {
+      throw unauthorized(`the token server ${request.url.origin} is not reached by TLS`);
+    }
+    const response = await send({ ...request, signal });
+    await expectStatus(response, [200], 'token');
+    const body = await readAll(response, TOKEN_BODY_BYTES_MAX);
+    const token = body && parseToken(body.toString('utf8'));
+    if (!token) throw unauthorized('the token server gave no token');
+    return {
+      authorization: `Bearer ${token.value}`,
+      expiresAtMs: context.clock.monotonicMs() + token.lifetimeMs - TOKEN_MARGIN_MS,
+    };
+  };
+
+  return async (
+    header: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<string | undefined> => {
+    const challenges = parseChallenges(header);
+    const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
+    if (bearer) {
+      const token = await fetchToken(bearer, signal);
+      remember(context.tokens, tokenKey, token);
+      return token.authorization;
+    }
+    const isBasic = challenges.some(({ scheme }) => scheme === 'basic');
+    const usable = credential !== undefined && credential.username !== IDENTITY_TOKEN_USER;
+    if (!isBasic || !usable) return undefined;
+    const authorization = basicAuthorization(credential);
+    remember(context.tokens, tokenKey, { authorization, expiresAtMs: Infinity });
+    return authorization;
   };
 }
 

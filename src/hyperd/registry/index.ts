@@ -18,8 +18,9 @@ import type { Exchange } from './exchange.ts';
 import { createManifestRoutes } from './manifests.ts';
 import { openRepositories } from './repositories.ts';
 import type { Repositories } from './repositories.ts';
-import { createUploadRoutes, UPLOAD_LIMITS } from './uploads.ts';
-import type { UploadLimits } from './uploads.ts';
+import { UPLOAD_LIMITS } from './upload-sessions.ts';
+import type { UploadLimits } from './upload-sessions.ts';
+import { createUploadRoutes } from './uploads.ts';
 
 export { authenticateBasic, authenticateCertificate } from './authenticate.ts';
 

@@ -1,6 +1,6 @@
-import type { Clock, Timer } from '../../base/clock.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { Random } from '../../base/random.ts';
-import type { ContentStore, Ingest } from '../image/content.ts';
+import type { ContentStore } from '../image/content.ts';
 import { isDigest } from '../image/digest.ts';
 import type { Digest } from '../image/digest.ts';
 import { ImageError } from '../image/store.ts';
@@ -9,6 +9,8 @@ import { RegistryError } from './errors.ts';
 import { answer, readBody } from './exchange.ts';
 import type { Exchange } from './exchange.ts';
 import type { Repositories } from './repositories.ts';
+import { createUploadSessions } from './upload-sessions.ts';
+import type { Upload, UploadLimits } from './upload-sessions.ts';
 
 /** Uploads of blobs: at once, or in pieces that each say where they belong. */
 export interface UploadRoutes {
@@ -25,28 +27,6 @@ export interface UploadRoutes {
   close(): Promise<void>;
 }
 
-export interface UploadLimits {
-  blobBytesMax: number;
-  /** Uploads that are under way. */
-  uploadsMax: number;
-  /** How long one may rest. */
-  idleTimeoutMs: number;
-}
-
-export const UPLOAD_LIMITS: UploadLimits = {
-  blobBytesMax: 16 * 2 ** 30,
-  uploadsMax: 128,
-  idleTimeoutMs: 3600_000,
-};
-
-interface Upload {
-  id: string;
-  repository: string;
-  ingest: Ingest;
-  isBusy: boolean;
-  expiry: Timer;
-}
-
 interface UploadOptions {
   content: ContentStore;
   repositories: Repositories;
@@ -57,68 +37,12 @@ interface UploadOptions {
 
 export function createUploadRoutes(options: UploadOptions): UploadRoutes {
   const { content, repositories, limits, clock } = options;
-  const uploads = new Map<string, Upload>();
-
-  const forget = (upload: Upload): void => {
-    upload.expiry.cancel();
-    uploads.delete(upload.id);
-  };
-  const discard = async (upload: Upload): Promise<void> => {
-    if (uploads.get(upload.id) !== upload) return;
-    forget(upload);
-    await upload.ingest.discard();
-  };
-  const restartExpiry = (upload: Upload): void => {
-    upload.expiry.cancel();
-    upload.expiry = clock.after(limits.idleTimeoutMs, () => {
-      if (!upload.isBusy) void discard(upload);
-    });
-  };
-  const create = async (repository: string): Promise<Upload> => {
-    if (uploads.size >= limits.uploadsMax) {
-      throw new RegistryError(
-        'TOOMANYREQUESTS',
-        `${limits.uploadsMax} uploads are under way already`,
-      );
-    }
-    const id = options.random.uuid();
-    const expiry = { cancel: () => {} };
-    const upload: Upload = {
-      id,
-      repository,
-      ingest: await content.ingest(id),
-      isBusy: false,
-      expiry,
-    };
-    uploads.set(id, upload);
-    restartExpiry(upload);
-    return upload;
-  };
-  /** Runs `action` as the only one on the upload. */
-  const exclusively = async (
-    exchange: Exchange,
-    action: (upload: Upload) => Promise<void>,
-  ): Promise<void> => {
-    const upload = uploads.get(exchange.name);
-    if (!upload || upload.repository !== exchange.repository) {
-      throw new RegistryError('BLOB_UPLOAD_UNKNOWN', 'the upload is unknown to the repository');
-    }
-    if (upload.isBusy) {
-      throw new RegistryError('BLOB_UPLOAD_INVALID', 'another request is writing to the upload');
-    }
-    upload.isBusy = true;
-    try {
-      await action(upload);
-    } finally {
-      upload.isBusy = false;
-      if (uploads.has(upload.id)) restartExpiry(upload);
-    }
-  };
+  const sessions = createUploadSessions(options);
   const receive = async (exchange: Exchange, upload: Upload): Promise<void> => {
     checkContentRange(exchange, upload);
     for await (const chunk of readBody(exchange.request, clock)) {
       if (upload.ingest.offset + chunk.length > limits.blobBytesMax) {
-        await discard(upload);
+        await sessions.discard(upload);
         throw new RegistryError(
           'SIZE_INVALID',
           `the blob is larger than ${limits.blobBytesMax} bytes`,
@@ -127,13 +51,13 @@ export function createUploadRoutes(options: UploadOptions): UploadRoutes {
       try {
         await upload.ingest.write(chunk);
       } catch (error) {
-        await discard(upload);
+        await sessions.discard(upload);
         throw error;
       }
     }
   };
   const commit = async (exchange: Exchange, upload: Upload, digest: Digest): Promise<void> => {
-    forget(upload);
+    sessions.forget(upload);
     try {
       await upload.ingest.commit(digest);
     } catch (error) {
@@ -157,45 +81,43 @@ export function createUploadRoutes(options: UploadOptions): UploadRoutes {
       }
       const digest = exchange.url.searchParams.get('digest');
       if (digest !== null) checkDigest(digest);
-      const upload = await create(exchange.repository);
+      const upload = await sessions.create(exchange.repository);
       exchange.name = upload.id;
       if (digest === null) {
         answerProgress(exchange, upload, 202);
         return;
       }
-      await exclusively(exchange, async () => {
+      await sessions.exclusively(exchange, async () => {
         try {
           await receive(exchange, upload);
         } catch (error) {
-          await discard(upload);
+          await sessions.discard(upload);
           throw error;
         }
         await commit(exchange, upload, digest);
       });
     },
     async status(exchange) {
-      await exclusively(exchange, async (upload) => answerProgress(exchange, upload, 204));
+      await sessions.exclusively(exchange, async (upload) => answerProgress(exchange, upload, 204));
     },
     async append(exchange) {
-      await exclusively(exchange, async (upload) => {
+      await sessions.exclusively(exchange, async (upload) => {
         await receive(exchange, upload);
         answerProgress(exchange, upload, 202);
       });
     },
     async finish(exchange) {
       const digest = checkDigest(exchange.url.searchParams.get('digest') ?? '');
-      await exclusively(exchange, async (upload) => {
+      await sessions.exclusively(exchange, async (upload) => {
         await receive(exchange, upload);
         await commit(exchange, upload, digest);
       });
     },
     async cancel(exchange) {
-      await exclusively(exchange, discard);
+      await sessions.exclusively(exchange, sessions.discard);
       answer(exchange, 204);
     },
-    async close() {
-      for (const upload of [...uploads.values()]) await discard(upload);
-    },
+    close: () => sessions.close(),
   };
 }
 
