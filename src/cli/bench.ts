@@ -13,6 +13,7 @@ const BENCHMARKS: Record<string, { module: string; run: string }> = {
   api: { module: 'api.ts', run: 'benchApi' },
   footprint: { module: 'footprint.ts', run: 'benchFootprint' },
   store: { module: 'store.ts', run: 'benchStore' },
+  image: { module: 'image.ts', run: 'benchImage' },
 };
 
 export async function bench(

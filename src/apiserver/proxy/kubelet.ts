@@ -1,4 +1,5 @@
 import { request as httpsRequest } from 'node:https';
+import type { RequestOptions } from 'node:https';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { checkServerIdentity, connect } from 'node:tls';
@@ -143,7 +144,7 @@ function send(
       path: target,
       headers: { ...headers, host: `${node.name}:${node.port}` },
       signal,
-    } as Parameters<typeof httpsRequest>[0]);
+    } as RequestOptions);
     const timer = clock.after(limits.kubeletConnectTimeoutMs, () => {
       outgoing.destroy(new Error(`no answer within ${limits.kubeletConnectTimeoutMs / 1000} s`));
     });
