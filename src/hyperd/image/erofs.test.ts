@@ -211,7 +211,7 @@ function randomTree(random: Random): TreeNode {
 
 test('every tree is read back as it was, by fsck.erofs and by the format', async () => {
   const seed = 4711;
-  for (let round = 0; round < 8; round++) {
+  for (let round = 0; round < 5; round++) {
     const root = randomTree(seededRandom(seed + round));
     const disk = write(root);
     try {
@@ -224,7 +224,7 @@ test('every tree is read back as it was, by fsck.erofs and by the format', async
 });
 
 test('directories of one block and of many, to the byte', async () => {
-  for (const count of [0, 1, 15, 16, 17, 1000]) {
+  for (const count of [0, 15, 16, 17, 1000]) {
     const names = Array.from(
       { length: count },
       (_, i) => [`${i}-`.padEnd(232, 'n'), fileOf(i % 3)] as const,
