@@ -84,7 +84,11 @@ async function inParallel(
 async function timeList({ transport, namespace }: BenchContext): Promise<number> {
   const startMs = systemClock.monotonicMs();
   const path = `/api/v1/namespaces/${namespace}/pods`;
-  const response = await transport.request({ method: 'GET', path, headers: { accept: 'application/json' } });
+  const response = await transport.request({
+    method: 'GET',
+    path,
+    headers: { accept: 'application/json' },
+  });
   let size = 0;
   for await (const chunk of response.body) size += chunk.length;
   if (response.status !== 200 || size === 0) throw new Error(`list answered ${response.status}`);
@@ -107,7 +111,11 @@ async function timeFanOut({ client, transport, namespace }: BenchContext): Promi
   };
   const watches = Array.from({ length: WATCHER_COUNT }, () => watchOne().catch(() => {}));
   const times: number[] = [];
-  const data = (value: number) => ({ apiVersion: 'v1', kind: 'ConfigMap', data: { value: String(value) } });
+  const data = (value: number) => ({
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    data: { value: String(value) },
+  });
   await client.create(CONFIG_MAPS, { ...data(-1), metadata: { name: 'fan-out', namespace } });
   await round.promise;
   for (let index = 0; index < FAN_OUT_ROUNDS; index += 1) {

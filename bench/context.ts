@@ -41,7 +41,11 @@ export async function withCluster<T>(
   try {
     const info = (await call(paths.hyperdSocket, 'GET', '/v1/info')) as HyperdInfo;
     const { accelerator } = info;
-    await client.create(NAMESPACES, { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } });
+    await client.create(NAMESPACES, {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: namespace },
+    });
     return await run({ paths, config, access, transport, client, namespace, accelerator });
   } finally {
     await client.delete(NAMESPACES, { name: namespace }).catch(() => {});

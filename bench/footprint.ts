@@ -64,11 +64,17 @@ export function benchFootprint(paths: DataPaths, count?: number): Promise<BenchR
       name: 'footprint',
       machine: describeMachine(context.accelerator),
       series: [
-        ...components.map(({ name }, index) => series(`${name} idle`, [idle[index] ?? 0], 'MiB PSS')),
+        ...components.map(({ name }, index) =>
+          series(`${name} idle`, [idle[index] ?? 0], 'MiB PSS'),
+        ),
         series('control plane idle, together', [sum(idle)], 'MiB PSS'),
         series('idle pod (VMM and keeper)', perPod, 'MiB PSS'),
         series(`control plane with ${podCount} pods`, [sum(loaded)], 'MiB PSS'),
-        series('CPU of an idle pod', [(100 * usedMs) / WATCH_MS / Math.max(1, pids.length)], '% of a core'),
+        series(
+          'CPU of an idle pod',
+          [(100 * usedMs) / WATCH_MS / Math.max(1, pids.length)],
+          '% of a core',
+        ),
       ],
       notes: [`Memory of ${pids.length} pods that sleep, ${SETTLE_MS / 1000} s after their start.`],
     };

@@ -34,7 +34,10 @@ export function benchPodStart(paths: DataPaths, count = COUNT): Promise<BenchRep
       name: 'pod-start',
       machine: describeMachine(context.accelerator),
       series: [
-        series('create to first byte', timelines.map((timeline) => timeline['first-byte'] ?? Number.NaN)),
+        series(
+          'create to first byte',
+          timelines.map((timeline) => timeline['first-byte'] ?? Number.NaN),
+        ),
         ...waterfall(timelines),
         ...(podman ? [series('podman run (runc) to first byte', peer)] : []),
       ],
@@ -68,7 +71,9 @@ async function startOnce(context: BenchContext, image: string, name: string): Pr
   };
   await client.create(PODS, pod);
   const done = await waitForObject(client, PODS, { namespace, name }, (candidate) => {
-    return timelineOf(candidate)['first-byte'] !== undefined && candidate.status?.phase === 'Succeeded';
+    return (
+      timelineOf(candidate)['first-byte'] !== undefined && candidate.status?.phase === 'Succeeded'
+    );
   });
   await client.delete(PODS, { namespace, name }, { gracePeriodSeconds: 0 });
   return timelineOf(done);

@@ -171,7 +171,10 @@ function benchPod(name: string): KubeObject {
   const image = 'registry.example/bench/app:v1';
   const state = { running: { startedAt: time } };
   const resources = { requests: { cpu: '100m', memory: '64Mi' } };
-  const env = [{ name: 'MODE', value: 'bench' }, { name: 'POD', value: name }];
+  const env = [
+    { name: 'MODE', value: 'bench' },
+    { name: 'POD', value: name },
+  ];
   return {
     apiVersion: 'v1',
     kind: 'Pod',

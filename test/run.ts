@@ -20,7 +20,12 @@ const MINUTE_MS = 60_000;
 const STAGES: Stage[] = [
   { name: 'style', files: ['test/style/*.test.ts'], concurrency: 2, timeoutMs: 2 * MINUTE_MS },
   { name: 'unit', files: ['src/**/*.test.ts'], concurrency: 2, timeoutMs: 2 * MINUTE_MS },
-  { name: 'integration', files: ['test/integration/*.test.ts'], concurrency: 1, timeoutMs: 4 * MINUTE_MS },
+  {
+    name: 'integration',
+    files: ['test/integration/*.test.ts'],
+    concurrency: 1,
+    timeoutMs: 4 * MINUTE_MS,
+  },
   { name: 'faults', files: ['test/faults/*.test.ts'], concurrency: 1, timeoutMs: 8 * MINUTE_MS },
   { name: 'e2e', files: ['test/e2e/*.test.ts'], concurrency: 1, timeoutMs: 12 * MINUTE_MS },
 ];
@@ -53,7 +58,9 @@ function typecheck(): Promise<number> {
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !STAGES.some((stage) => stage.name === name));
 if (unknown.length > 0) {
-  console.error(`Unknown stage ${unknown.join(', ')}; there are: ${STAGES.map(({ name }) => name).join(', ')}`);
+  console.error(
+    `Unknown stage ${unknown.join(', ')}; there are: ${STAGES.map(({ name }) => name).join(', ')}`,
+  );
   process.exit(2);
 }
 const summary: string[] = [];

@@ -23,10 +23,14 @@ export async function bench(
 ): Promise<void> {
   const found = BENCHMARKS[name];
   if (!found) {
-    throw new UsageError(`There is no benchmark "${name}"; there are: ${Object.keys(BENCHMARKS).join(', ')}.`);
+    throw new UsageError(
+      `There is no benchmark "${name}"; there are: ${Object.keys(BENCHMARKS).join(', ')}.`,
+    );
   }
   const report = await load(found, dataPaths(dataDirectory(dataDir)), readCount(options.count));
-  process.stdout.write(options.json ? `${JSON.stringify(report.json, null, 2)}\n` : report.render());
+  process.stdout.write(
+    options.json ? `${JSON.stringify(report.json, null, 2)}\n` : report.render(),
+  );
 }
 
 async function load(
@@ -50,5 +54,7 @@ function readCount(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const count = Number(text);
   if (Number.isInteger(count) && count >= 1 && count <= 100_000) return count;
-  throw new UsageError(`Cannot measure "${text}" times: --count must be a whole number from 1 to 100000.`);
+  throw new UsageError(
+    `Cannot measure "${text}" times: --count must be a whole number from 1 to 100000.`,
+  );
 }

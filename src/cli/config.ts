@@ -51,7 +51,10 @@ export function dataPaths(root: string): DataPaths {
 
 /** The machine's name as a node name: RFC 1123, lower case. */
 export function defaultNodeName(): string {
-  const name = hostname().toLowerCase().replace(/[^a-z0-9.-]+/g, '-').replace(/^[-.]+|[-.]+$/g, '');
+  const name = hostname()
+    .toLowerCase()
+    .replace(/[^a-z0-9.-]+/g, '-')
+    .replace(/^[-.]+|[-.]+$/g, '');
   return name || 'node';
 }
 

@@ -33,9 +33,18 @@ export async function prepareData(
         'Choose another directory with --data-dir.',
     );
   }
-  const given = Object.fromEntries(Object.entries(overrides).filter(([, value]) => value !== undefined));
+  const given = Object.fromEntries(
+    Object.entries(overrides).filter(([, value]) => value !== undefined),
+  );
   const config = { ...(stored ?? defaultConfig(role)), ...given } as MachineConfig;
-  for (const path of [paths.run, paths.log, paths.node, paths.hyperd, paths.images, paths.network]) {
+  for (const path of [
+    paths.run,
+    paths.log,
+    paths.node,
+    paths.hyperd,
+    paths.images,
+    paths.network,
+  ]) {
     await mkdir(path, { recursive: true, mode: 0o711 });
   }
   await mkdir(paths.pki, { recursive: true, mode: 0o700 });

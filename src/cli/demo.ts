@@ -67,11 +67,14 @@ export async function demo(
     });
     const stories = await runPods(client, transport, namespace, image, say, signal);
     assertOwnVms(stories);
-    say('\nEach pod is a virtual machine of its own: another kernel boot, host name and address.\n');
+    say(
+      '\nEach pod is a virtual machine of its own: another kernel boot, host name and address.\n',
+    );
     say(describeStories(stories));
     const first = stories[0]?.name ?? '';
     const exec = await runExec(access, { namespace, name: first }, say);
-    if (exec !== stories[0]?.bootId) throw new Error(`exec in "${first}" is in another VM: ${exec}`);
+    if (exec !== stories[0]?.bootId)
+      throw new Error(`exec in "${first}" is in another VM: ${exec}`);
     const followed = await followLog(transport, { namespace, name: first }, say, signal);
     const timelines = new Map(stories.map(({ name, timeline }) => [name, timeline]));
     say('\nWhat each start took, counted from the admission of the pod:\n');
@@ -120,7 +123,9 @@ async function runPods(
   const names = Array.from({ length: POD_COUNT }, (_, index) => `hello-${index + 1}`);
   for (const name of names) await client.create(PODS, podManifest(namespace, name, image));
   say(`pods ${names.join(' and ')} are created in namespace ${namespace}`);
-  return Promise.all(names.map((name) => readStory(client, transport, { namespace, name }, signal)));
+  return Promise.all(
+    names.map((name) => readStory(client, transport, { namespace, name }, signal)),
+  );
 }
 
 function podManifest(namespace: string, name: string, image: string): Pod {
@@ -148,7 +153,9 @@ async function readStory(
   const value = (name: string) => new RegExp(`^${name}=(.*)$`, 'm').exec(log)?.[1] ?? '';
   const address = value('address').split('/')[0] ?? '';
   if (pod.status?.podIP !== address) {
-    throw new Error(`Pod "${key.name}" has the address ${address}, its status says ${pod.status?.podIP}`);
+    throw new Error(
+      `Pod "${key.name}" has the address ${address}, its status says ${pod.status?.podIP}`,
+    );
   }
   return {
     name: key.name,
@@ -181,7 +188,9 @@ async function waitForPod(
     if (current && done(current)) return current;
     for await (const { object } of events) {
       if (object.status?.phase === 'Failed') {
-        throw new Error(`Pod "${key.name}" failed: ${object.status.message ?? object.status.reason}`);
+        throw new Error(
+          `Pod "${key.name}" failed: ${object.status.message ?? object.status.reason}`,
+        );
       }
       if (object.kind === 'Pod' && done(object)) return object;
     }
@@ -196,7 +205,12 @@ async function readLogUntil(
 ): Promise<string> {
   let log = '';
   const path = `${podPath(key)}/log`;
-  const response = await transport.request({ method: 'GET', path, query: { follow: 'true' }, signal });
+  const response = await transport.request({
+    method: 'GET',
+    path,
+    query: { follow: 'true' },
+    signal,
+  });
   for await (const chunk of response.body) {
     log += Buffer.from(chunk).toString('utf8');
     const start = log.indexOf(text);

@@ -26,7 +26,10 @@ const CHECKS: Check[] = [
 
 const CHECK_LIMIT_MS = 120_000;
 
-export async function doctor(dataDir: string | undefined, options: { json?: boolean }): Promise<void> {
+export async function doctor(
+  dataDir: string | undefined,
+  options: { json?: boolean },
+): Promise<void> {
   const paths = dataPaths(dataDirectory(dataDir));
   const findings: Report['findings'] = [];
   for (const { name, run } of CHECKS) {
@@ -37,6 +40,8 @@ export async function doctor(dataDir: string | undefined, options: { json?: bool
     findings.push({ name, ...finding });
   }
   const report = { able: findings.every(({ verdict }) => verdict !== 'missing'), findings };
-  process.stdout.write(options.json ? `${JSON.stringify(report, null, 2)}\n` : renderReport(report));
+  process.stdout.write(
+    options.json ? `${JSON.stringify(report, null, 2)}\n` : renderReport(report),
+  );
   if (!report.able) process.exitCode = 1;
 }

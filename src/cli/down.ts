@@ -1,7 +1,10 @@
 import { dataDirectory, dataPaths } from './config.ts';
 import { queryStatus, requestStop } from './control.ts';
 
-export async function down(dataDir: string | undefined, options: { keepPods?: boolean }): Promise<void> {
+export async function down(
+  dataDir: string | undefined,
+  options: { keepPods?: boolean },
+): Promise<void> {
   const paths = dataPaths(dataDirectory(dataDir));
   const running = await queryStatus(paths.supervisorSocket);
   if (!running) {

@@ -8,7 +8,11 @@ import { UsageError } from './errors.ts';
  */
 const program = new Command('hypernetes')
   .description('A secure multi-tenant Kubernetes in which every pod is its own micro-VM')
-  .option('--data-dir <directory>', 'where everything of this machine lies', process.env.HYPERNETES_DATA_DIR)
+  .option(
+    '--data-dir <directory>',
+    'where everything of this machine lies',
+    process.env.HYPERNETES_DATA_DIR,
+  )
   .exitOverride()
   .showHelpAfterError('(see "hypernetes help")');
 
@@ -46,7 +50,7 @@ program
 
 program
   .command('down')
-  .description('stop everything on this machine; the cluster\'s state is kept')
+  .description("stop everything on this machine; the cluster's state is kept")
   .option('--keep-pods', 'let the VMs run on, for the next "up" to take over')
   .action(async (options) => (await import('./down.ts')).down(dataDir(), options));
 
@@ -64,14 +68,16 @@ program
 
 program
   .command('kubeconfig')
-  .description('print the administrator\'s kubeconfig')
+  .description("print the administrator's kubeconfig")
   .option('--path', 'print the path of the file instead')
   .action(async (options) => (await import('./kubeconfig.ts')).kubeconfig(dataDir(), options));
 
 program
   .command('token')
   .description('print a command with which another machine can join')
-  .addOption(new Option('--ttl <duration>', 'how long it is good, such as 30m or 24h').default('24h'))
+  .addOption(
+    new Option('--ttl <duration>', 'how long it is good, such as 30m or 24h').default('24h'),
+  )
   .argument('[action]', 'create', 'create')
   .action(async (_action, options) => (await import('./token.ts')).createToken(dataDir(), options));
 
@@ -81,7 +87,9 @@ program
   .argument('[component]')
   .option('-f, --follow', 'go on as it grows')
   .option('-n, --lines <count>', 'how many lines from the end', '100')
-  .action(async (component, options) => (await import('./logs.ts')).logs(dataDir(), component, options));
+  .action(async (component, options) =>
+    (await import('./logs.ts')).logs(dataDir(), component, options),
+  );
 
 program
   .command('bench')

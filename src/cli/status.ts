@@ -2,7 +2,10 @@ import { dataDirectory, dataPaths } from './config.ts';
 import { queryStatus } from './control.ts';
 import { table } from './table.ts';
 
-export async function status(dataDir: string | undefined, options: { json?: boolean }): Promise<void> {
+export async function status(
+  dataDir: string | undefined,
+  options: { json?: boolean },
+): Promise<void> {
   const paths = dataPaths(dataDirectory(dataDir));
   const machine = await queryStatus(paths.supervisorSocket);
   if (options.json) {

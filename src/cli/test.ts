@@ -5,7 +5,10 @@ import { start } from '../base/exec.ts';
 export async function runTests(dataDir: string | undefined, stages: string[]): Promise<void> {
   const runner = fileURLToPath(new URL('../../test/run.ts', import.meta.url));
   const env = dataDir ? { ...process.env, HYPERNETES_DATA_DIR: dataDir } : process.env;
-  const child = start(process.execPath, [...process.execArgv, runner, ...stages], { stdio: 'inherit', env });
+  const child = start(process.execPath, [...process.execArgv, runner, ...stages], {
+    stdio: 'inherit',
+    env,
+  });
   process.exitCode = await new Promise<number>((resolve) => {
     child.on('exit', (code) => resolve(code ?? 1));
   });

@@ -13,14 +13,20 @@ import { UsageError } from './errors.ts';
 const UNIT_MS: Record<string, number> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** Makes a token good for one `--ttl`, and prints the command that uses it. */
-export async function createToken(dataDir: string | undefined, options: { ttl: string }): Promise<void> {
+export async function createToken(
+  dataDir: string | undefined,
+  options: { ttl: string },
+): Promise<void> {
   const paths = dataPaths(dataDirectory(dataDir));
   const config = await readConfig(paths);
   if (config?.role !== 'server') {
-    throw new UsageError(`Tokens are made on the server's machine; ${paths.root} is not a server's data.`);
+    throw new UsageError(
+      `Tokens are made on the server's machine; ${paths.root} is not a server's data.`,
+    );
   }
   const [, count, unit = ''] = /^(\d{1,6})([smhd])$/.exec(options.ttl) ?? [];
-  if (!count) throw new UsageError(`Cannot read --ttl "${options.ttl}": write it as 30m, 24h or 7d.`);
+  if (!count)
+    throw new UsageError(`Cannot read --ttl "${options.ttl}": write it as 30m, 24h or 7d.`);
   const access = await loadKubeconfig(paths.adminKubeconfig);
   const transport = createHttpsTransport(access);
   try {

@@ -47,7 +47,9 @@ export function joinNode(
 ): Promise<void> {
   const { detach, server: url, token, ...rest } = options;
   if (!URL.canParse(url) || new URL(url).protocol !== 'https:') {
-    throw new UsageError(`Cannot join "${url}": --server must be a URL such as https://10.0.0.1:6443.`);
+    throw new UsageError(
+      `Cannot join "${url}": --server must be a URL such as https://10.0.0.1:6443.`,
+    );
   }
   const overrides = { ...rest, server: { url, token } };
   return bringUp(dataDir, 'node', overrides, detach ?? false, 'node');
@@ -67,7 +69,11 @@ async function bringUp(
 }
 
 /** Starts the same command again without `--detach` and waits until the node is Ready. */
-async function detachSelf(paths: DataPaths, command: string, overrides: ConfigOverrides): Promise<void> {
+async function detachSelf(
+  paths: DataPaths,
+  command: string,
+  overrides: ConfigOverrides,
+): Promise<void> {
   const running = await queryStatus(paths.supervisorSocket);
   if (running) {
     throw new UsageError(
@@ -81,7 +87,10 @@ async function detachSelf(paths: DataPaths, command: string, overrides: ConfigOv
     : [];
   const main = fileURLToPath(new URL('./main.ts', import.meta.url));
   const args = [...process.execArgv, main, '--data-dir', paths.root, command, ...joinArguments];
-  const child = start(process.execPath, args, { detached: true, stdio: ['ignore', output, output] });
+  const child = start(process.execPath, args, {
+    detached: true,
+    stdio: ['ignore', output, output],
+  });
   let exitCode: number | null | undefined;
   child.on('exit', (code) => (exitCode = code ?? 1));
   const deadlineMs = systemClock.monotonicMs() + READY_TIMEOUT_MS;
@@ -92,7 +101,9 @@ async function detachSelf(paths: DataPaths, command: string, overrides: ConfigOv
       throw new UsageError(`It ended while starting. ${await lastLine(logPath)}`);
     }
     if (systemClock.monotonicMs() > deadlineMs) {
-      throw new UsageError(`It is not ready after ${READY_TIMEOUT_MS / 1000} s: see "hypernetes logs".`);
+      throw new UsageError(
+        `It is not ready after ${READY_TIMEOUT_MS / 1000} s: see "hypernetes logs".`,
+      );
     }
     await systemClock.sleep(READY_POLL_MS);
   }

@@ -78,7 +78,10 @@ export function placePod(
     for (const { plugin, state } of active) {
       if (!plugin.score) continue;
       const score = plugin.score;
-      const scores = normalize(feasible.map((node) => score(state, pod, node)), plugin.normalize);
+      const scores = normalize(
+        feasible.map((node) => score(state, pod, node)),
+        plugin.normalize,
+      );
       for (const [index, node] of feasible.entries()) {
         const weighted = (scores[index] ?? 0) * (plugin.weight ?? 1);
         totals.set(node, (totals.get(node) ?? 0) + weighted);

@@ -153,7 +153,7 @@ function pop<T>(heap: T[], before: (a: T, b: T) => boolean): T | undefined {
   const last = heap.pop();
   if (heap.length === 0 || last === undefined) return first;
   heap[0] = last;
-  for (let index = 0; ; ) {
+  for (let index = 0; ;) {
     const left = 2 * index + 1;
     const right = left + 1;
     let next = index;

@@ -12,7 +12,10 @@ type Quantities = Record<string, string> | undefined;
 export function parseResources(quantities: Quantities): Resources {
   const entries = Object.entries(quantities ?? {});
   return Object.fromEntries(
-    entries.map(([name, text]) => [name, name === 'cpu' ? quantityMillis(text) : quantityValue(text)]),
+    entries.map(([name, text]) => [
+      name,
+      name === 'cpu' ? quantityMillis(text) : quantityValue(text),
+    ]),
   );
 }
 
@@ -28,7 +31,11 @@ function maxResources(a: Resources, b: Resources): Resources {
   return combine(a, b, Math.max);
 }
 
-function combine(a: Resources, b: Resources, operation: (x: number, y: number) => number): Resources {
+function combine(
+  a: Resources,
+  b: Resources,
+  operation: (x: number, y: number) => number,
+): Resources {
   const out: Record<string, number> = { ...a };
   for (const [name, amount] of Object.entries(b)) out[name] = operation(out[name] ?? 0, amount);
   return out;

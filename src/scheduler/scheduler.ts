@@ -213,6 +213,7 @@ async function reportFailure(
     .patch(PODS, { namespace, name }, 'strategic-merge', body, { subresource: 'status' })
     .catch((error) => {
       const gone = error instanceof StatusError && error.code === 404;
-      if (!gone) log.warn('Condition cannot be written', { pod: name, error: describeError(error) });
+      if (!gone)
+        log.warn('Condition cannot be written', { pod: name, error: describeError(error) });
     });
 }

@@ -15,7 +15,8 @@ const ROWS: string[][] = [
 const root = join(import.meta.dirname, '../..');
 const source = join(root, 'src');
 const files = globSync('src/**/*.ts', { cwd: root }).sort();
-const isTest = (file: string) => /\.(test|fuzz)\.ts$|conformance\.ts$|\/testing\/|\.fake\.ts$/.test(file);
+const isTest = (file: string) =>
+  /\.(test|fuzz)\.ts$|conformance\.ts$|\/testing\/|\.fake\.ts$/.test(file);
 
 const rowOf = (part: string) => ROWS.findIndex((row) => row.includes(part));
 
@@ -73,14 +74,20 @@ test('clocks, randomness and processes are reached through base', () => {
   assert.deepEqual(wrong, []);
 });
 
-test('lines have at most 110 columns and files at most 700 lines', () => {
+/** A message or pattern that clients match is not broken over lines; nothing else is longer. */
+const LITERAL = /(['"`]).{40,}\1|\/.{60,}\/[a-z]*[,;)]/;
+const COLUMNS_MAX = 100;
+const LINES_MAX = 700;
+
+test('lines and files keep their limits', () => {
   const wrong: string[] = [];
   for (const file of files) {
     if (file.includes('generated')) continue;
     const lines = readFileSync(join(root, file), 'utf8').split('\n');
-    if (lines.length > 700) wrong.push(`${file} has ${lines.length} lines`);
+    if (lines.length > LINES_MAX) wrong.push(`${file} has ${lines.length} lines`);
     for (const [index, line] of lines.entries()) {
-      if (line.length > 110) wrong.push(`${file}:${index + 1} has ${line.length} columns`);
+      if (line.length <= COLUMNS_MAX || LITERAL.test(line)) continue;
+      wrong.push(`${file}:${index + 1} has ${line.length} columns`);
     }
   }
   assert.deepEqual(wrong, []);
@@ -90,7 +97,8 @@ test('no test is skipped, switched off or run alone', () => {
   const pattern = /\b(?:test|it|describe)\.(?:skip|only|todo)\b|\bskip: *true/;
   const tests = globSync('{src,test,bench}/**/*.ts', { cwd: root });
   const wrong = tests.filter(
-    (file) => !file.endsWith('layers.test.ts') && pattern.test(readFileSync(join(root, file), 'utf8')),
+    (file) =>
+      !file.endsWith('layers.test.ts') && pattern.test(readFileSync(join(root, file), 'utf8')),
   );
   assert.deepEqual(wrong, []);
 });

@@ -43,7 +43,8 @@ export const cgroupCheck: Check = {
     const v2 = mounts.find((line) => line.split(' ')[2] === 'cgroup2')?.split(' ')[1];
     const v1 = mounts.filter((line) => line.split(' ')[2] === 'cgroup').length;
     if (v2 === '/sys/fs/cgroup') return good('v2');
-    if (v1 > 0) return good(v2 ? `hybrid: ${v1} v1 hierarchies, v2 at ${v2}` : `v1: ${v1} hierarchies`);
+    if (v1 > 0)
+      return good(v2 ? `hybrid: ${v1} v1 hierarchies, v2 at ${v2}` : `v1: ${v1} hierarchies`);
     return limit('none', 'The memory and CPU time of a VM cannot be limited from outside.');
   },
 };
@@ -54,7 +55,11 @@ const CAPABILITIES: [name: string, bit: number, consequence: string][] = [
   ['CAP_NET_ADMIN', 12, 'Networks cannot be made: pods cannot run.'],
   ['CAP_SETUID', 7, 'VMs cannot get a user of their own: pods cannot run.'],
   ['CAP_CHOWN', 0, 'Disks cannot be given to the user of a VM: pods cannot run.'],
-  ['CAP_SYS_RESOURCE', 24, 'Resource limits above those of this session cannot be set; nothing needs it.'],
+  [
+    'CAP_SYS_RESOURCE',
+    24,
+    'Resource limits above those of this session cannot be set; nothing needs it.',
+  ],
 ];
 
 export const capabilityCheck: Check = {
@@ -79,7 +84,10 @@ const BUILD_YEAR = 2026;
 export const clockCheck: Check = {
   name: 'clock',
   async run({ signal }) {
-    const source = await readFile('/sys/devices/system/clocksource/clocksource0/current_clocksource', 'utf8')
+    const source = await readFile(
+      '/sys/devices/system/clocksource/clocksource0/current_clocksource',
+      'utf8',
+    )
       .then((text) => text.trim())
       .catch(() => 'unknown');
     const before = systemClock.nowMs() - systemClock.monotonicMs();

@@ -46,7 +46,14 @@ export const nftablesCheck: Check = {
     const finding = await inTrialNamespace(
       [
         inside('add', 'table', 'ip', 'trial'),
-        inside('add', 'chain', 'ip', 'trial', 'post', '{ type nat hook postrouting priority 100; }'),
+        inside(
+          'add',
+          'chain',
+          'ip',
+          'trial',
+          'post',
+          '{ type nat hook postrouting priority 100; }',
+        ),
         inside('add', 'rule', 'ip', 'trial', 'post', 'masquerade'),
       ],
       signal,
@@ -69,7 +76,10 @@ export const vhostCheck: Check = {
   async run() {
     const problem = await canOpen('/dev/vhost-net');
     if (!problem) return good('/dev/vhost-net opens');
-    return limit(`/dev/vhost-net: ${problem}`, 'Packets of pods go through the VMM, which is slower.');
+    return limit(
+      `/dev/vhost-net: ${problem}`,
+      'Packets of pods go through the VMM, which is slower.',
+    );
   },
 };
 

@@ -49,9 +49,16 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     connectAgent,
     guest: { kernelPath: assets.kernelPath, initrdPath: assets.initrdPath, kernelArguments: [] },
   });
-  const door = await serveHyperd({ daemon, socketPath: paths.hyperdSocket, clock: systemClock, log });
+  const door = await serveHyperd({
+    daemon,
+    socketPath: paths.hyperdSocket,
+    clock: systemClock,
+    log,
+  });
   const registry =
-    config.role === 'server' ? await createRegistry({ ...common, directory: paths.registry }) : undefined;
+    config.role === 'server'
+      ? await createRegistry({ ...common, directory: paths.registry })
+      : undefined;
   await registry?.listen({ host: '127.0.0.1', port: config.registryPort });
   ready();
   if (!signal.aborted) await once(signal, 'abort');

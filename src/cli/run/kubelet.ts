@@ -6,7 +6,12 @@ import { readLocalJoin } from '../identities.ts';
 import { UsageError } from '../errors.ts';
 import type { ComponentContext } from '../run.ts';
 
-export async function runKubelet({ paths, config, signal, ready }: ComponentContext): Promise<void> {
+export async function runKubelet({
+  paths,
+  config,
+  signal,
+  ready,
+}: ComponentContext): Promise<void> {
   const join = config.server ?? (await readLocalJoin(paths));
   if (!join) throw new UsageError(`Nothing says how ${config.nodeName} joins the cluster.`);
   const server = new URL(join.url);

@@ -144,5 +144,6 @@ function domainOf(node: NodeInfo, topologyKey: string): Domain | undefined {
 }
 
 function* domainsOf(node: NodeInfo): Generator<Domain> {
-  for (const [key, value] of Object.entries(node.node.metadata.labels ?? {})) yield `${key}=${value}`;
+  for (const [key, value] of Object.entries(node.node.metadata.labels ?? {}))
+    yield `${key}=${value}`;
 }

@@ -1,4 +1,10 @@
-import type { NodeSelector, NodeSelectorTerm, Pod, Taint, Toleration } from '../../api/types.generated.ts';
+import type {
+  NodeSelector,
+  NodeSelectorTerm,
+  Pod,
+  Taint,
+  Toleration,
+} from '../../api/types.generated.ts';
 import type { NodeInfo, Plugin } from '../framework.ts';
 
 /** `spec.nodeName` was given by the pod's author: only that node. */
@@ -9,7 +15,10 @@ export const nodeName: Plugin<string> = {
     node.name === wanted ? [] : ["node(s) didn't match the requested node name"],
 };
 
-const UNSCHEDULABLE_TAINT: Taint = { key: 'node.kubernetes.io/unschedulable', effect: 'NoSchedule' };
+const UNSCHEDULABLE_TAINT: Taint = {
+  key: 'node.kubernetes.io/unschedulable',
+  effect: 'NoSchedule',
+};
 
 export const nodeUnschedulable: Plugin<Toleration[]> = {
   name: 'NodeUnschedulable',
@@ -29,7 +38,8 @@ export const taintToleration: Plugin<Toleration[]> = {
   filter(tolerations, _pod, node) {
     const taint = node.node.spec?.taints?.find(
       (candidate) =>
-        candidate.effect !== 'PreferNoSchedule' && !tolerations.some((t) => tolerates(t, candidate)),
+        candidate.effect !== 'PreferNoSchedule' &&
+        !tolerations.some((t) => tolerates(t, candidate)),
     );
     return taint ? [`node(s) had untolerated taint {${taint.key}: ${taint.value ?? ''}}`] : [];
   },

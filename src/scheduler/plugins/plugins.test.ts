@@ -12,7 +12,11 @@ function place(pod: Pod, nodes: Node[], pods: Pod[] = []): string {
   for (const node of nodes) cache.setNode(node);
   for (const other of pods) cache.setPod(other);
   for (const name of ['default', 'other']) {
-    cache.setNamespace({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: { name } } });
+    cache.setNamespace({
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name, labels: { name } },
+    });
   }
   const placement = placePod(pod, cache, DEFAULT_PLUGINS, () => 0);
   return placement.node?.name ?? describeFailure(placement, nodes.length);
@@ -61,7 +65,12 @@ const two = makeNode('two');
 const onOne = makePod('x', { nodeName: 'one', labels: { app: 'a' } });
 
 const CASES: Case[] = [
-  { name: 'there is no node', pod: makePod('p'), nodes: [], expected: 'no nodes available to schedule pods' },
+  {
+    name: 'there is no node',
+    pod: makePod('p'),
+    nodes: [],
+    expected: 'no nodes available to schedule pods',
+  },
   {
     name: 'requests do not fit, each resource is told',
     pod: makePod('p', { cpu: '5', memory: '9Gi' }),
@@ -81,7 +90,13 @@ const CASES: Case[] = [
     pods: [onOne],
     expected: '0/1 nodes are available: 1 Too many pods.',
   },
-  { name: 'the emptier node is preferred', pod: makePod('p'), nodes: [one, two], pods: [makePod('x', { nodeName: 'one', cpu: '3' })], expected: 'two' },
+  {
+    name: 'the emptier node is preferred',
+    pod: makePod('p'),
+    nodes: [one, two],
+    pods: [makePod('x', { nodeName: 'one', cpu: '3' })],
+    expected: 'two',
+  },
   {
     name: 'node selector',
     pod: makePod('p', { spec: { nodeSelector: { size: 'big' } } }),
@@ -97,7 +112,10 @@ const CASES: Case[] = [
   {
     name: 'node affinity Gt compares numbers',
     pod: makePod('p', { spec: { affinity: nodeNear('Gt', ['9']) } }),
-    nodes: [makeNode('one', { labels: { size: '8' } }), makeNode('two', { labels: { size: '10' } })],
+    nodes: [
+      makeNode('one', { labels: { size: '8' } }),
+      makeNode('two', { labels: { size: '10' } }),
+    ],
     expected: 'two',
   },
   {
@@ -133,12 +151,36 @@ const CASES: Case[] = [
   },
   {
     name: 'host ports clash on overlapping addresses',
-    pod: makePod('p', { spec: { containers: [{ name: 'm', image: 'i', ports: [{ containerPort: 1, hostPort: 80 }] }] } }),
+    pod: makePod('p', {
+      spec: {
+        containers: [{ name: 'm', image: 'i', ports: [{ containerPort: 1, hostPort: 80 }] }],
+      },
+    }),
     nodes: [one],
-    pods: [makePod('x', { nodeName: 'one', spec: { containers: [{ name: 'm', image: 'i', ports: [{ containerPort: 1, hostPort: 80, hostIP: '10.0.0.1' }] }] } })],
-    expected: "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
+    pods: [
+      makePod('x', {
+        nodeName: 'one',
+        spec: {
+          containers: [
+            {
+              name: 'm',
+              image: 'i',
+              ports: [{ containerPort: 1, hostPort: 80, hostIP: '10.0.0.1' }],
+            },
+          ],
+        },
+      }),
+    ],
+    expected:
+      "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
   },
-  { name: 'near another pod', pod: makePod('p', { spec: { affinity: near('a') } }), nodes: [one, two], pods: [onOne], expected: 'one' },
+  {
+    name: 'near another pod',
+    pod: makePod('p', { spec: { affinity: near('a') } }),
+    nodes: [one, two],
+    pods: [onOne],
+    expected: 'one',
+  },
   {
     name: 'near nobody',
     pod: makePod('p', { spec: { affinity: near('a') } }),
@@ -151,13 +193,20 @@ const CASES: Case[] = [
     nodes: [one],
     expected: 'one',
   },
-  { name: 'apart from another pod', pod: makePod('p', { spec: { affinity: apart('a') } }), nodes: [one, two], pods: [onOne], expected: 'two' },
+  {
+    name: 'apart from another pod',
+    pod: makePod('p', { spec: { affinity: apart('a') } }),
+    nodes: [one, two],
+    pods: [onOne],
+    expected: 'two',
+  },
   {
     name: 'another pod keeps it away',
     pod: makePod('p', { labels: { app: 'b' } }),
     nodes: [one],
     pods: [makePod('x', { nodeName: 'one', spec: { affinity: apart('b') } })],
-    expected: "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules.",
+    expected:
+      "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules.",
   },
   {
     name: 'anti-affinity speaks of its own namespace',
@@ -168,7 +217,9 @@ const CASES: Case[] = [
   },
   {
     name: 'or of those that its namespaceSelector chooses',
-    pod: makePod('p', { spec: { affinity: apart('a', { namespaceSelector: { matchLabels: { name: 'other' } } }) } }),
+    pod: makePod('p', {
+      spec: { affinity: apart('a', { namespaceSelector: { matchLabels: { name: 'other' } } }) },
+    }),
     nodes: [one],
     pods: [makePod('x', { nodeName: 'one', namespace: 'other', labels: { app: 'a' } })],
     expected: "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules.",
@@ -182,20 +233,36 @@ const CASES: Case[] = [
   },
   {
     name: 'spread that no node satisfies',
-    pod: makePod('p', { labels: { app: 'a' }, spec: { topologySpreadConstraints: spread({ minDomains: 2 }) } }),
+    pod: makePod('p', {
+      labels: { app: 'a' },
+      spec: { topologySpreadConstraints: spread({ minDomains: 2 }) },
+    }),
     nodes: [one],
     pods: [onOne],
     expected: "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints.",
   },
   {
     name: 'spread over zones needs the label',
-    pod: makePod('p', { labels: { app: 'a' }, spec: { topologySpreadConstraints: spread({ topologyKey: 'topology.kubernetes.io/zone' }) } }),
+    pod: makePod('p', {
+      labels: { app: 'a' },
+      spec: { topologySpreadConstraints: spread({ topologyKey: 'topology.kubernetes.io/zone' }) },
+    }),
     nodes: [one, makeNode('two', { labels: zone('z') })],
     expected: 'two',
   },
   {
     name: 'pods of one workload are spread without being asked',
-    pod: { ...makePod('p'), metadata: { name: 'p', namespace: 'default', labels: { app: 'a' }, ownerReferences: [{ apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'r', uid: 'u', controller: true }] } },
+    pod: {
+      ...makePod('p'),
+      metadata: {
+        name: 'p',
+        namespace: 'default',
+        labels: { app: 'a' },
+        ownerReferences: [
+          { apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'r', uid: 'u', controller: true },
+        ],
+      },
+    },
     nodes: [makeNode('one', { cpu: '64' }), two],
     pods: [onOne],
     expected: 'two',

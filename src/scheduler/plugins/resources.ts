@@ -46,7 +46,12 @@ export const nodeResourcesFit: Plugin<FitState> = {
   },
 };
 
-function usedShare(name: string, asked: Resources, allocatable: Resources, used: Resources): number {
+function usedShare(
+  name: string,
+  asked: Resources,
+  allocatable: Resources,
+  used: Resources,
+): number {
   const capacity = allocatable[name] ?? 0;
   if (capacity === 0) return 1;
   return Math.min(1, ((used[name] ?? 0) + (asked[name] ?? 0)) / capacity);

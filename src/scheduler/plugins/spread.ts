@@ -82,10 +82,7 @@ function count(spec: TopologySpreadConstraint, pod: Pod, snapshot: Snapshot): Co
   return { spec, selector, counts, selfMatches: matches(selector, pod, pod) };
 }
 
-function withMatchLabelKeys(
-  spec: TopologySpreadConstraint,
-  pod: Pod,
-): LabelSelector | undefined {
+function withMatchLabelKeys(spec: TopologySpreadConstraint, pod: Pod): LabelSelector | undefined {
   const pairs = (spec.matchLabelKeys ?? []).flatMap((key) => {
     const value = pod.metadata.labels?.[key];
     return value === undefined ? [] : [[key, value] as const];
