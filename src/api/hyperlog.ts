@@ -28,7 +28,7 @@ export function encodeLogRecord(record: LogRecord): Buffer {
 /** Cuts the output of a process into records: one for each line, and for what is left over. */
 export function splitIntoRecords(stream: 1 | 2, bytes: Uint8Array, timeNs: bigint): LogRecord[] {
   const records: LogRecord[] = [];
-  for (let start = 0; start < bytes.length; ) {
+  for (let start = 0; start < bytes.length;) {
     const newline = bytes.indexOf(0x0a, start);
     const lineEnd = newline < 0 ? bytes.length : newline + 1;
     const end = Math.min(lineEnd, start + LOG_RECORD_BYTES_MAX);
@@ -50,7 +50,12 @@ export function readLogHeader(
   const length = buffer.readUInt32BE(offset + 4);
   const known = (stream === 1 || stream === 2) && flags <= FLAG_PARTIAL;
   if (!known || length > LOG_RECORD_BYTES_MAX) return undefined;
-  return { stream, partial: flags === FLAG_PARTIAL, length, timeNs: buffer.readBigUInt64BE(offset + 8) };
+  return {
+    stream,
+    partial: flags === FLAG_PARTIAL,
+    length,
+    timeNs: buffer.readBigUInt64BE(offset + 8),
+  };
 }
 
 /** Reads a log stream record by record, however its bytes are cut into chunks. */

@@ -22,7 +22,8 @@ export async function* readFrames(source: AsyncIterable<Uint8Array>): AsyncGener
     while (rest.length >= FRAME_HEADER_BYTES) {
       const channel = rest.readUInt8(0);
       const length = rest.readUInt32BE(1);
-      if (channel > CHANNEL_MAX) throw new Error(`Cannot read a frame: channel ${channel} is unknown`);
+      if (channel > CHANNEL_MAX)
+        throw new Error(`Cannot read a frame: channel ${channel} is unknown`);
       if (length > STREAM_FRAME_BYTES_MAX) {
         const limit = `more than ${STREAM_FRAME_BYTES_MAX}`;
         throw new Error(`Cannot read a frame: length ${length} is ${limit} bytes`);

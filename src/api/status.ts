@@ -63,7 +63,12 @@ export class StatusError extends Error {
   constructor(
     reason: StatusReason | string,
     message: string,
-    options: { details?: StatusDetails; code?: number; cause?: unknown; continueToken?: string } = {},
+    options: {
+      details?: StatusDetails;
+      code?: number;
+      cause?: unknown;
+      continueToken?: string;
+    } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.reason = reason;
@@ -126,7 +131,9 @@ export function invalid(
   name: string,
   causes: StatusCause[],
 ): StatusError {
-  const list = causes.map((cause) => (cause.field ? `${cause.field}: ${cause.message}` : cause.message));
+  const list = causes.map((cause) =>
+    cause.field ? `${cause.field}: ${cause.message}` : cause.message,
+  );
   const joined = list.length === 1 ? list[0] : `[${list.join(', ')}]`;
   const subject = `${group ? `${kind}.${group}` : kind} "${name}"`;
   const details = { name, group, kind, causes };

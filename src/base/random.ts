@@ -24,7 +24,8 @@ export function seededRandom(seed: number): Random {
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
-  const bytes = (count: number) => Uint8Array.from({ length: count }, () => Math.floor(next() * 256));
+  const bytes = (count: number) =>
+    Uint8Array.from({ length: count }, () => Math.floor(next() * 256));
   return {
     next,
     bytes,

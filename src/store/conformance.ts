@@ -183,7 +183,10 @@ function writeTests(test: Test): void {
     );
     assert.equal(store.get(pod('a'))?.object.count, 200);
     const revisions = results.map(({ entry }) => entry?.revision);
-    assert.deepEqual(revisions, Array.from({ length: 200 }, (_, index) => revision + 1 + index));
+    assert.deepEqual(
+      revisions,
+      Array.from({ length: 200 }, (_, index) => revision + 1 + index),
+    );
   });
 
   test('mutate() in one go creates, deletes and creates the same key', async ({ store }) => {
@@ -320,7 +323,10 @@ function listTests(test: Test): void {
     const states = new Map<number, string[]>();
     const remember = () => {
       const { revision, entries } = store.list('pods');
-      states.set(revision, entries.map(({ key, revision: at }) => `${key.name}@${at}`));
+      states.set(
+        revision,
+        entries.map(({ key, revision: at }) => `${key.name}@${at}`),
+      );
     };
     remember();
     for (let round = 0; round < 60; round += 1) {
@@ -332,7 +338,10 @@ function listTests(test: Test): void {
     for (const [atRevision, expected] of states) {
       const list = store.list('pods', { atRevision });
       assert.equal(list.revision, atRevision);
-      assert.deepEqual(list.entries.map(({ key, revision: at }) => `${key.name}@${at}`), expected);
+      assert.deepEqual(
+        list.entries.map(({ key, revision: at }) => `${key.name}@${at}`),
+        expected,
+      );
       assert.equal(list.remainingCount, 0);
       const page = store.list('pods', { atRevision, limit: 2 });
       assert.deepEqual(page.entries, list.entries.slice(0, 2));
@@ -355,7 +364,10 @@ function listTests(test: Test): void {
     const after = first.entries.at(-1)?.key;
     const second = store.list('pods', { limit: 2, after, atRevision: first.revision });
     assert.deepEqual(namesOf(second.entries), ['default/c', 'default/d']);
-    assert.deepEqual(second.entries.map(({ object: { value } }) => value), [1, 1]);
+    assert.deepEqual(
+      second.entries.map(({ object: { value } }) => value),
+      [1, 1],
+    );
     assert.equal(second.remainingCount, 0);
   });
 
@@ -390,9 +402,18 @@ function watchTests(test: Test): void {
     const two = await put(store, pod('a'), { value: 2 });
     const { entry: three } = await remove(store, pod('a'));
     const events = await take(watch, 3);
-    assert.deepEqual(events.map(({ type }) => type), ['ADDED', 'MODIFIED', 'DELETED']);
-    assert.deepEqual(events.map(({ entry }) => entry), [one, two, three]);
-    assert.deepEqual(events.map(({ previous }) => previous), [undefined, one, two]);
+    assert.deepEqual(
+      events.map(({ type }) => type),
+      ['ADDED', 'MODIFIED', 'DELETED'],
+    );
+    assert.deepEqual(
+      events.map(({ entry }) => entry),
+      [one, two, three],
+    );
+    assert.deepEqual(
+      events.map(({ previous }) => previous),
+      [undefined, one, two],
+    );
     for (const event of events) assert.equal(event.revision, event.entry.revision);
   });
 
@@ -442,8 +463,10 @@ function watchTests(test: Test): void {
       if (event.type === 'DELETED') state.delete(event.entry.key.name);
       else state.set(event.entry.key.name, event.entry);
     }
-    assert.deepEqual([...state.values()].map(({ key }) => key.name).sort(),
-      store.list('pods').entries.map(({ key }) => key.name));
+    assert.deepEqual(
+      [...state.values()].map(({ key }) => key.name).sort(),
+      store.list('pods').entries.map(({ key }) => key.name),
+    );
     for (const history of histories) assert.deepEqual(history.map(brief), first?.map(brief));
   });
 

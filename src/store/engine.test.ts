@@ -113,7 +113,10 @@ describe('Engine', () => {
     const error = new Error('disk full');
     first.fail(error);
     const second = await next();
-    assert.deepEqual(failing.map(({ state }) => state), ['failed', 'failed']);
+    assert.deepEqual(
+      failing.map(({ state }) => state),
+      ['failed', 'failed'],
+    );
     for (const write of failing) assert.equal(write.error, error);
     assert.deepEqual(seen, [1, undefined], 'first with, then without the write that failed');
     assert.deepEqual(

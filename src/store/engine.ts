@@ -323,8 +323,7 @@ export class Engine implements Store {
 
   #needsJournal(batch: Request[]): boolean {
     return batch.some(
-      ({ write }) =>
-        write && (!write.volatile || write.entry.revision > this.#reservedRevision),
+      ({ write }) => write && (!write.volatile || write.entry.revision > this.#reservedRevision),
     );
   }
 

@@ -138,11 +138,12 @@ function listSome({ random, model, store }: Run): void {
     return;
   }
   assert.equal(result.revision, atRevision ?? store.revision);
-  const all = model.list(resource, namespace, result.revision).filter(
-    ({ key }) =>
-      !after ||
-      (compare(key.namespace, after.namespace) || compare(key.name, after.name)) > 0,
-  );
+  const all = model
+    .list(resource, namespace, result.revision)
+    .filter(
+      ({ key }) =>
+        !after || (compare(key.namespace, after.namespace) || compare(key.name, after.name)) > 0,
+    );
   assert.deepEqual(result.entries.map(seen), all.slice(0, limit));
   assert.equal(result.remainingCount, all.length - result.entries.length);
 }

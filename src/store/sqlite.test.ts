@@ -81,129 +81,154 @@ const nodeLease: Key = {
 };
 
 describe('sqlite: reopening', () => {
-  it('keeps objects, revisions and history', withFile(async ({ open }) => {
-    let store = await open();
-    const states = new Map<number, string[]>();
-    for (let round = 0; round < 40; round += 1) {
-      const key = pod(`p${(round * 5) % 7}`, `ns${round % 3}`);
-      if (round % 6 === 5) await store.mutate(key, () => DELETE);
-      else await put(store, key, { round, text: 'ü'.repeat(round * 100) });
-      states.set(store.revision, contentOf(store));
-    }
-    const { revision } = store;
-    const [first] = states.keys();
-    store = await open();
-    assert.ok(store.revision > revision);
-    assert.deepEqual(contentOf(store), states.get(revision));
-    for (const [atRevision, content] of states) {
-      assert.deepEqual(contentOf(store, atRevision), content);
-    }
-    const { signal } = new AbortController();
-    const watch = store.watch('pods', { afterRevision: first as number, signal });
-    const revisions = (await take(watch, states.size - 1)).map((event) => event.revision);
-    assert.deepEqual(revisions, [...states.keys()].slice(1));
-    const next = await put(store, pod('new'));
-    assert.equal(next.revision, store.revision);
-  }));
+  it(
+    'keeps objects, revisions and history',
+    withFile(async ({ open }) => {
+      let store = await open();
+      const states = new Map<number, string[]>();
+      for (let round = 0; round < 40; round += 1) {
+        const key = pod(`p${(round * 5) % 7}`, `ns${round % 3}`);
+        if (round % 6 === 5) await store.mutate(key, () => DELETE);
+        else await put(store, key, { round, text: 'ü'.repeat(round * 100) });
+        states.set(store.revision, contentOf(store));
+      }
+      const { revision } = store;
+      const [first] = states.keys();
+      store = await open();
+      assert.ok(store.revision > revision);
+      assert.deepEqual(contentOf(store), states.get(revision));
+      for (const [atRevision, content] of states) {
+        assert.deepEqual(contentOf(store, atRevision), content);
+      }
+      const { signal } = new AbortController();
+      const watch = store.watch('pods', { afterRevision: first as number, signal });
+      const revisions = (await take(watch, states.size - 1)).map((event) => event.revision);
+      assert.deepEqual(revisions, [...states.keys()].slice(1));
+      const next = await put(store, pod('new'));
+      assert.equal(next.revision, store.revision);
+    }),
+  );
 
-  it('forgets volatile objects, but never reuses their revisions', withFile(async ({ open }) => {
-    let store = await open();
-    const durable = { ...nodeLease, namespace: 'default', name: 'leader' };
-    await put(store, pod('a'));
-    await put(store, durable, { holder: 'me' });
-    for (let index = 0; index < 10; index += 1) await put(store, nodeLease, { index });
-    await put(store, { resource: 'events', namespace: 'default', name: 'e' });
-    const { revision } = store;
-    const { signal } = new AbortController();
-    store.watch(nodeLease.resource, { afterRevision: revision, signal });
+  it(
+    'forgets volatile objects, but never reuses their revisions',
+    withFile(async ({ open }) => {
+      let store = await open();
+      const durable = { ...nodeLease, namespace: 'default', name: 'leader' };
+      await put(store, pod('a'));
+      await put(store, durable, { holder: 'me' });
+      for (let index = 0; index < 10; index += 1) await put(store, nodeLease, { index });
+      await put(store, { resource: 'events', namespace: 'default', name: 'e' });
+      const { revision } = store;
+      const { signal } = new AbortController();
+      store.watch(nodeLease.resource, { afterRevision: revision, signal });
 
-    store = await open();
-    assert.ok(store.revision > revision);
-    assert.equal(store.get(nodeLease), undefined);
-    assert.equal(store.list('events').entries.length, 0);
-    assert.equal(store.get(durable)?.object.holder, 'me');
-    assert.equal(store.get(pod('a'))?.key.name, 'a');
-    for (const resource of [nodeLease.resource, 'events']) {
-      const resume = () => store.watch(resource, { afterRevision: revision, signal });
-      assert.throws(resume, CompactedError);
-      store.watch(resource, { afterRevision: store.revision, signal });
-    }
-    store.watch('pods', { afterRevision: revision, signal });
-  }));
+      store = await open();
+      assert.ok(store.revision > revision);
+      assert.equal(store.get(nodeLease), undefined);
+      assert.equal(store.list('events').entries.length, 0);
+      assert.equal(store.get(durable)?.object.holder, 'me');
+      assert.equal(store.get(pod('a'))?.key.name, 'a');
+      for (const resource of [nodeLease.resource, 'events']) {
+        const resume = () => store.watch(resource, { afterRevision: revision, signal });
+        assert.throws(resume, CompactedError);
+        store.watch(resource, { afterRevision: store.revision, signal });
+      }
+      store.watch('pods', { afterRevision: revision, signal });
+    }),
+  );
 
-  it('drops from disk what has become volatile', withFile(async ({ open }) => {
-    let store = await open({ volatile: [] });
-    await put(store, nodeLease);
-    store = await open();
-    assert.equal(store.get(nodeLease), undefined);
-    await put(store, pod('a'));
-    store = await open({ volatile: [] });
-    assert.equal(store.get(nodeLease), undefined);
-  }));
+  it(
+    'drops from disk what has become volatile',
+    withFile(async ({ open }) => {
+      let store = await open({ volatile: [] });
+      await put(store, nodeLease);
+      store = await open();
+      assert.equal(store.get(nodeLease), undefined);
+      await put(store, pod('a'));
+      store = await open({ volatile: [] });
+      assert.equal(store.get(nodeLease), undefined);
+    }),
+  );
 });
 
 describe('sqlite: the file', () => {
-  it('is readable by its owner alone', withFile(async ({ open, path }) => {
-    await put(await open(), pod('a'));
-    assert.equal((await stat(path)).mode & 0o777, 0o600);
-    assert.equal((await stat(`${path}-wal`)).mode & 0o777, 0o600);
-  }));
+  it(
+    'is readable by its owner alone',
+    withFile(async ({ open, path }) => {
+      await put(await open(), pod('a'));
+      assert.equal((await stat(path)).mode & 0o777, 0o600);
+      assert.equal((await stat(`${path}-wal`)).mode & 0o777, 0o600);
+    }),
+  );
 
-  it('is compacted along with the writes', withFile(async ({ open, close, path }) => {
-    const limits = { ringEventCount: 20 };
-    let store = await open({ limits });
-    for (let round = 0; round < 30; round += 1) {
-      const writes = Array.from({ length: 20 }, (_, index) =>
-        store.mutate(pod(`p${index}`), () =>
-          round % 10 === 9 ? DELETE : object(pod('p'), { round }),
-        ),
+  it(
+    'is compacted along with the writes',
+    withFile(async ({ open, close, path }) => {
+      const limits = { ringEventCount: 20 };
+      let store = await open({ limits });
+      for (let round = 0; round < 30; round += 1) {
+        const writes = Array.from({ length: 20 }, (_, index) =>
+          store.mutate(pod(`p${index}`), () =>
+            round % 10 === 9 ? DELETE : object(pod('p'), { round }),
+          ),
+        );
+        await Promise.all(writes);
+      }
+      await put(store, pod('last'));
+      const { compactRevision, revision } = store.stats();
+      assert.equal(compactRevision, revision - 20);
+      await close();
+      const database = new DatabaseSync(path, { readOnly: true });
+      const rows = database.prepare('SELECT count(*) AS count FROM write').get();
+      database.close();
+      assert.ok((rows?.count as number) < 50, `${rows?.count} rows are left of 601`);
+      store = await open({ limits });
+      assert.equal(store.list('pods').entries.length, 1);
+      const { signal } = new AbortController();
+      const afterRevision = compactRevision - 5;
+      assert.throws(() => store.watch('pods', { afterRevision, signal }), CompactedError);
+      store.watch('pods', { afterRevision: compactRevision, signal });
+    }),
+  );
+
+  it(
+    'keeps its write-ahead log short',
+    withFile(async ({ open, path }) => {
+      const store = await open({ limits: { ringEventCount: 100 } });
+      const text = 'x'.repeat(20_000);
+      for (let round = 0; round < 20; round += 1) {
+        const names = Array.from({ length: 100 }, (_, index) => `p${index}`);
+        await Promise.all(names.map((name) => put(store, pod(name), { round, text })));
+        const { size } = await stat(`${path}-wal`);
+        assert.ok(size < 16 << 20, `the log has grown to ${size} bytes`);
+      }
+    }),
+  );
+
+  it(
+    'can be opened only once',
+    withFile(async ({ open, path, folder }) => {
+      const store = await open();
+      await put(store, pod('a'));
+      await rejectsOpen(openSqliteStore({ path }), /already open in this process/);
+      await rejectsOpen(
+        openSqliteStore({
+          path: join(folder, '..', folder.split('/').at(-1) as string, 'store.db'),
+        }),
+        /already open in this process/,
       );
-      await Promise.all(writes);
-    }
-    await put(store, pod('last'));
-    const { compactRevision, revision } = store.stats();
-    assert.equal(compactRevision, revision - 20);
-    await close();
-    const database = new DatabaseSync(path, { readOnly: true });
-    const rows = database.prepare('SELECT count(*) AS count FROM write').get();
-    database.close();
-    assert.ok((rows?.count as number) < 50, `${rows?.count} rows are left of 601`);
-    store = await open({ limits });
-    assert.equal(store.list('pods').entries.length, 1);
-    const { signal } = new AbortController();
-    const afterRevision = compactRevision - 5;
-    assert.throws(() => store.watch('pods', { afterRevision, signal }), CompactedError);
-    store.watch('pods', { afterRevision: compactRevision, signal });
-  }));
+      await put(store, pod('b'));
+      const again = await open();
+      assert.equal(again.list('pods').entries.length, 2);
+    }),
+  );
 
-  it('keeps its write-ahead log short', withFile(async ({ open, path }) => {
-    const store = await open({ limits: { ringEventCount: 100 } });
-    const text = 'x'.repeat(20_000);
-    for (let round = 0; round < 20; round += 1) {
-      const names = Array.from({ length: 100 }, (_, index) => `p${index}`);
-      await Promise.all(names.map((name) => put(store, pod(name), { round, text })));
-      const { size } = await stat(`${path}-wal`);
-      assert.ok(size < 16 << 20, `the log has grown to ${size} bytes`);
-    }
-  }));
-
-  it('can be opened only once', withFile(async ({ open, path, folder }) => {
-    const store = await open();
-    await put(store, pod('a'));
-    await rejectsOpen(openSqliteStore({ path }), /already open in this process/);
-    await rejectsOpen(
-      openSqliteStore({ path: join(folder, '..', folder.split('/').at(-1) as string, 'store.db') }),
-      /already open in this process/,
-    );
-    await put(store, pod('b'));
-    const again = await open();
-    assert.equal(again.list('pods').entries.length, 2);
-  }));
-
-  it('belongs to one process, until that one ends however it ends', withFile(async (bench) => {
-    const { open, path } = bench;
-    const module = new URL('./sqlite.ts', import.meta.url).href;
-    const script = `
+  it(
+    'belongs to one process, until that one ends however it ends',
+    withFile(async (bench) => {
+      const { open, path } = bench;
+      const module = new URL('./sqlite.ts', import.meta.url).href;
+      const script = `
       const { openSqliteStore } = await import(${JSON.stringify(module)});
       const store = await openSqliteStore({ path: ${JSON.stringify(path)} });
       const metadata = { name: 'a', namespace: 'default' };
@@ -211,45 +236,55 @@ describe('sqlite: the file', () => {
       await store.mutate(key, () => ({ apiVersion: 'v1', kind: 'Test', metadata }));
       console.log('ready');
     `;
-    const child = start(process.execPath, ['--input-type=module', '-e', script], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    const exited = once(child, 'exit');
-    try {
-      await Promise.race([once(child.stdout as NodeJS.ReadableStream, 'data'), exited]);
-      await rejectsOpen(open(), /in use by another process; stop that one first/);
-      child.kill('SIGKILL');
-      await exited;
-      const store = await open();
-      assert.equal(store.get(pod('a'))?.key.name, 'a');
-    } finally {
-      child.kill('SIGKILL');
-      await exited;
-    }
-  }));
+      const child = start(process.execPath, ['--input-type=module', '-e', script], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      const exited = once(child, 'exit');
+      try {
+        await Promise.race([once(child.stdout as NodeJS.ReadableStream, 'data'), exited]);
+        await rejectsOpen(open(), /in use by another process; stop that one first/);
+        child.kill('SIGKILL');
+        await exited;
+        const store = await open();
+        assert.equal(store.get(pod('a'))?.key.name, 'a');
+      } finally {
+        child.kill('SIGKILL');
+        await exited;
+      }
+    }),
+  );
 });
 
 describe('sqlite: a file that cannot be opened', () => {
   const refuses = (title: string, pattern: RegExp, spoil: (path: string) => Promise<void>) =>
-    it(title, withFile(async ({ open, close, path }) => {
-      await put(await open(), pod('a'), { text: 'x'.repeat(100_000) });
-      await close();
-      await spoil(path);
-      const before = await readFile(path);
-      await rejectsOpen(open(), pattern);
-      await rejectsOpen(open(), pattern);
-      assert.deepEqual(await readFile(path), before, 'the file is left as it was');
-    }));
+    it(
+      title,
+      withFile(async ({ open, close, path }) => {
+        await put(await open(), pod('a'), { text: 'x'.repeat(100_000) });
+        await close();
+        await spoil(path);
+        const before = await readFile(path);
+        await rejectsOpen(open(), pattern);
+        await rejectsOpen(open(), pattern);
+        assert.deepEqual(await readFile(path), before, 'the file is left as it was');
+      }),
+    );
 
-  refuses('names both versions', /has format 7, this Hypernetes reads and writes format 1; start/,
-    (path) => patch(path, 60, [0, 0, 0, 7]));
+  refuses(
+    'names both versions',
+    /has format 7, this Hypernetes reads and writes format 1; start/,
+    (path) => patch(path, 60, [0, 0, 0, 7]),
+  );
   refuses('of another program', /SQLite file of another program/, (path) =>
-    patch(path, 68, [0, 0, 0, 0]));
+    patch(path, 68, [0, 0, 0, 0]),
+  );
   refuses('that is no database', /not an SQLite file/, (path) =>
-    writeFile(path, 'x'.repeat(10_000)));
+    writeFile(path, 'x'.repeat(10_000)),
+  );
   refuses('that is empty', /cut off after 0 bytes/, (path) => truncate(path, 0));
   refuses('that is cut off', /cannot be read: .*malformed; restore/, (path) =>
-    truncate(path, 40_000));
+    truncate(path, 40_000),
+  );
   refuses('with a flipped bit', /the row of revision \d+ does not match its checksum/, flipValue);
 
   it('in a folder that is not there', async () => {
@@ -330,7 +365,10 @@ describe('sqlite: a full disk', () => {
         return true;
       });
       const { revision } = store;
-      assert.deepEqual(store.list('pods').entries.map(({ key }) => key.name), stored);
+      assert.deepEqual(
+        store.list('pods').entries.map(({ key }) => key.name),
+        stored,
+      );
       await put(store, nodeLease, {});
       await assert.rejects(put(store, pod('more'), { text }), StoreUnavailableError);
       assert.equal(store.get(pod('more')), undefined);
@@ -341,7 +379,10 @@ describe('sqlite: a full disk', () => {
       stored.unshift('more');
       await store.close();
       store = await openSqliteStore({ path });
-      assert.deepEqual(store.list('pods').entries.map(({ key }) => key.name), stored);
+      assert.deepEqual(
+        store.list('pods').entries.map(({ key }) => key.name),
+        stored,
+      );
       await store.close();
     } finally {
       await run('umount', [disk]);

@@ -97,5 +97,7 @@ export function parseTerminalSize(text: string): TerminalSize | undefined {
 }
 
 function isCells(value: unknown): value is number {
-  return Number.isInteger(value) && (value as number) > 0 && (value as number) <= TERMINAL_CELLS_MAX;
+  return (
+    Number.isInteger(value) && (value as number) > 0 && (value as number) <= TERMINAL_CELLS_MAX
+  );
 }

@@ -21,7 +21,8 @@ export function acceptSpdy(
     .flatMap((value) => value.split(','))
     .map((name) => name.trim())
     .filter((name) => name !== '');
-  const protocol = offered.length === 0 ? fallback : offered.find((name) => supported.includes(name));
+  const protocol =
+    offered.length === 0 ? fallback : offered.find((name) => supported.includes(name));
   if (protocol === undefined) {
     const message = `unable to upgrade: unable to negotiate protocol: client supports ${JSON.stringify(
       offered,

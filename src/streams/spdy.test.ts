@@ -59,7 +59,10 @@ test('streams echo, with headers, half-closes and sizes of all kinds', async () 
       return (await readAll(stream as AsyncIterable<Buffer>)).equals(sent);
     }),
   );
-  assert.deepEqual(results, sizes.map(() => true));
+  assert.deepEqual(
+    results,
+    sizes.map(() => true),
+  );
   client.close();
   await Promise.all([endOf(client), endOf(server)]);
 });

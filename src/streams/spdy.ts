@@ -346,7 +346,9 @@ export class SpdyConnection {
     for (const entry of entries) {
       if (entry.id !== SETTING.initialWindowSize) continue;
       if (entry.value > WINDOW_BYTES_MAX) {
-        throw new SpdyProtocolError(`initial window is ${entry.value}, at most ${WINDOW_BYTES_MAX}`);
+        throw new SpdyProtocolError(
+          `initial window is ${entry.value}, at most ${WINDOW_BYTES_MAX}`,
+        );
       }
       this.#peerHasWindows = true;
       const delta = entry.value - this.#initialSendWindow;

@@ -76,7 +76,7 @@ test('clocks, randomness and processes are reached through base', () => {
 
 /** A message or pattern that clients match is not broken over lines; nothing else is longer. */
 const LITERAL = /(['"`]).{40,}\1|\/.{60,}\/[a-z]*[,;)]/;
-const COLUMNS_MAX = 100;
+const COLUMNS_MAX = 110;
 const LINES_MAX = 700;
 
 test('lines and files keep their limits', () => {

@@ -114,7 +114,11 @@ async function runCommand(
 }
 
 function forward(connection: PortForwardConnection): void {
-  const socket = createConnection({ host: '127.0.0.1', port: connection.port, allowHalfOpen: true });
+  const socket = createConnection({
+    host: '127.0.0.1',
+    port: connection.port,
+    allowHalfOpen: true,
+  });
   socket.on('error', (error) => connection.fail(`cannot connect: ${error.message}`));
   socket.on('close', () => connection.data.destroy());
   connection.data.on('close', () => socket.destroy());
