@@ -74,8 +74,10 @@ const optional =
   (value) =>
     value === undefined || value === null ? undefined : check(value);
 
-const boolean: Check = (value) => (typeof value === 'boolean' ? undefined : 'must be true or false');
-const textMap: Check = (value) => shape({})(value) ?? listOf(text(65536), 512)(Object.values(value as object));
+const boolean: Check = (value) =>
+  typeof value === 'boolean' ? undefined : 'must be true or false';
+const textMap: Check = (value) =>
+  shape({})(value) ?? listOf(text(65536), 512)(Object.values(value as object));
 
 const POD: Record<string, Check> = {
   id: matching(ID),
@@ -92,7 +94,13 @@ const POD: Record<string, Check> = {
   }),
   scratchMib: integer(16, LIMITS.scratchMib),
   network: optional(
-    shape({ id: matching(ID), cidr: text(64), gateway: text(64), mtu: integer(576, 65535), nat: boolean }),
+    shape({
+      id: matching(ID),
+      cidr: text(64),
+      gateway: text(64),
+      mtu: integer(576, 65535),
+      nat: boolean,
+    }),
   ),
   dns: shape({
     nameservers: listOf(text(64), 32),
@@ -132,7 +140,12 @@ const CONTAINER: Record<string, Check> = {
   stopSignal: text(16),
   readOnlyRootfs: boolean,
   mounts: listOf(
-    shape({ volume: matching(VOLUME), path: matching(/^\/[^\0]*$/), subPath: text(), readOnly: boolean }),
+    shape({
+      volume: matching(VOLUME),
+      path: matching(/^\/[^\0]*$/),
+      subPath: text(),
+      readOnly: boolean,
+    }),
     256,
   ),
   resources: shape({
@@ -164,10 +177,14 @@ export function validateProcess(process: unknown): void {
 
 function validate<T>(kind: string, name: string, fields: Record<string, Check>, value: T): T {
   const causes: StatusCause[] = [];
-  const object = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  const object = (typeof value === 'object' && value !== null ? value : {}) as Record<
+    string,
+    unknown
+  >;
   for (const [field, check] of Object.entries(fields)) {
     const problem = check(object[field]);
-    if (problem) causes.push({ reason: 'FieldValueInvalid', field, message: `Invalid value: ${problem}` });
+    if (problem)
+      causes.push({ reason: 'FieldValueInvalid', field, message: `Invalid value: ${problem}` });
   }
   if (causes.length > 0) throw invalid('', kind, String(name ?? ''), causes);
   return value;

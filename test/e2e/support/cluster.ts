@@ -52,8 +52,19 @@ export async function freePort(): Promise<number> {
 
 export async function startCluster(extra: string[] = []): Promise<TestCluster> {
   const dataDir = await mkdtemp(join(tmpdir(), 'hn-'));
-  const [apiPort, kubeletPort, registryPort] = [await freePort(), await freePort(), await freePort()];
-  const ports = ['--api-port', apiPort, '--kubelet-port', kubeletPort, '--registry-port', registryPort];
+  const [apiPort, kubeletPort, registryPort] = [
+    await freePort(),
+    await freePort(),
+    await freePort(),
+  ];
+  const ports = [
+    '--api-port',
+    apiPort,
+    '--kubelet-port',
+    kubeletPort,
+    '--registry-port',
+    registryPort,
+  ];
   const cli = (...args: string[]) => runCli(['--data-dir', dataDir, ...args]);
   const up = await cli('up', '--detach', ...ports.map(String), ...extra);
   if (up.exitCode !== 0) {
