@@ -208,8 +208,8 @@ test('linux network: whatever step a crash comes at, doing it again completes it
   let steps = 0;
   try {
     for (let whole = false; !whole; steps += 1) {
-      const crashing = await make(directory, failingAfter(steps));
       try {
+        const crashing = await make(directory, failingAfter(steps));
         await crashing.ensureNetwork(GREEN);
         await crashing.ensurePort({ id: 'a', networkId: 'green', ownerUid: 70_001 });
         await crashing.deletePort('a');
@@ -233,6 +233,55 @@ test('linux network: whatever step a crash comes at, doing it again completes it
     }
     assert.ok(steps > 10, 'the failures were spread over all steps');
   } finally {
+    await rm(directory, { recursive: true });
+  }
+});
+
+test('linux network: what a deleted state has left on the host goes at the next start', async () => {
+  const directory = await temporary();
+  const other = await temporary();
+  try {
+    const forgotten = await make(directory);
+    const neighbour = await make(other);
+    for (const driver of [forgotten, neighbour]) {
+      await driver.ensureNetwork(GREEN);
+      await driver.ensurePort({ id: 'a', networkId: 'green', ownerUid: 70_001 });
+    }
+    const kept = await remains(other);
+    await rm(directory, { recursive: true });
+    const driver = await make(directory);
+    assert.deepEqual(await remains(directory), []);
+    assert.deepEqual(await remains(other), kept);
+    await driver.ensureNetwork(GREEN);
+    await driver.ensurePort({ id: 'b', networkId: 'green', ownerUid: 70_002 });
+    await driver.deletePort('b');
+    await driver.deleteNetwork('green');
+    assert.deepEqual(await remains(directory), []);
+    await neighbour.deletePort('a');
+    await neighbour.deleteNetwork('green');
+    assert.deepEqual(await remains(other), []);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+    await rm(other, { recursive: true });
+  }
+});
+
+test('linux network: a device keeps its setting though the record of it was deleted', async () => {
+  const directory = await temporary();
+  const device = `hnw${namesOf(directory).scope}`;
+  const guard = `iifname "${device}" oifname != "hn*" drop`;
+  const { table } = namesOf(directory);
+  const kernel = createKernel(execute);
+  try {
+    await run('ip', ['link', 'add', device, 'type', 'bridge']);
+    await kernel.setForwarding(device, true);
+    const chain = `chain forward {\ntype filter hook forward priority filter\n${guard}\n}`;
+    await run('nft', ['-f', '-'], { input: `table inet ${table} {\n${chain}\n}\n` });
+    await make(directory);
+    assert.equal(await kernel.isForwarding(device), false);
+    assert.deepEqual(await remains(directory), []);
+  } finally {
+    await run('ip', ['link', 'delete', device]).catch(() => '');
     await rm(directory, { recursive: true });
   }
 });

@@ -38,9 +38,11 @@ export const LINK_COUNT_MAX = (LINK_RANGE.broadcast - LINK_RANGE.network + 1) / 
 const FLOWS_PER_POD_MAX = 4096;
 
 const IFNAME_HASH_DIGITS = 12;
+/** As long as names of links allow: what carries another daemon's scope is never touched. */
+const SCOPE_DIGITS = 8;
 
 export function namesOf(stateDirectory: string): Names {
-  const scope = hash(stateDirectory).slice(0, 4);
+  const scope = hash(stateDirectory).slice(0, SCOPE_DIGITS);
   return { scope, table: `hypernetes-${scope}`, linkPattern: `hn${scope}u*` };
 }
 
@@ -50,6 +52,16 @@ export function namespaceName(names: Names, networkId: string): string {
 
 export function linkName(names: Names, slot: number): string {
   return `hn${names.scope}u${slot}`;
+}
+
+/** Whether a network namespace is that of a network of this daemon, known or forgotten. */
+export function isOwnNamespace(names: Names, name: string): boolean {
+  return name.startsWith(namespaceName(names, ''));
+}
+
+/** The same for a device of the host. */
+export function isOwnLink(names: Names, device: string): boolean {
+  return isLink(device) && device.startsWith(linkName(names, 0).slice(0, -1));
 }
 
 export function tapName(portId: string): string {
@@ -62,7 +74,7 @@ export function isTap(device: string): boolean {
 
 /** Whether a device of the host is such a link, of whatever daemon. */
 export function isLink(device: string): boolean {
-  return /^hn[0-9a-f]{4}u\d+$/.test(device);
+  return new RegExp(`^hn[0-9a-f]{${SCOPE_DIGITS}}u\\d+$`).test(device);
 }
 
 /** The two addresses of a link, host first. */
@@ -241,6 +253,12 @@ ${guards.join('')}  }
   }
 }
 `;
+}
+
+/** The `guarded` of rules as `nft list table` prints them. */
+export function guardedDevices(table: string): string[] {
+  const guards = table.matchAll(/iifname "([^"]+)" oifname != "hn\*" drop/g);
+  return [...guards].map((match) => match[1] ?? '');
 }
 
 export function hostRulesRemoval(names: Names): string {

@@ -10,9 +10,12 @@ import type { NetworkDriver, NetworkSpec, Port, PortRequest } from '../driver.ts
 import {
   LINK_COUNT_MAX,
   bridgeCommands,
+  guardedDevices,
   hostRules,
   hostRulesRemoval,
   isLink,
+  isOwnLink,
+  isOwnNamespace,
   isTap,
   linkAddresses,
   linkCommands,
@@ -77,6 +80,7 @@ export async function createLinuxNetwork(options: LinuxNetworkOptions): Promise<
     save: () => saving(() => saveState(options.stateDirectory, state)),
     complete: new Set(),
   };
+  await removeForgotten(context);
   const inTurn = keyedMutex();
   const hostInTurn = mutex();
   return {
@@ -105,6 +109,35 @@ export async function createLinuxNetwork(options: LinuxNetworkOptions): Promise<
         ports: [...state.ports.values()].map((port) => describePort(context, port)),
       }),
   };
+}
+
+/**
+ * What carries this daemon's names and is in no record: its state was deleted while networks were
+ * there. Records are older than what they tell of, so nothing of a known network is found here.
+ */
+async function removeForgotten(context: Context): Promise<void> {
+  const { kernel, names, state, log } = context;
+  const records = [...state.networks.values()];
+  const links = new Set(records.map((record) => linkName(names, record.slot)));
+  const namespaces = new Set(records.map((record) => namespaceName(names, record.spec.id)));
+  // Links first: a process that is still in a namespace would keep them.
+  for (const device of await kernel.devices(undefined)) {
+    if (!isOwnLink(names, device) || links.has(device)) continue;
+    log.warn('Removing the link of a forgotten network', { device });
+    await kernel.deleteDevice(undefined, device);
+  }
+  for (const namespace of await kernel.namespaces()) {
+    if (!isOwnNamespace(names, namespace) || namespaces.has(namespace)) continue;
+    log.warn('Removing the namespace of a forgotten network', { namespace });
+    await kernel.deleteNamespace(namespace);
+  }
+  if (records.some((record) => record.spec.nat)) return;
+  // Where the record of them is lost, the rules tell which settings were another's.
+  const guarded = guardedDevices(await kernel.table(undefined, names.table));
+  const present = await kernel.devices(undefined);
+  const forgotten = guarded.filter((device) => present.has(device));
+  state.forwardingWasOff = [...new Set([...state.forwardingWasOff, ...forgotten])];
+  await releaseHost(context);
 }
 
 /** MTU of the way out, for whoever describes networks. */

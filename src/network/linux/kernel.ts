@@ -1,15 +1,18 @@
-import { access, readFile, writeFile } from 'node:fs/promises';
+import { access, readFile, readdir, writeFile } from 'node:fs/promises';
 import type { Exec, ExecOptions } from '../../base/exec.ts';
 import { NetworkError } from '../driver.ts';
 
 /** `ip` and `nft`, in the own network namespace or in a named one. */
 export interface Kernel {
+  namespaces(): Promise<string[]>;
   namespaceExists(name: string): Promise<boolean>;
   addNamespace(name: string): Promise<void>;
   deleteNamespace(name: string): Promise<void>;
   /** Runs lines of `ip -batch`; the first that fails ends it. */
   ip(namespace: string | undefined, lines: string[], signal?: AbortSignal): Promise<void>;
   nft(namespace: string | undefined, rules: string, signal?: AbortSignal): Promise<void>;
+  /** Text of a table of the inet family; empty where there is none. */
+  table(namespace: string | undefined, name: string): Promise<string>;
   devices(namespace: string | undefined, signal?: AbortSignal): Promise<Set<string>>;
   /** Removes a device; one that is not there is fine. */
   deleteDevice(namespace: string | undefined, name: string): Promise<void>;
@@ -28,6 +31,8 @@ interface IpLink {
   mtu: number;
 }
 
+/** Where `ip netns` keeps them; missing until the first one. */
+const NAMESPACES = '/run/netns';
 const COMMAND_TIMEOUT_MS = 20_000;
 
 export function createKernel(exec: Exec): Kernel {
@@ -44,7 +49,8 @@ export function createKernel(exec: Exec): Kernel {
     return JSON.parse(text) as IpLink[];
   };
   const kernel: Kernel = {
-    namespaceExists: (name) => exists(`/run/netns/${name}`),
+    namespaces: () => readdir(NAMESPACES).catch(() => []),
+    namespaceExists: (name) => exists(`${NAMESPACES}/${name}`),
     addNamespace: async (name) => void (await run('ip', ['netns', 'add', name])),
     async deleteNamespace(name) {
       if (await kernel.namespaceExists(name)) await run('ip', ['netns', 'delete', name]);
@@ -57,6 +63,12 @@ export function createKernel(exec: Exec): Kernel {
       const options = { input: rules, signal };
       if (namespace === undefined) await run('nft', ['-f', '-'], options);
       else await run('ip', ['netns', 'exec', namespace, 'nft', '-f', '-'], options);
+    },
+    async table(namespace, name) {
+      const inNamespace = namespace === undefined ? [] : ['ip', 'netns', 'exec', namespace];
+      const [command = 'nft', ...args] = [...inNamespace, 'nft', 'list', 'table', 'inet', name];
+      const result = await exec(command, args, { timeoutMs: COMMAND_TIMEOUT_MS });
+      return result.exitCode === 0 ? result.stdout : '';
     },
     async devices(namespace, signal) {
       return new Set((await links(namespace, signal)).map((link) => link.ifname));
