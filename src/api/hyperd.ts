@@ -10,6 +10,7 @@
  *   GET    /v1/pods                                   PodState[]
  *   PUT    /v1/pods/{pod}            HyperPodSpec  -> PodState   idempotent; starts the VM
  *   GET    /v1/pods/{pod}                             PodState
+ *   POST   /v1/pods/{pod}/stop                     -> PodState   ends the VM, see below
  *   DELETE /v1/pods/{pod}                             ends the VM, removes everything of the pod
  *   PUT    /v1/pods/{pod}/volumes/{name}  VolumeFiles   replaces a file volume's content atomically
  *   PUT    /v1/pods/{pod}/containers/{id} HyperContainerSpec -> ContainerState   idempotent; starts it
@@ -21,6 +22,10 @@
  *   POST   /v1/pods/{pod}/port/{port}                           -> 101, Upgrade: hyper-raw
  *   POST   /v1/pods/{pod}/probe       ProbeRequest  -> ProbeResult
  *   GET    /v1/pods/{pod}/stats                        PodStats
+ *
+ * `stop` is for a pod whose containers have ended: its VM, its address and its disks are given
+ * back, its states and logs stay until DELETE. What still runs is killed. Idempotent; a pod that
+ * ended by itself has given them back already.
  *
  * Errors are Kubernetes `Status` objects (`api/status.ts`); image failures carry the
  * `ImageErrorReason` in `details.causes[0].reason`.
@@ -195,9 +200,9 @@ export interface PodState {
   labels: Record<string, string>;
   /** Of `HyperPodSpec` as it was accepted, so that a restarted client need not remember. */
   spec: HyperPodSpec;
-  /** Without prefix length; empty before the port exists. */
+  /** Without prefix length; empty before the port exists and when it has been given back. */
   address: string;
-  /** Why a pod is stopped, or what keeps it from starting. */
+  /** Why a pod is stopped: `PoweredOff` at the client's request or by the guest itself. */
   reason: '' | 'PoweredOff' | 'GuestPanic' | 'VmmKilled' | 'VmmFailed' | 'StartFailed';
   message: string;
   guest: { kernelVersion: string; bootId: string } | null;

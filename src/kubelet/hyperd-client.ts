@@ -32,6 +32,7 @@ export interface HyperdClient {
   pods(): Promise<PodState[]>;
   pod(id: string): Promise<PodState>;
   createPod(spec: HyperPodSpec, signal?: AbortSignal): Promise<PodState>;
+  stopPod(id: string, signal?: AbortSignal): Promise<PodState>;
   deletePod(id: string, signal?: AbortSignal): Promise<void>;
   writeVolume(pod: string, name: string, content: VolumeFiles): Promise<void>;
   startContainer(
@@ -93,6 +94,7 @@ export function createHyperdClient(socketPath: string): HyperdClient {
     pods: () => call('GET', '/pods'),
     pod: (id) => call('GET', pod(id)),
     createPod: (spec, signal) => call('PUT', pod(spec.id), spec, signal),
+    stopPod: (id, signal) => call('POST', `${pod(id)}/stop`, undefined, signal),
     deletePod: (id, signal) => call('DELETE', pod(id), undefined, signal),
     writeVolume: (id, name, content) =>
       call('PUT', `${pod(id)}/volumes/${encodeURIComponent(name)}`, content),

@@ -99,6 +99,26 @@ test('a pod of restartPolicy Never ends as Succeeded or Failed', async () => {
   }
 });
 
+test('a pod that has ended lets its VM go and keeps its address, state and logs', async () => {
+  rig = await createRig();
+  rig.hyperd.addImage('busybox:1');
+  const containers = [{ name: 'main', image: 'busybox:1', command: ['print', 'done'] }];
+  rig.addPod('ended', { restartPolicy: 'Never', containers });
+  await rig.until('ended', (each) => each.status?.phase === 'Succeeded');
+  const sandbox = () => rig.hyperd.pods.get(rig.uid('ended'));
+  await rig.waitUntil(() => sandbox()?.phase === 'stopped');
+  await rig.settle();
+  await rig.stopKubelet();
+  await rig.startKubelet();
+  await rig.settle();
+  const pod = rig.api.get(rig.path('ended')) as Pod;
+  assert.equal(pod.status?.podIP, '10.88.0.2');
+  assert.equal(pod.status?.phase, 'Succeeded');
+  assert.equal(pod.status?.containerStatuses?.[0]?.state?.terminated?.reason, 'Completed');
+  assert.equal(sandbox()?.containers.length, 1);
+  assert.deepEqual(await rig.events('ended'), ['Pulled', 'Created', 'Started']);
+});
+
 test('a VM that dies is told truthfully and replaced', async () => {
   rig = await createRig();
   rig.hyperd.addImage('busybox:1');

@@ -37,7 +37,7 @@ import type { VolumeRefresher } from './volume-refresh.ts';
  *
  *   syncing ──deletionTimestamp, deadline──► stopping ──containers dead──► stopped
  *      │                                                                     │
- *      └──────────all containers have ended──────────────────────────────────┤
+ *      └──────────all containers have ended──────────────────────────────────┤ VM ended
  *                                              deletionTimestamp: VM removed, object deleted
  *                                                                            ▼
  *   any ──object is gone from the API──────────────────────────────────────► gone
@@ -193,7 +193,10 @@ class Worker implements PodWorker {
     this.#probes.update(this.#state === 'syncing' ? this.#probeTargets(view) : []);
     if (this.#state === 'stopping') this.#stopAll(view);
     this.#writeStatus(view, decision);
-    if (this.#state === 'stopped' && this.#pod.metadata.deletionTimestamp) this.#deleteAll();
+    if (this.#state === 'stopped') {
+      if (this.#pod.metadata.deletionTimestamp) this.#deleteAll();
+      else if (isAlive(view.sandbox)) this.#stopSandbox(view.sandbox.id);
+    }
     if (decision.wakeInMs !== undefined) this.#wakeAfter(decision.wakeInMs);
   }
 
@@ -213,6 +216,8 @@ class Worker implements PodWorker {
     else if (this.#stoppedSeen?.id !== sandbox.id) {
       this.#stoppedSeen = { id: sandbox.id, atMs: this.#context.clock.nowMs() };
       const { reason, message } = sandbox;
+      // The kubelet's own doing, by this one or the one before it.
+      if (this.#state !== 'syncing' || isTerminal(this.#pod.status?.phase)) return;
       const text = `Virtual machine of the pod ended: ${reason}: ${message}`;
       this.#context.events.emit(this.#pod, 'Warning', 'SandboxChanged', text);
     }
@@ -256,7 +261,7 @@ class Worker implements PodWorker {
   }
 
   #act(view: PodView, decision: Decision): void {
-    if (decision.createSandbox && this.#isDue('sandbox')) {
+    if (decision.createSandbox && this.#hasNetwork() && this.#isDue('sandbox')) {
       this.#job('sandbox', (signal) => this.#createSandbox(view, signal));
     }
     if (isAlive(view.sandbox) && view.sandbox.phase === 'running') {
@@ -335,8 +340,21 @@ class Worker implements PodWorker {
 
   // --- The VM --------------------------------------------------------------------------------
 
+  /** All pods are woken when the node's network becomes ready. */
+  #hasNetwork(): boolean {
+    const message = this.#context.network.problem();
+    if (!message) return true;
+    const reason = 'NetworkNotReady';
+    if (this.#sandboxProblem?.reason !== reason) {
+      const text = `network is not ready: ${message}`;
+      this.#context.events.emit(this.#pod, 'Warning', reason, text);
+    }
+    this.#sandboxProblem = { reason, message };
+    return false;
+  }
+
   async #createSandbox(view: PodView, signal: AbortSignal): Promise<void> {
-    const { hyperd, sandboxes, size, sandboxDefaults, events, clock } = this.#context;
+    const { hyperd, sandboxes, size, events, clock } = this.#context;
     const pod = this.#pod;
     try {
       refuseUnsupported(pod);
@@ -350,7 +368,9 @@ class Worker implements PodWorker {
         : 0;
       const downward = this.#downward(view);
       const volumes = await podVolumes({ ...this.#context, downward });
-      const spec = sandboxSpec(pod, number, streak, volumes, size, sandboxDefaults);
+      const defaults = await this.#context.sandboxDefaults();
+      const network = this.#context.network.segment() ?? null;
+      const spec = sandboxSpec(pod, number, streak, volumes, network, size, defaults);
       // The dead VM before the last one has been looked at by everyone who could.
       if (view.previous) await hyperd.deletePod(view.previous.id, signal);
       const created = await hyperd.createPod(spec, signal);
@@ -618,6 +638,22 @@ class Worker implements PodWorker {
       await this.#context.hyperd.deletePod(view.sandbox.id, signal);
       await this.#context.sandboxes.refresh(view.sandbox.id);
     }
+  }
+
+  /** A pod that has ended needs no VM; its logs and exit codes stay with hyperd. */
+  #stopSandbox(id: string): void {
+    if (!this.#isDue('power-off')) return;
+    const { hyperd, sandboxes } = this.#context;
+    this.#job(
+      'power-off',
+      async (signal) => {
+        // The pod's address is told only as long as its VM has one.
+        await this.#status.flush();
+        await hyperd.stopPod(id, signal);
+        await sandboxes.refresh(id);
+      },
+      this.#life.signal,
+    );
   }
 
   /** The last acts for a pod that is being deleted: status, VM, object. */

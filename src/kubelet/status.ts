@@ -44,7 +44,8 @@ export function computeStatus(input: StatusInput): PodStatus {
   const initContainerStatuses = ofRole(['init', 'sidecar']);
   const phase = podPhase(input, containerStatuses);
   const verdict = input.verdict ?? (isTerminal(old.phase) ? old : undefined);
-  const podIp = sandbox?.address || (isTerminal(phase) ? old.podIP : undefined);
+  // As long as there is no other VM the pod keeps the address of its last one.
+  const podIp = sandbox?.address || old.podIP;
   return {
     phase,
     observedGeneration: pod.metadata.generation,

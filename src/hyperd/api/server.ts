@@ -62,6 +62,7 @@ const ROUTES: [method: string, pattern: RegExp, handler: Handler][] = [
   ['GET', /^\/v1\/pods$/, async ({ daemon }) => daemon.pods()],
   ['GET', /^\/v1\/pods\/([^/]+)$/, async (c, id) => c.daemon.pod(id ?? '').state()],
   ['PUT', /^\/v1\/pods\/([^/]+)$/, createPod],
+  ['POST', /^\/v1\/pods\/([^/]+)\/stop$/, async (c, id) => c.daemon.pod(id ?? '').stop()],
   ['DELETE', /^\/v1\/pods\/([^/]+)$/, async (c, id) => c.daemon.removePod(id ?? '')],
   ['GET', /^\/v1\/pods\/([^/]+)\/stats$/, async (c, id) => c.daemon.pod(id ?? '').stats()],
   ['POST', /^\/v1\/pods\/([^/]+)\/probe$/, probe],

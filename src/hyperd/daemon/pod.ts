@@ -31,11 +31,12 @@ import type { ConnectAgent, GuestSession } from './session.ts';
  *            boot fails, VM ends, guest panics
  *   creating ───────────────┬──────────────────> stopped
  *      │ guest set up       │                       │
- *      └──────> running ────┘                       │
+ *      └──────> running ────┘ stop()                │
  *   any of them ── remove() ──> deleting ──> gone <─┘
  *
- * A stopped pod is never started again: its client makes a new one. Everything of it that lies on
- * the host is taken back by `remove`, which may be repeated after a crash at any point.
+ * A stopped pod is never started again: its client makes a new one. It holds neither a VM nor an
+ * address nor disks, only its record and its logs. Everything of a pod that lies on the host is
+ * taken back by `remove`, which may be repeated after a crash at any point.
  */
 export interface Pod {
   readonly id: string;
@@ -50,6 +51,8 @@ export interface Pod {
   /** The guest, for streams and probes. Rejects when the pod does not run. */
   agent<T>(operation: (agent: Agent) => Promise<T>): Promise<T>;
   stats(): Promise<PodStats>;
+  /** Ends the VM and gives back what only a VM needs; waits for one that is still starting. */
+  stop(): Promise<PodState>;
   remove(): Promise<void>;
   /** Lets go of the pod without touching it: its VM runs on. */
   release(): Promise<void>;
@@ -114,6 +117,9 @@ class HyperPod implements Pod {
   #begun: Promise<void> = Promise.resolve();
   #saved: Promise<void> = Promise.resolve();
   #starting: Promise<unknown> = Promise.resolve();
+  #stopRequested = false;
+  /** Settles when the end of the VM has been dealt with. */
+  #ended: Promise<void> = Promise.resolve();
   #removing: Promise<void> | undefined;
   #released = false;
 
@@ -166,7 +172,7 @@ class HyperPod implements Pod {
   async #adopt(): Promise<void> {
     const { hypervisor } = this.#deps;
     for (const container of this.#record.containers) await this.#open(container);
-    if (this.#record.phase === 'stopped') return;
+    if (this.#record.phase === 'stopped') return this.#stopAgain();
     if (this.#record.phase === 'deleting') {
       void this.remove().catch((error) =>
         this.#log.error('pod cannot be removed', { error: describeError(error) }),
@@ -242,7 +248,7 @@ class HyperPod implements Pod {
       onContainerExit: (id, exit) => this.#containerExited(id, exit),
     });
     void this.#session.ended.then((error) => error && this.#guestLost(error));
-    void vm.exited.then((exit) => this.#vmExited(exit));
+    this.#ended = vm.exited.then((exit) => this.#vmExited(exit));
   }
 
   async #setUpGuest(agent: Agent): Promise<void> {
@@ -426,10 +432,30 @@ class HyperPod implements Pod {
   async #vmExited(exit: VmExit): Promise<void> {
     if (this.#released) return;
     await this.#session?.end();
-    await this.#stop(EXIT_REASONS[exit.reason], exit.message);
+    if (this.#stopRequested) await this.#stop('PoweredOff', 'The pod was stopped as requested');
+    else await this.#stop(EXIT_REASONS[exit.reason], exit.message);
   }
 
-  /** The pod has ended by itself. What it holds is kept until `remove`, its logs above all. */
+  async stop(): Promise<PodState> {
+    if (this.#record.phase !== 'deleting') {
+      this.#stopRequested = true;
+      await this.#begun;
+      await this.#vm?.kill();
+      await this.#ended;
+      await this.#giveBack();
+      await this.#save();
+    }
+    return this.state();
+  }
+
+  /** An earlier daemon may have died between saying that the pod is stopped and the rest of it. */
+  async #stopAgain(): Promise<void> {
+    const vm = await this.#deps.hypervisor.adopt(this.#paths.vm, this.#life.signal);
+    await vm?.kill();
+    await this.#giveBackOrReport();
+  }
+
+  /** The VM is over. What tells of it is kept until `remove`, its logs above all. */
   async #stop(reason: PodState['reason'], message: string): Promise<void> {
     if (this.#released || this.#record.phase === 'stopped' || this.#record.phase === 'deleting') return;
     this.#record.phase = 'stopped';
@@ -442,7 +468,25 @@ class HyperPod implements Pod {
     }
     this.#log.info('pod stopped', { reason, message });
     await this.#vm?.kill();
+    await this.#giveBackOrReport();
     await this.#changed();
+  }
+
+  /** What only a VM needs: its place on the network and its disks. May be repeated. */
+  async #giveBack(): Promise<void> {
+    const { network, images } = this.#deps;
+    await network.deletePort(this.id);
+    this.#record.port = null;
+    const imageIds = new Set(this.#record.containers.map(({ spec }) => spec.imageId));
+    for (const imageId of imageIds) await images.release(imageId, this.id);
+    await rm(this.#paths.scratch, { force: true });
+  }
+
+  /** For an end that nobody waits for: what stays behind is taken back by `remove`. */
+  async #giveBackOrReport(): Promise<void> {
+    await this.#giveBack().catch((error) =>
+      this.#log.error('stopped pod keeps something', { error: describeError(error) }),
+    );
   }
 
   /** A guest that died says why on its console. */
@@ -462,7 +506,7 @@ class HyperPod implements Pod {
   }
 
   async #remove(): Promise<void> {
-    const { hypervisor, network, images } = this.#deps;
+    const { hypervisor } = this.#deps;
     this.#record.phase = 'deleting';
     await this.#changed();
     this.#life.abort(new AgentError('Closed', `Pod "${this.id}" is being removed`));
@@ -470,10 +514,8 @@ class HyperPod implements Pod {
     const vm = this.#vm ?? (await hypervisor.adopt(this.#paths.vm));
     await vm?.kill();
     await this.#session?.ended;
-    await network.deletePort(this.id);
+    await this.#giveBack();
     for (const container of this.#containers.values()) await container.close();
-    const imageIds = new Set(this.#record.containers.map(({ spec }) => spec.imageId));
-    for (const imageId of imageIds) await images.release(imageId, this.id);
     await this.#saved;
     await rm(this.#paths.root, { recursive: true, force: true });
   }

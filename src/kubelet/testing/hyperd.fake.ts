@@ -289,6 +289,12 @@ function createState({ clock, bootMs = 0 }: FakeHyperdOptions) {
       for (const each of target.containers) end(each.id, 137, 9, message);
       emit(id);
     },
+    stopPod(id: string): PodState {
+      const target = pod(id);
+      if (target.phase !== 'stopped') this.kill(id, 'PoweredOff', 'stopped as requested');
+      target.address = '';
+      return target;
+    },
     deletePod(id: string) {
       const target = pods.get(id);
       if (!target) return;
@@ -332,6 +338,7 @@ const ROUTES: [string, RegExp, Handler][] = [
     /^\/v1\/pods\/([^/]+)$/,
     (state, _, _query, body) => state.createPod(body() as HyperPodSpec),
   ],
+  ['POST', /^\/v1\/pods\/([^/]+)\/stop$/, (state, [id = '']) => state.stopPod(id)],
   ['DELETE', /^\/v1\/pods\/([^/]+)$/, (state, [id = '']) => state.deletePod(id)],
   [
     'POST',
