@@ -259,7 +259,6 @@ static void take_stdio(const struct spawn *spawn, uid_t uid, gid_t gid) {
 
 static void enter_namespaces(const struct spawn *spawn) {
   if (test_mode) return;
-  prctl(PR_SET_DUMPABLE, 0);
   if (spawn->cgroup_fd >= 0 && write(spawn->cgroup_fd, "0", 1) < 0)
     child_fail(EXIT_START_FAILED, "cannot join the control group: %s", strerror(errno));
   if (spawn->container) {
@@ -269,6 +268,16 @@ static void enter_namespaces(const struct spawn *spawn) {
   } else if (setns(spawn->mount_namespace, CLONE_NEWNS) < 0) {
     child_fail(EXIT_START_FAILED, "cannot enter the container: %s", strerror(errno));
   }
+}
+
+/*
+ * Before any path of the tenant is followed: no descriptor of PID 1 can be reached through
+ * /proc/self/fd, as a working directory for example.
+ */
+static void keep_only_status(void) {
+  if (status_fd != 3 && dup3(status_fd, 3, O_CLOEXEC) < 0) _exit(EXIT_START_FAILED);
+  status_fd = 3;
+  syscall(SYS_close_range, 4u, ~0u, 0u);
 }
 
 void child_run(const struct spawn *spawn) {
@@ -283,9 +292,8 @@ void child_run(const struct spawn *spawn) {
     open_terminal(spawn->container && !test_mode, account.uid);
   else
     take_stdio(spawn, account.uid, account.gid);
+  keep_only_status();
   enter_directory(spawn->process);
   if (!test_mode) drop_privileges(spawn->process, &account);
-  /* Everything but the standard streams closes with exec, whatever was missed. */
-  syscall(SYS_close_range, 3u, ~0u, 4u);
   execute(spawn->process, &account);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -224,7 +225,8 @@ static const char *const DIRECTORIES[] = {"/new/root", "/new/image", "/new/scrat
 static void mount_root(void) {
   for (size_t i = 0; i < sizeof MOUNTS / sizeof *MOUNTS; i++) {
     const struct fixed_mount *item = &MOUNTS[i];
-    if (mkdir(item->target, 0755) < 0 && errno != EEXIST) fatal("%s: %s", item->target, strerror(errno));
+    if (mkdir(item->target, 0755) < 0 && errno != EEXIST)
+      fatal("%s: %s", item->target, strerror(errno));
     if (mount(item->source, item->target, item->type, item->flags, item->options) < 0)
       fatal("mount %s: %s", item->target, strerror(errno));
   }
@@ -266,6 +268,8 @@ static void open_console(void) {
 static void boot(void) {
   struct rlimit files = {FILES_MAX, FILES_MAX};
   umask(022);
+  /* Inherited until exec: a container cannot look into what is on its way into it. */
+  prctl(PR_SET_DUMPABLE, 0);
   load_modules();
   mount_root();
   enter_root();

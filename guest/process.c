@@ -23,7 +23,8 @@
 static struct process processes[PROCESSES_MAX];
 
 static struct process *find_process(uint32_t id) {
-  for (int i = 0; id && i < PROCESSES_MAX; i++)
+  /* 0 marks those that the host let go. */
+  for (int i = 0; id > 3 && i < PROCESSES_MAX; i++)
     if (processes[i].used && processes[i].stream == (id & ~3u)) return &processes[i];
   return NULL;
 }

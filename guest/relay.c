@@ -32,7 +32,7 @@ static const char *const LOOPBACK[] = {"127.0.0.1", "::1"};
 static struct relay relays[RELAYS_MAX];
 
 static struct relay *find_relay(uint32_t id) {
-  for (int i = 0; id && i < RELAYS_MAX; i++)
+  for (int i = 0; id > 3 && i < RELAYS_MAX; i++)
     if (relays[i].used && relays[i].stream == (id & ~3u)) return &relays[i];
   return NULL;
 }
@@ -62,7 +62,8 @@ static void connected(struct relay *relay) {
   loop_watch(&relay->connecting, 0);
   relay->connecting.fd = -1;
   bool ok = stream_in_open(&relay->in, relay->stream, fd, RELAY_RING_BYTES);
-  ok = copy >= 0 && stream_out_open(&relay->out, relay->stream + 1, copy, RELAY_RING_BYTES, false) && ok;
+  uint32_t out = relay->stream + 1;
+  ok = copy >= 0 && stream_out_open(&relay->out, out, copy, RELAY_RING_BYTES, false) && ok;
   if (!ok) {
     respond_error(request, "Invalid", 0, "connect: out of memory");
     relay_free(relay);

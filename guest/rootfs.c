@@ -79,8 +79,8 @@ static bool make_component(int root, const char *path, bool directory) {
   *slash = 0;
   int fd = open_in_root(root, *parent ? parent : "/", O_PATH | O_DIRECTORY);
   if (fd < 0) return false;
-  int made = directory ? mkdirat(fd, name, 0755)
-                       : openat(fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+  int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+  int made = directory ? mkdirat(fd, name, 0755) : openat(fd, name, flags, 0644);
   if (!directory && made >= 0) close(made);
   close(fd);
   return made >= 0;
@@ -150,7 +150,8 @@ static void mount_overlay(const struct spawn *spawn) {
                    "lowerdir=%s,upperdir=%s/%s/upper,workdir=%s/%s/work,volatile", spawn->image,
                    layers, spawn->id, layers, spawn->id))
     fail("mount the root of", spawn->id);
-  unsigned long flags = json_true(json_get(spawn->process, "security"), "privileged") ? 0 : MS_NODEV;
+  bool privileged = json_true(json_get(spawn->process, "security"), "privileged");
+  unsigned long flags = privileged ? 0 : MS_NODEV;
   if (mount("overlay", ROOT, "overlay", flags, options) < 0) fail("mount the root of", spawn->id);
 }
 

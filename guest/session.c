@@ -230,22 +230,22 @@ static size_t scan(const uint8_t *bytes, size_t length) {
   return length;
 }
 
+/* A host may vanish within its greeting, so the magic is looked for in the nonce as well. */
 void session_feed(const uint8_t *bytes, size_t length) {
   while (length) {
-    size_t count;
-    if (state == NONCE) {
-      count = NONCE_BYTES - nonce_length < length ? NONCE_BYTES - nonce_length : length;
+    size_t left = NONCE_BYTES - nonce_length;
+    size_t count = scan(bytes, state == NONCE && left < length ? left : length);
+    if (magic_matched == MAGIC_BYTES) {
+      if (state == OPEN) parse(bytes, count);
+      session_close();
+      state = NONCE;
+      magic_matched = nonce_length = 0;
+    } else if (state == NONCE) {
       memcpy(nonce + nonce_length, bytes, count);
       nonce_length += count;
       if (nonce_length == NONCE_BYTES) session_begin();
-    } else {
-      count = scan(bytes, length);
-      if (state == OPEN) parse(bytes, count);
-      if (magic_matched == MAGIC_BYTES) {
-        session_close();
-        state = NONCE;
-        magic_matched = nonce_length = 0;
-      }
+    } else if (state == OPEN) {
+      parse(bytes, count);
     }
     bytes += count;
     length -= count;

@@ -5,8 +5,9 @@ import type { ProcessSpec } from '../../src/api/hyperd.ts';
 import type { Agent, GuestContainerSpec, PodSetup } from '../../src/hyperd/agent/agent.ts';
 import { AgentError } from '../../src/hyperd/agent/agent.ts';
 import { connectAgent } from '../../src/hyperd/agent/client.ts';
-import { containerSpec, makeTestHost, processSpec, textOf } from '../../src/hyperd/agent/fixture.ts';
-import { startGuestVm, testAssets } from './guest-vm.ts';
+import { containerSpec, makeTestHost } from '../../src/hyperd/agent/fixture.ts';
+import { processSpec, textOf } from '../../src/hyperd/agent/fixture.ts';
+import { GUEST_MAC, startGuestVm, testAssets } from './guest-vm.ts';
 import type { GuestVm } from './guest-vm.ts';
 
 // Goal: kernel, initramfs and hyperstart do in a real VM what agent.ts promises. Method: one VM
@@ -29,7 +30,7 @@ const SETUP: PodSetup = {
   domain: 'web.default.svc',
   epochMs: 1_800_000_000_000,
   entropy: Buffer.alloc(64, 3).toString('base64'),
-  network: null,
+  network: { mac: GUEST_MAC, address: '10.88.0.5/24', gateway: '10.88.0.1', mtu: 1450 },
   dns: { nameservers: ['10.96.0.10'], searches: ['default.svc'], options: ['ndots:5'] },
   hostAliases: [{ ip: '10.1.2.3', hostnames: ['one', 'two'] }],
   sysctls: { 'net.ipv4.ip_unprivileged_port_start': '0' },
@@ -38,7 +39,11 @@ const SETUP: PodSetup = {
   volumes: [
     { name: 'shared', type: 'scratch' },
     { name: 'ram', type: 'memory', sizeLimitMib: 4 },
-    { name: 'conf', type: 'files', content: { version: 1, files: [file('key', 'old'), file('d/x', 'y')] } },
+    {
+      name: 'conf',
+      type: 'files',
+      content: { version: 1, files: [file('key', 'old'), file('d/x', 'y')] },
+    },
   ],
 };
 
@@ -105,7 +110,8 @@ describe('A pod in a VM', () => {
   test('runs a container with its output, code and message', async () => {
     const result = await sh('echo out; echo err >&2; echo why > /dev/termination-log; exit 42');
     const { out, err, exitCode, reason, message } = result;
-    assert.deepEqual([out, err, exitCode, reason, message], ['out\n', 'err\n', 42, 'Error', 'why\n']);
+    const expected = ['out\n', 'err\n', 42, 'Error', 'why\n'];
+    assert.deepEqual([out, err, exitCode, reason, message], expected);
   });
 
   test('shows each container its own processes and the names of the pod', async () => {
@@ -119,6 +125,14 @@ describe('A pod in a VM', () => {
     assert.match(hosts.out, /^10.1.2.3\tone\ttwo$/m);
     const resolver = 'search default.svc\nnameserver 10.96.0.10\noptions ndots:5\n';
     assert.ok(hosts.out.endsWith(resolver), hosts.out);
+  });
+
+  test('has its address, its route and the loopback interface', async () => {
+    const { out } = await sh('ip addr; ip route');
+    assert.match(out, /eth0: <.*\bUP\b.*> mtu 1450 /);
+    assert.match(out, /inet 10.88.0.5\/24/);
+    assert.match(out, /inet 127.0.0.1\/8/);
+    assert.match(out, /^default via 10.88.0.1 dev eth0/m);
   });
 
   test('has the clock that was set', async () => {
@@ -148,10 +162,9 @@ describe('A pod in a VM', () => {
   });
 
   test('runs as the user, groups and rights that were asked for', async () => {
-    const named = await sh('id; grep CapEff /proc/self/status || cat /proc/self/status', {
-      process: { user: 'app', supplementalGroups: [5000] },
-    });
-    assert.match(named.out, /^uid=1000\(app\) gid=1001\(app\) groups=1001\(app\),1002\(more\),5000$/m);
+    const named = await sh('id', { process: { user: 'app', supplementalGroups: [5000] } });
+    const groups = 'groups=1001(app),1002(more),5000';
+    assert.equal(named.out.split('\n')[0], `uid=1000(app) gid=1001(app) ${groups}`);
     const numeric = await sh('id -u; id -g', { process: { user: '77', gid: 88 } });
     assert.equal(numeric.out, '77\n88\n');
     const root = await sh('cat /proc/self/status');
@@ -172,12 +185,14 @@ describe('A pod in a VM', () => {
       'ls /scratch',
       'ls /image',
     ];
-    const result = await sh(tries.map((line) => `(${line}) 2>/dev/null && echo "${line}"`).join('\n'));
+    const script = tries.map((line) => `(${line}) 2>/dev/null && echo "${line}"`);
+    const result = await sh(script.join('\n'));
     assert.equal(result.out, '');
   });
 
   test('tells signals, and kills what does not listen', async () => {
-    const id = await launch(['sh', '-c', 'trap "echo term; exit 5" TERM; echo up; sleep 60 & wait']);
+    const script = 'trap "echo term; exit 5" TERM; echo up; sleep 60 & wait';
+    const id = await launch(['sh', '-c', script]);
     while (!host.text(id).includes('up')) await agent.stats();
     await agent.signalContainer(id, 15);
     assert.equal((await host.exit(id)).exitCode, 5);
@@ -197,14 +212,14 @@ describe('A pod in a VM', () => {
     const hog = await sh('dd if=/dev/zero of=/dev/null bs=200M count=1; tail /dev/zero');
     assert.equal(hog.exitCode, 137);
     const bomb = await launch(['sh', '-c', 'f() { f | f & f; }; f 2>/dev/null']);
-    assert.equal((await sh('echo alive')).out.length >= 0, true);
+    await agent.stats();
     await agent.removeContainer(bomb);
     assert.equal((await sh('echo alive')).out, 'alive\n');
   });
 
   test('carries a lot of output unchanged', async () => {
-    const result = await sh('seq 1 400000 | tee /dev/stderr; ', {});
-    const expected = Array.from({ length: 400_000 }, (_, i) => `${i + 1}\n`).join('');
+    const result = await sh('seq 1 200000 | tee /dev/stderr');
+    const expected = Array.from({ length: 200_000 }, (_, i) => `${i + 1}\n`).join('');
     const sum = (text: string) => createHash('md5').update(text).digest('hex');
     assert.deepEqual([sum(result.out), sum(result.err)], [sum(expected), sum(expected)]);
   });
@@ -235,7 +250,7 @@ describe('A pod in a VM', () => {
 
   test('follows no link out of a volume', async () => {
     const mounts = [{ volume: 'shared', path: '/data', subPath: '', readOnly: false }];
-    const made = await sh('ln -s / /data/root || busybox ln -s / /data/root', { mounts });
+    const made = await sh('busybox ln -s / /data/root', { mounts });
     assert.equal(made.exitCode, 0);
     for (const subPath of ['root', 'root/etc', '../..', '/etc']) {
       const bad = [{ volume: 'shared', path: '/x', subPath, readOnly: false }];
@@ -244,7 +259,8 @@ describe('A pod in a VM', () => {
   });
 
   test('can have a root that is only read', async () => {
-    const result = await sh('touch /x 2>&1; touch /dev/shm/y && echo shm', { readOnlyRootfs: true });
+    const script = 'touch /x 2>&1; touch /dev/shm/y && echo shm';
+    const result = await sh(script, { readOnlyRootfs: true });
     assert.match(result.out, /Read-only file system\nshm\n/);
   });
 
@@ -264,26 +280,30 @@ describe('A pod in a VM', () => {
 
   test('finds an image behind SCSI, and says when there is none', async () => {
     assert.equal((await sh('echo scsi', { imageSerial: 'image2' })).out, 'scsi\n');
-    await assert.rejects(launch(['true'], { imageSerial: 'gone' }), /no disk "gone" after 10000 ms/);
+    const message = /no disk "gone" after 10000 ms/;
+    await assert.rejects(launch(['true'], { imageSerial: 'gone' }), message);
   });
 
   test('forwards ports and answers probes', async () => {
-    const script = 'mkdir /tmp/www; echo page > /tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www';
+    const page = 'mkdir /tmp/www; echo page > /tmp/www/index.html';
+    const script = `${page}; exec httpd -f -p 80 -h /tmp/www`;
     const id = await launch(['sh', '-c', script], { process: { user: 'app' } });
     const probe = { type: 'tcp', host: '', port: 80, timeoutMs: 2000 } as const;
     while (!(await agent.probe(probe)).success) await agent.stats();
     const connection = await agent.connectPort(80);
     connection.end('GET / HTTP/1.0\r\n\r\n');
     assert.match(await textOf(connection), /^HTTP\/1.[01] 200 OK\r\n[^]*page\n$/);
+    const target = { type: 'http', scheme: 'http', host: '127.0.0.1', port: 80 } as const;
     const get = (path: string) =>
-      agent.probe({ type: 'http', scheme: 'http', host: '127.0.0.1', port: 80, path, headers: [], timeoutMs: 2000 });
+      agent.probe({ ...target, path, headers: [], timeoutMs: 5000 });
     assert.deepEqual(await get('/'), { success: true, message: 'page\n' });
     assert.equal((await get('/none')).message, 'HTTP probe failed with statuscode: 404');
     await agent.removeContainer(id);
   });
 
   test('keeps output and exits for a host that comes back', async () => {
-    const id = await launch(['sh', '-c', 'i=0; while test $i -lt 20000; do i=$((i+1)); echo $i; done; exit 6']);
+    const script = 'i=0; while test $i -lt 20000; do i=$((i+1)); echo $i; done; exit 6';
+    const id = await launch(['sh', '-c', script]);
     for (let hosts = 0; hosts < 5; hosts += 1) {
       while (!host.exits.has(id) && host.text(id).length < 2_000 * hosts) await agent.stats();
       agent.close();

@@ -13,6 +13,7 @@ import { downloadKernelPackage } from '../../src/hyperd/guestkernel/package.ts';
 /** A guest under QEMU without hyperd, jail and network: kernel, hyperstart and the wire only. */
 
 const ROOT = new URL('../../', import.meta.url).pathname;
+export const GUEST_MAC = '52:54:00:12:34:56';
 const SOCKET_POLL_MS = 5;
 const SOCKET_POLLS_MAX = 2_000;
 
@@ -93,6 +94,9 @@ function argumentsOf(assets: TestAssets, directory: string, disks: Disks): strin
     ...['-device', 'virtio-serial-device'],
     ...['-chardev', `socket,id=control,path=${directory}/control,server=on,wait=off`],
     ...['-device', 'virtserialport,chardev=control,name=io.hypernetes.control'],
+    // A network card on a hub of its own: configured, and connected to nothing.
+    ...['-netdev', 'hubport,id=net,hubid=0'],
+    ...['-device', `virtio-net-device,netdev=net,mac=${GUEST_MAC}`],
     ...disk('scratch', disks.scratch, 'virtio-blk-device', false),
     ...['-device', 'virtio-scsi-device'],
     // One image by virtio-blk, the same one again by SCSI: both kinds of serial are looked for.

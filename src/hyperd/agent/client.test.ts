@@ -7,7 +7,7 @@ import type { AddressInfo, Server } from 'node:net';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import type { ProbeRequest } from '../../api/hyperd.ts';
-import type { Agent } from './agent.ts';
+import type { Agent, PodSetup } from './agent.ts';
 import { AgentError } from './agent.ts';
 import { TEST_SETUP, buildTestGuest, containerSpec, makeTestHost } from './fixture.ts';
 import { processSpec, startTestGuest, textOf } from './fixture.ts';
@@ -162,7 +162,8 @@ describe('exec', () => {
   test('tells output, errors and code apart', () =>
     withPod(async ({ agent }) => {
       await agent.startContainer(containerSpec('a', ['sleep', '1000']));
-      const process = await agent.exec('a', processSpec(['sh', '-c', 'echo o; echo e >&2; exit 7']));
+      const script = 'echo o; echo e >&2; exit 7';
+      const process = await agent.exec('a', processSpec(['sh', '-c', script]));
       const [out, error] = await Promise.all([textOf(process.stdout), textOf(process.stderr)]);
       assert.deepEqual([out, error, (await process.exited).exitCode], ['o\n', 'e\n', 7]);
     }));
@@ -228,7 +229,7 @@ describe('volumes', () => {
     content: Buffer.from(text).toString('base64'),
   });
 
-  test('of files change as a whole, and never back', () =>
+  test('and the pod are still there for the next host', () =>
     withPod(async ({ agent, guest }) => {
       await agent.startContainer(containerSpec('a', ['sleep', '1000']));
       agent.close();
@@ -238,12 +239,14 @@ describe('volumes', () => {
       again.close();
     }));
 
-  test('hold what was written last', async () => {
+  test('of files change as a whole, and never back', async () => {
     await using guest = await startTestGuest(program);
     const agent = await makeTestHost().connect(guest.line);
     const big = 'x'.repeat(700_000);
-    const first = { version: 1, files: [file('a', 'one'), file('d/b', big, 0o600), file('old', '')] };
-    await agent.setupPod({ ...TEST_SETUP, volumes: [{ name: 'v', type: 'files', content: first }] });
+    const files = [file('a', 'one'), file('d/b', big, 0o600), file('old', '')];
+    const first = { version: 1, files };
+    const volumes: PodSetup['volumes'] = [{ name: 'v', type: 'files', content: first }];
+    await agent.setupPod({ ...TEST_SETUP, volumes });
     const directory = join(guest.directory, 'volume/v');
     assert.equal(await readFile(join(directory, 'd/b'), 'utf8'), big);
     await agent.writeVolume('v', { version: 3, files: [file('a', 'three'), file('d/c', 'c')] });
@@ -301,7 +304,8 @@ describe('connections', () => {
       if (request.url === '/silent') return;
       const location = request.url === '/302' ? '/204' : 'http://elsewhere.example/';
       response.writeHead(status, { ...(status >= 300 && status < 400 && { location }) });
-      response.end(status === 200 ? `${request.headers['user-agent']} ${request.headers['x-a']}` : '');
+      const { 'user-agent': agentName, 'x-a': own } = request.headers;
+      response.end(status === 200 ? `${agentName} ${own}` : '');
     });
     const port = await listen(server);
     const probe = (path: string, timeoutMs = 2000): ProbeRequest => {

@@ -33,6 +33,8 @@ const START_TIMEOUT_MS = 60_000;
 const SETUP_TIMEOUT_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 const REMOVE_TIMEOUT_MS = 30_000;
+/** For an answer to arrive after the guest's own time limit. */
+const ANSWER_MARGIN_MS = 5_000;
 const VOLUME_PIECE_BYTES = 256 * 1024;
 /** Guest's bound for standard input before its first window. */
 const PROCESS_RING_BYTES = 128 * 1024;
@@ -400,9 +402,10 @@ class Client {
     // A peer that stops reading may still be writing: only what is sent to it is dropped.
     this.#resets.set(base, () => outflow.break());
     this.#owned.add(fail);
-    const body = { host, port, timeoutMs: Math.round(timeoutMs), stream: base, window: WINDOW_BYTES };
+    const streams = { stream: base, window: WINDOW_BYTES };
+    const body = { host, port, timeoutMs: Math.ceil(timeoutMs), ...streams };
     try {
-      await this.#session.request('connect', body, { timeoutMs: timeoutMs + 5_000 });
+      await this.#session.request('connect', body, { timeoutMs: timeoutMs + ANSWER_MARGIN_MS });
     } catch (error) {
       stream.destroy();
       throw error;
@@ -435,7 +438,8 @@ class Client {
   }
 
   #onClosed(error: Error | undefined): void {
-    const reason = new AgentError('Closed', error?.message ?? 'the session with the guest was closed');
+    const words = error?.message ?? 'the session with the guest was closed';
+    const reason = new AgentError('Closed', words);
     for (const fail of [...this.#owned]) fail(reason);
     this.#owned.clear();
     this.#settleClosed(error);

@@ -120,10 +120,9 @@ function exchange(url: URL, headers: HttpProbe['headers'], socket: Duplex): Prom
     });
     request.on('error', reject);
     request.on('response', (response) => {
-      readBody(response).then(
-        (body) => resolve({ status: response.statusCode ?? 0, location: response.headers.location, body }),
-        reject,
-      );
+      const status = response.statusCode ?? 0;
+      const { location } = response.headers;
+      readBody(response).then((body) => resolve({ status, location, body }), reject);
     });
     request.end();
   });

@@ -14,6 +14,8 @@ const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000);
 const ROUNDS = Number(process.env['ROUNDS'] ?? 3);
 const CUTS_MAX = 60;
 const CUT_BYTES_MAX = 40_000;
+/** About as long as the greeting and the first requests. */
+const EARLY_CUT_BYTES_MAX = 100;
 
 let program = '';
 before(async () => {
@@ -57,7 +59,8 @@ async function survive(random: ReturnType<typeof seededRandom>): Promise<void> {
     const connected = host.connect(guest.line);
     if (cuts < CUTS_MAX) {
       cuts += 1;
-      guest.line.cutAfter(1 + Math.floor(random.next() * CUT_BYTES_MAX));
+      const most = random.next() < 0.3 ? EARLY_CUT_BYTES_MAX : CUT_BYTES_MAX;
+      guest.line.cutAfter(1 + Math.floor(random.next() * most));
     }
     await connected.then(
       (agent) => Promise.race([work(agent).catch(() => {}), agent.closed]),

@@ -36,10 +36,16 @@ export interface RequestOptions {
 
 type Json = Record<string, unknown>;
 
+interface Pending {
+  resolve: (ok: Json) => void;
+  reject: (error: Error) => void;
+  timer: Timer;
+}
+
 export class Session {
   #options: SessionOptions;
   #reader: FrameReader;
-  #pending = new Map<number, { resolve: (ok: Json) => void; reject: (e: Error) => void; timer: Timer }>();
+  #pending = new Map<number, Pending>();
   /** Requests that timed out: their answers may still come. */
   #late = new Set<number>();
   #lastId = 0;

@@ -160,7 +160,8 @@ function guestFrame(random: Random): Buffer {
   const id = pick(random, STREAMS);
   const bytes = Buffer.from(random.bytes(1 + integer(random, 2_000)));
   const json = (value: unknown) => Buffer.from(JSON.stringify(value));
-  const exit = { exitCode: 1, signal: 0, oomKilled: false, reason: '', message: '', finishedAtMs: 1 };
+  const words = { oomKilled: false, reason: '', message: '' };
+  const exit = { exitCode: 1, signal: 0, finishedAtMs: 1, ...words };
   const kinds: (() => Buffer)[] = [
     () => encodeFrame(FRAME.response, integer(random, 8), json(pick(random, ANSWERS))),
     () => encodeData(id, pick(random, OFFSETS), bytes),
@@ -189,7 +190,8 @@ async function hostileGuest(random: Random): Promise<void> {
   far.on('error', () => {});
   far.once('data', (greeting: Buffer) => {
     far.resume();
-    const container = { id: 'a', phase: 'running', stream: 4, stdin: 0, stdout: [0, 9], stderr: [0, 0] };
+    const ranges = { stdin: 0, stdout: [0, 9], stderr: [0, 0] };
+    const container = { id: 'a', phase: 'running', stream: 4, ...ranges };
     const hello = { ok: { ...HELLO, containers: random.next() < 0.5 ? [container] : [] } };
     const opening = [
       greeting.subarray(0, MAGIC.length + NONCE_BYTES),

@@ -9,17 +9,17 @@ export interface KernelArgument {
 
 const ALWAYS: KernelArgument[] = [
   { argument: 'console=ttyS0', reason: 'a panic must reach the VMM and its log' },
-  { argument: 'quiet', reason: 'each byte on an emulated serial port is an exit of the VM' },
-  { argument: 'panic=-1', reason: 'a guest that panicked ends, with its last words on the console' },
-  { argument: 'reboot=t', reason: 'a reboot is a triple fault, which ends the VMM under -no-reboot' },
+  { argument: 'quiet', reason: 'each byte on an emulated port is an exit of the VM' },
+  { argument: 'panic=-1', reason: 'a guest that panicked ends, with its words on the console' },
+  { argument: 'reboot=t', reason: 'a triple fault ends the VMM under -no-reboot' },
   {
     argument: 'rcupdate.rcu_expedited=1',
     reason: 'mounts, namespaces and modules wait for grace periods; short ones for one small VM',
   },
-  { argument: 'cryptomgr.notests', reason: 'self tests of ciphers take longer than their use here' },
+  { argument: 'cryptomgr.notests', reason: 'self tests of ciphers take longer than their use' },
   { argument: '8250.nr_uarts=1', reason: 'three ports that are not there need not be looked for' },
   { argument: 'audit=0', reason: 'nobody reads it, and each system call would pass it' },
-  { argument: 'transparent_hugepage=never', reason: 'idle memory must stay small, and be given back' },
+  { argument: 'transparent_hugepage=never', reason: 'idle memory must stay small' },
 ];
 
 const TCG: KernelArgument[] = [

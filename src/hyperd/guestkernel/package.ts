@@ -25,7 +25,9 @@ export async function downloadKernelPackage(
   if (present !== undefined) return present;
   const depends = await run('apt-cache', ['depends', META_PACKAGE], { signal });
   const name = /Depends: (linux-image-\S+)/.exec(depends)?.[1];
-  if (name === undefined) throw new Error(`Cannot find a kernel: apt does not know ${META_PACKAGE}`);
+  if (name === undefined) {
+    throw new Error(`Cannot find a kernel: apt does not know ${META_PACKAGE}`);
+  }
   const options = { signal, cwd: directory, timeoutMs: DOWNLOAD_TIMEOUT_MS };
   await run('apt-get', ['download', '-q', name], options);
   const path = await find();
