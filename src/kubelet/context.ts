@@ -4,6 +4,7 @@ import type { Log } from '../base/log.ts';
 import type { Client } from '../client/client.ts';
 import type { PodEvents } from './events.ts';
 import type { HyperdClient } from './hyperd-client.ts';
+import type { PodNetwork } from './pod-network.ts';
 import type { ReferencedObjects } from './objects.ts';
 import type { SandboxDefaults } from './sandbox-spec.ts';
 import type { Sandboxes } from './sandboxes.ts';
@@ -25,5 +26,6 @@ export interface NodeContext {
   apiServer: ApiServerEndpoint;
   hostIp: string;
   size: NodeSize & { memoryBytes: number };
-  sandboxDefaults: SandboxDefaults;
+  network: PodNetwork;
+  sandboxDefaults: () => Promise<SandboxDefaults>;
 }

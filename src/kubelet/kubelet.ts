@@ -1,4 +1,4 @@
-import type { Pod } from '../api/types.generated.ts';
+import type { Node, Pod } from '../api/types.generated.ts';
 import type { HyperPodSpec, HyperdInfo } from '../api/hyperd.ts';
 import type { Clock } from '../base/clock.ts';
 import { systemClock } from '../base/clock.ts';
@@ -9,7 +9,7 @@ import type { Random } from '../base/random.ts';
 import { createClient } from '../client/client.ts';
 import { createEventRecorder } from '../client/events.ts';
 import { createInformer } from '../client/informer.ts';
-import { PODS, SERVICES } from '../client/resources.ts';
+import { NODES, PODS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import type { NodeContext } from './context.ts';
 import { createPodEvents } from './events.ts';
@@ -20,6 +20,8 @@ import { readMachineFacts } from './machine.ts';
 import { runNode } from './node.ts';
 import type { MachineFacts } from './node.ts';
 import { createReferencedObjects } from './objects.ts';
+import { createPodNetwork } from './pod-network.ts';
+import type { NetworkSegment } from './pod-network.ts';
 import { createPodWorker } from './pod-worker.ts';
 import type { PodWorker } from './pod-worker.ts';
 import type { SandboxDefaults } from './sandbox-spec.ts';
@@ -44,12 +46,12 @@ export interface KubeletOptions {
   hyperd: string | HyperdClient;
   /** What pods find in KUBERNETES_SERVICE_HOST and _PORT. */
   apiServer: { host: string; port: number };
-  /** The network segment that pods are put on; null for none. */
-  network: HyperPodSpec['network'];
+  /** The segment that pods are put on, from the node's spec.podCIDR; null for none. */
+  network: ((podCidr: string) => NetworkSegment) | null;
   clusterDns?: string[];
   clusterDomain?: string;
-  /** resolv.conf of the node, for pods that do not use the cluster's DNS. */
-  nodeDns?: HyperPodSpec['dns'];
+  /** The node's own way to names, for pods that do not use the cluster's DNS. @default none */
+  nodeDns?: () => Promise<HyperPodSpec['dns']>;
   labels?: Record<string, string>;
   machine?: MachineFacts;
   clock?: Clock;
@@ -69,6 +71,8 @@ export interface Kubelet {
   findPod(namespace: string, name: string): PodWorker | undefined;
   /** Resolves when the Node object is there, with its addresses. */
   readonly registered: Promise<void>;
+  /** Resolves when the API has been told that the node is Ready. */
+  readonly ready: Promise<void>;
   /** Undefined until hyperd has answered once. */
   readonly context: NodeContext | undefined;
 }
@@ -87,8 +91,17 @@ export function createKubelet(options: KubeletOptions): Kubelet {
   const workers = new Map<string, PodWorker>();
   let context: NodeContext | undefined;
   const { promise: registered, resolve: onRegistered } = Promise.withResolvers<void>();
+  const { promise: ready, resolve: onReady } = Promise.withResolvers<void>();
+  const network = createPodNetwork(options.network);
+  let networkChanged = Promise.withResolvers<void>();
 
   const wake = (uid: string) => workers.get(uid)?.wake();
+  const onNode = (node: Node) => {
+    if (!network.observe(node)) return;
+    networkChanged.resolve();
+    networkChanged = Promise.withResolvers<void>();
+    for (const worker of workers.values()) worker.wake();
+  };
   const onPod = (context: NodeContext) => (pod: Pod) => {
     const uid = pod.metadata.uid ?? '';
     const known = workers.get(uid);
@@ -126,7 +139,8 @@ export function createKubelet(options: KubeletOptions): Kubelet {
         memoryBytes: info.machine.memoryBytes,
         vmmOverheadMib: info.overhead.memoryMib,
       },
-      sandboxDefaults: sandboxDefaults(options),
+      network,
+      sandboxDefaults: () => sandboxDefaults(options),
     };
     return { context, sandboxes, shared };
   };
@@ -134,6 +148,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
   return {
     pods: workers,
     registered,
+    ready,
     get context() {
       return context;
     },
@@ -159,8 +174,20 @@ export function createKubelet(options: KubeletOptions): Kubelet {
         update: add,
         delete: (pod) => workers.get(pod.metadata.uid ?? '')?.remove(),
       });
-      const reported = await nodeOptions(options, client, clock, hyperd);
-      const node = runNode({ ...reported, onRegistered }, signal);
+      const own = createInformer({
+        ...shared,
+        resource: NODES,
+        fieldSelector: `metadata.name=${nodeName}`,
+      });
+      own.addHandler({ add: onNode, update: onNode });
+      const reported = {
+        ...(await nodeOptions(options, client, clock, hyperd)),
+        networkProblem: () => network.problem(),
+        nextChange: () => networkChanged.promise,
+        onRegistered,
+        onReady,
+      };
+      const node = runNode(reported, signal);
       const orphans = pods.synced.then(() =>
         removeOrphans(hyperd, sandboxes, workers, clock, log, signal),
       );
@@ -171,12 +198,12 @@ export function createKubelet(options: KubeletOptions): Kubelet {
   };
 }
 
-function sandboxDefaults(options: KubeletOptions): SandboxDefaults {
+async function sandboxDefaults(options: KubeletOptions): Promise<SandboxDefaults> {
+  const none = { nameservers: [], searches: [], options: [] };
   return {
-    network: options.network,
     clusterDomain: options.clusterDomain ?? 'cluster.local',
     clusterDns: options.clusterDns ?? [],
-    nodeDns: options.nodeDns ?? { nameservers: [], searches: [], options: [] },
+    nodeDns: (await options.nodeDns?.()) ?? none,
   };
 }
 

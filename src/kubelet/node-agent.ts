@@ -13,7 +13,7 @@ export interface NodeAgentOptions extends Omit<KubeletOptions, 'transport' | 'hy
   /** The API server and the join token. */
   join: { server: string; token: string };
   hyperdSocket: string;
-  /** Called when the node has joined and its server listens. */
+  /** Called when the node has joined, its server listens and it is Ready. */
   onReady?: () => void;
 }
 
@@ -47,7 +47,8 @@ export async function runNodeAgent(options: NodeAgentOptions, signal: AbortSigna
     const tls = { ...(await identity.serving(signal)), ca: identity.caCert };
     server.setCertificate(tls);
     await server.listen(port);
-    options.onReady?.();
+    await Promise.race([kubelet.ready, running]);
+    if (!signal.aborted) options.onReady?.();
     const replace = (pair: KeyPair) => server.setCertificate({ ...pair, ca: identity.caCert });
     await identity.keepFresh(replace, signal);
   };

@@ -21,8 +21,14 @@ export interface NodeOptions {
   /** Rejects while hyperd is away; the node is not ready then. */
   info: () => Promise<HyperdInfo>;
   machine: MachineFacts;
+  /** Why pods have no network yet; empty when they have. The node is not ready until then. */
+  networkProblem: () => string;
+  /** Resolves when something has changed that the next report should not wait for. */
+  nextChange: () => Promise<void>;
   /** The Node object is there, with its addresses. */
   onRegistered: () => void;
+  /** The API has been told that the node is Ready. */
+  onReady: () => void;
 }
 
 /** What the host says of itself, read once. */
@@ -52,17 +58,30 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
   const { clock, log } = options;
   let writtenMs = Number.NEGATIVE_INFINITY;
   while (!signal.aborted) {
+    const changed = options.nextChange();
     try {
       const info = await options.info().catch((error: unknown) => describeError(error));
       const isDue = clock.monotonicMs() - writtenMs >= STATUS_INTERVAL_MS;
       if (await writeNode(options, info, isDue, signal)) writtenMs = clock.monotonicMs();
       options.onRegistered();
+      if (readiness(options, info).status === 'True') options.onReady();
       await renewLease(options, signal);
     } catch (error) {
       if (!signal.aborted) log.warn('node cannot be reported', { error: describeError(error) });
     }
-    await clock.sleep(HEARTBEAT_INTERVAL_MS, signal).catch(() => {});
+    await untilNextReport(options, changed, signal);
   }
+}
+
+async function untilNextReport(
+  { clock }: NodeOptions,
+  changed: Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  const over = new AbortController();
+  const rest = clock.sleep(HEARTBEAT_INTERVAL_MS, AbortSignal.any([signal, over.signal]));
+  await Promise.race([rest.catch(() => {}), changed]);
+  over.abort();
 }
 
 /** True when the status was written. */
@@ -182,26 +201,29 @@ interface ConditionRule {
   message: string;
 }
 
+function readiness(options: NodeOptions, info: HyperdInfo | string): ConditionRule {
+  const problem = typeof info === 'string' ? info : options.networkProblem();
+  return problem
+    ? { type: 'Ready', status: 'False', reason: 'KubeletNotReady', message: problem }
+    : {
+        type: 'Ready',
+        status: 'True',
+        reason: 'KubeletReady',
+        message: 'kubelet is posting ready status',
+      };
+}
+
 function nodeConditions(
   options: NodeOptions,
   info: HyperdInfo | string,
   old: NodeCondition[],
 ): NodeCondition[] {
   const now = rfc3339(options.clock.nowMs());
-  const ready: ConditionRule =
-    typeof info === 'string'
-      ? { type: 'Ready', status: 'False', reason: 'KubeletNotReady', message: info }
-      : {
-          type: 'Ready',
-          status: 'True',
-          reason: 'KubeletReady',
-          message: 'kubelet is posting ready status',
-        };
   const rules = [
     ...PRESSURES.map(([type, reason, message]) => {
       return { type, reason, message, status: 'False' } as const;
     }),
-    ready,
+    readiness(options, info),
   ];
   return rules.map((rule) => {
     const before = old.find((each) => each.type === rule.type);

@@ -7,7 +7,6 @@ import type { NodeSize } from './sizes.ts';
 
 /** What every pod of the node is given beside what its own spec says. */
 export interface SandboxDefaults {
-  network: HyperPodSpec['network'];
   clusterDomain: string;
   /** The cluster's DNS servers; empty where there is none yet, then the node's are used. */
   clusterDns: string[];
@@ -22,6 +21,7 @@ export function sandboxSpec(
   number: number,
   streak: number,
   volumes: HyperVolume[],
+  network: HyperPodSpec['network'],
   node: NodeSize,
   defaults: SandboxDefaults,
 ): HyperPodSpec {
@@ -36,7 +36,7 @@ export function sandboxSpec(
     hostname: podHostname(pod),
     domain: subdomain ? `${subdomain}.${namespace}.svc.${defaults.clusterDomain}` : '',
     ...podSize(spec, fileBytes, node),
-    network: defaults.network,
+    network,
     dns: podDns(pod, defaults),
     hostAliases: (spec.hostAliases ?? []).map((alias) => ({
       ip: alias.ip,

@@ -2,6 +2,9 @@ import { systemClock } from '../../base/clock.ts';
 import { createLog } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
 import { runNodeAgent } from '../../kubelet/node-agent.ts';
+import type { NetworkSegment } from '../../kubelet/pod-network.ts';
+import { readNodeDns } from '../../kubelet/resolv-conf.ts';
+import { formatAddress, parseCidr } from '../../network/address.ts';
 import { readLocalJoin } from '../identities.ts';
 import { UsageError } from '../errors.ts';
 import type { ComponentContext } from '../run.ts';
@@ -27,7 +30,8 @@ export async function runKubelet({
       apiServer: config.server
         ? { host: server.hostname, port: Number(server.port) }
         : { host: config.address, port: config.apiPort },
-      network: { id: 'default', cidr: '10.88.0.0/24', gateway: '10.88.0.1', mtu: 1500, nat: true },
+      network: segment,
+      nodeDns: readNodeDns,
       clock: systemClock,
       random: systemRandom,
       log: createLog({ component: 'kubelet' }),
@@ -35,4 +39,10 @@ export async function runKubelet({
     },
     signal,
   );
+}
+
+/** All pods are on one network so far: the node's part of the cluster's range, and NAT. */
+function segment(podCidr: string): NetworkSegment {
+  const gateway = formatAddress(parseCidr(podCidr).network + 1);
+  return { id: 'default', cidr: podCidr, gateway, mtu: 0, nat: true };
 }

@@ -6,7 +6,7 @@ import { silentLog } from '../../base/log.ts';
 import { seededRandom } from '../../base/random.ts';
 import { containerId } from '../history.ts';
 import { createKubelet } from '../kubelet.ts';
-import type { Kubelet } from '../kubelet.ts';
+import type { Kubelet, KubeletOptions } from '../kubelet.ts';
 import { createFakeApi } from './api.fake.ts';
 import type { FakeApi } from './api.fake.ts';
 import { startFakeHyperd } from './hyperd.fake.ts';
@@ -38,7 +38,9 @@ const NODE = 'node-1';
 /** Real time: the machine may be busy, and the fake hyperd answers over a socket. */
 const WAIT_LIMIT_MS = 10_000;
 
-export async function createRig(options: { bootMs?: number } = {}): Promise<Rig> {
+export async function createRig(
+  options: { bootMs?: number; network?: KubeletOptions['network'] } = {},
+): Promise<Rig> {
   const clock = new FakeClock();
   const api = createFakeApi(clock);
   const hyperd = await startFakeHyperd({ clock, ...options });
@@ -102,7 +104,7 @@ export async function createRig(options: { bootMs?: number } = {}): Promise<Rig>
         transport: api,
         hyperd: hyperd.socketPath,
         apiServer: { host: '192.0.2.10', port: 6443 },
-        network: null,
+        network: options.network ?? null,
         clock,
         random: seededRandom(1),
         log: silentLog,
