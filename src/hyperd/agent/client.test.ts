@@ -30,9 +30,12 @@ interface Pair {
 async function withPod(check: (pair: Pair) => Promise<void>, host = makeTestHost()) {
   await using guest = await startTestGuest(program);
   const agent = await host.connect(guest.line);
-  await agent.setupPod(TEST_SETUP);
-  await check({ guest, host, agent });
-  agent.close();
+  try {
+    await agent.setupPod(TEST_SETUP);
+    await check({ guest, host, agent });
+  } finally {
+    agent.close();
+  }
 }
 
 const shell = (id: string, script: string) => containerSpec(id, ['sh', '-c', script]);
@@ -171,7 +174,7 @@ describe('exec', () => {
   test('ends although a child keeps its output open', () =>
     withPod(async ({ agent }) => {
       await agent.startContainer(containerSpec('a', ['sleep', '1000']));
-      const process = await agent.exec('a', processSpec(['sh', '-c', 'sleep 60 & echo up']));
+      const process = await agent.exec('a', processSpec(['sh', '-c', 'sleep 4 & echo up']));
       assert.equal(await textOf(process.stdout), 'up\n');
       assert.equal((await process.exited).exitCode, 0);
     }));
