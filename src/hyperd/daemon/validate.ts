@@ -98,7 +98,8 @@ const POD: Record<string, Check> = {
       id: matching(ID),
       cidr: text(64),
       gateway: text(64),
-      mtu: integer(576, 65535),
+      // 0 takes that of the uplink; the driver has the lower bound.
+      mtu: integer(0, 65535),
       nat: boolean,
     }),
   ),
