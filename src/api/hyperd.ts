@@ -81,7 +81,10 @@ export interface HyperdEvent {
 export interface PullImage {
   reference: string;
   credentials: { username: string; password: string }[];
-  /** `never` and `if-not-present` look at what the node has first. */
+  /**
+   * `never` and `if-not-present` look at what the node has first. An image that its registry gave
+   * to a credential alone counts as present only for who gives that credential again.
+   */
   policy: 'always' | 'if-not-present' | 'never';
 }
 

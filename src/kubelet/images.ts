@@ -55,7 +55,7 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
       const about = (type: 'Normal' | 'Warning', reason: string, message: string) =>
         events.emit(pod, type, reason, message, container.name);
       if (policy !== 'always') {
-        const present = await lookUp(hyperd, image, signal);
+        const present = await lookUp(pod, image, signal);
         if (present) {
           failures.delete(container.name);
           about('Normal', 'Pulled', `Container image "${image}" already present on machine`);
@@ -93,6 +93,15 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
     },
   };
 
+  /** Secrets are read only for an image that is not there for everyone. */
+  async function lookUp(pod: Pod, reference: string, signal: AbortSignal) {
+    const free = await present(hyperd, reference, [], signal);
+    if (free) return free;
+    const credentials = await pullCredentials(pod, reference, options.objects);
+    if (credentials.length === 0) return undefined;
+    return present(hyperd, reference, credentials, signal);
+  }
+
   function recordFailure(
     image: string,
     name: string,
@@ -117,13 +126,14 @@ function imageReason(error: unknown): string | undefined {
   return error instanceof StatusError ? error.details?.causes?.[0]?.reason : undefined;
 }
 
-async function lookUp(
+async function present(
   hyperd: HyperdClient,
   reference: string,
+  credentials: PullImage['credentials'],
   signal: AbortSignal,
 ): Promise<ImageStatus | undefined> {
   try {
-    return await hyperd.pullImage({ reference, credentials: [], policy: 'never' }, signal);
+    return await hyperd.pullImage({ reference, credentials, policy: 'never' }, signal);
   } catch (error) {
     if (isStatus(error, 'NotFound') || imageReason(error) === 'InvalidReference') return undefined;
     throw error;

@@ -192,6 +192,27 @@ test('environment, command and mounts come from spec, image and what they refer 
   ]);
 });
 
+test('a private image that is present is only for pods with its credentials', async () => {
+  await start();
+  rig.hyperd.addImage('registry.test/private:1');
+  rig.hyperd.makePrivate('registry.test/private:1', 's3cret');
+  const auths = { 'registry.test': { username: 'a', password: 's3cret' } };
+  const config = Buffer.from(JSON.stringify({ auths })).toString('base64');
+  const secret = { data: { '.dockerconfigjson': config } };
+  rig.api.create('/api/v1/namespaces/default/secrets/pull', secret);
+  for (const imagePullPolicy of ['IfNotPresent', 'Never']) {
+    const spec = one({ image: 'registry.test/private:1', imagePullPolicy });
+    const name = imagePullPolicy.toLowerCase();
+    rig.addPod(`${name}-thief`, spec);
+    rig.addPod(`${name}-owner`, { ...spec, imagePullSecrets: [{ name: 'pull' }] });
+    await rig.until(`${name}-owner`, running);
+    const thief = await rig.until(`${name}-thief`, (pod) => {
+      return /^ErrImage/.test(status(pod)?.state?.waiting?.reason ?? '');
+    });
+    assert.equal(status(thief)?.containerID, undefined);
+  }
+});
+
 test('what is missing is named; once it is there the container starts', async () => {
   await start();
   rig.addPod('wants', one({ envFrom: [{ configMapRef: { name: 'later' } }] }));

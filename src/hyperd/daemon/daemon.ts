@@ -146,7 +146,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     removePod: remove,
     async pullImage(request, signal) {
       const present = options.images.get(request.reference);
-      if (present && request.policy !== 'always') return toImageStatus(present);
+      const isUsable = present && request.policy !== 'always' && options.images.mayUse(request);
+      if (isUsable) return toImageStatus(present);
       if (request.policy === 'never') {
         throw imageStatusError(
           new ImageError('NotFound', `Image "${request.reference}" is not present and may not be pulled`),

@@ -5,6 +5,7 @@ import { readFileIfExists, syncDirectory, writeFileAtomic } from '../../base/fil
 import { digestHex, isDigest } from './digest.ts';
 import type { Digest } from './digest.ts';
 import type { Image } from './store.ts';
+import type { ImageAccess } from './access.ts';
 import { createLock } from './locks.ts';
 
 /**
@@ -31,6 +32,7 @@ export interface Catalog {
 export interface ImageRecord extends Image {
   /** Blobs of its layers. */
   layers: Digest[];
+  access: ImageAccess;
   pulledAtMs: number;
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { after, before, beforeEach, test } from 'node:test';
 import { createCa, createCaSigner, createKey } from '../../auth/pki.ts';
 import { FakeClock } from '../../base/clock.fake.ts';
 import { systemClock } from '../../base/clock.ts';
+import { silentLog } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
 import { buildImage } from '../registry/build.ts';
 import type { BuiltImage } from '../registry/build.ts';
@@ -15,6 +16,7 @@ import { basicAuthorization, parseChallenges, parseToken } from './auth.ts';
 import { sha256 } from './digest.ts';
 import { ingestKey, sourceId } from './distribution.ts';
 import { isLocalAddress, STALL_TIMEOUT_MS } from './http.ts';
+import { openImageStore } from './index.ts';
 import { parseRegistriesConfig } from './registries.ts';
 import type { RegistriesConfig } from './registries.ts';
 import { ImageError } from './store.ts';
@@ -86,6 +88,37 @@ function requireAuthorization(server: Upstream, expected: string, challenge: str
     return true;
   };
 }
+
+test('a private image is for those who could pull it, a public one for everyone', async () => {
+  requireAuthorization(upstream, basicAuthorization(ALICE), 'Basic realm="test"');
+  const registries = plainRegistries([upstream.host, other.host]);
+  const { pull, store, directory } = await open(registries);
+  const mayUse = (name: string, credentials: RegistryCredential[], from = store) =>
+    from.mayUse({ reference: name, credentials });
+  const name = `${upstream.host}/app:1`;
+  await pull('app:1', [MALLORY, ALICE]);
+  assert.equal(mayUse(name, [ALICE]), true);
+  assert.equal(mayUse(name, [MALLORY, ALICE]), true);
+  for (const reference of [name, `${upstream.host}/app@${image.digest}`, image.id]) {
+    assert.equal(mayUse(reference, []), false, reference);
+    assert.equal(mayUse(reference, [MALLORY]), false, 'it came with the right one, and is not');
+  }
+  const text = await readFile(join(directory, 'images.json'), 'utf8');
+  assert.ok(!text.includes(ALICE.password), 'the credential itself is not written down');
+
+  publish(other, 'app', '1', image);
+  await pull('app:1', [ALICE], other.host);
+  assert.equal(mayUse(`${other.host}/app:1`, []), true, 'nobody was asked for a credential');
+  assert.equal(mayUse(name, []), false, 'the same image is private where it was private');
+  await store.close();
+  const again = await openImageStore({ directory, registries, clock: systemClock, log: silentLog });
+  assert.equal(mayUse(name, [ALICE], again), true);
+  assert.equal(mayUse(name, [MALLORY], again), false);
+  upstream.intercept = () => false;
+  await again.pull({ reference: name, credentials: [] });
+  assert.equal(mayUse(name, [MALLORY], again), true, 'it has become public');
+  await again.close();
+});
 
 test('basic authentication: each credential is tried, the right one is found and kept', async () => {
   requireAuthorization(upstream, basicAuthorization(ALICE), 'Basic realm="test"');

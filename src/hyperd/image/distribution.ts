@@ -34,6 +34,11 @@ export interface Source {
   /** Tells endpoints and repositories apart; hexadecimal. */
   id: string;
   endpoint: Endpoint;
+  /**
+   * The pull's own credential, where the registry has asked for it; undefined where it gave to
+   * anybody, or to the node. Known after the first fetch.
+   */
+  readonly holder: RegistryCredential | undefined;
   /** @throws ImageError */
   fetchManifest(tagOrDigest: string, signal?: AbortSignal): Promise<FetchedManifest>;
   /**
@@ -68,7 +73,7 @@ export function createDistributionClient(options: DistributionOptions): Distribu
         const candidates = own ? [...given, own] : given;
         const anonymous: (RegistryCredential | undefined)[] = [undefined];
         return (candidates.length > 0 ? candidates : anonymous).map((credential) =>
-          createSource(context, endpoint, reference, credential),
+          createSource(context, endpoint, reference, credential, credential === own),
         );
       });
     },
@@ -81,6 +86,7 @@ function createSource(
   endpoint: Endpoint,
   reference: Reference,
   credential: RegistryCredential | undefined,
+  isOfNode: boolean,
 ): Source {
   const session = createSession(context, endpoint, reference.repository, credential);
   const urlOf = (kind: 'manifests' | 'blobs', name: string): URL => {
@@ -94,6 +100,9 @@ function createSource(
   return {
     id,
     endpoint,
+    get holder() {
+      return session.hasUsedCredential && !isOfNode ? credential : undefined;
+    },
     fetchManifest: (name, signal) =>
       retrying(context, signal, () =>
         fetchManifest(session, urlOf('manifests', name), name, reference, signal),

@@ -4,6 +4,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
 import type { Random } from '../../base/random.ts';
+import { hasAccess } from './access.ts';
 import { isOwner, openCatalog, OWNER_CHARS_MAX } from './catalog.ts';
 import type { Catalog, ImageRecord, Lease } from './catalog.ts';
 import { openContentStore, storageError } from './content.ts';
@@ -115,6 +116,13 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
     get(reference) {
       const record = findRecord(catalog, reference);
       return record && toImage(record);
+    },
+    mayUse({ reference, credentials }) {
+      const record = findRecord(catalog, reference);
+      if (!record) return false;
+      const isById = catalog.find(reference) ?? catalog.find(`sha256:${reference}`);
+      const repository = isById ? undefined : repositoryName(parseReference(reference));
+      return hasAccess(record.access, repository, credentials);
     },
     list: () => catalog.images().map(toImage),
     remove: (reference) => removeReference(context, reference),

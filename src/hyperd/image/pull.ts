@@ -1,9 +1,11 @@
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../../base/clock.ts';
 import { syncDirectory } from '../../base/files.ts';
 import type { Log } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
+import { grantAccess } from './access.ts';
 import type { Catalog, ImageRecord } from './catalog.ts';
 import { checkSpace } from './content.ts';
 import type { ContentStore } from './content.ts';
@@ -16,7 +18,7 @@ import { createSemaphore } from './locks.ts';
 import type { Acquire, Lock } from './locks.ts';
 import { CONFIG_BYTES_MAX, parseConfig, parseManifest, selectPlatform } from './manifest.ts';
 import type { Descriptor, Manifest, ParsedConfig, Platform } from './manifest.ts';
-import { formatReference, repositoryName } from './reference.ts';
+import { formatReference, parseReference, repositoryName } from './reference.ts';
 import type { Reference } from './reference.ts';
 import { ImageError } from './store.ts';
 import type { ImageErrorReason, RegistryCredential } from './store.ts';
@@ -112,7 +114,9 @@ async function pullFrom(
       try {
         const present = context.catalog.find(imageId);
         const image = present ?? (parsed && (await makeImage(context, manifest, parsed, signal)));
-        if (image) return await nameImage(context, image, top.digest, references);
+        const names = { repository: repositoryName(reference), references };
+        const granted = { digest: top.digest, ...names, holder: source.holder };
+        if (image) return await nameImage(context, image, granted);
       } finally {
         release();
       }
@@ -122,21 +126,28 @@ async function pullFrom(
   }
 }
 
-/** Gives an image its names and returns it as it is then. */
+interface Granted {
+  digest: Digest;
+  repository: string;
+  references: string[];
+  holder: RegistryCredential | undefined;
+}
+
+/** Gives an image its names, notes who has got it, and returns it as it is then. */
 async function nameImage(
   context: PullContext,
   image: ImageRecord,
-  digest: Digest,
-  references: string[],
+  { digest, repository, references, holder }: Granted,
 ): Promise<ImageRecord> {
   const isKnown = references.every((name) => image.references.includes(name));
-  if (isKnown && image.digest === digest) return image;
   const others = image.references.filter((name) => !references.includes(name));
-  const record = {
-    ...image,
-    digest,
-    references: [...others, ...references].slice(-REFERENCES_MAX),
-  };
+  const names = isKnown
+    ? image.references
+    : [...others, ...references].slice(-REFERENCES_MAX);
+  const repositories = new Set(names.map((name) => repositoryName(parseReference(name))));
+  const access = grantAccess(image.access, repository, holder, repositories);
+  const record = { ...image, digest, references: names, access };
+  if (isDeepStrictEqual(record, image)) return image;
   await context.catalog.put(record);
   return record;
 }
@@ -200,6 +211,7 @@ async function makeImage(
     diskBytes,
     config: parsed.config,
     layers: manifest.layers.map(({ digest }) => digest),
+    access: {},
     pulledAtMs: context.clock.nowMs(),
   };
 }

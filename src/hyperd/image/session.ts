@@ -18,6 +18,8 @@ import type { RegistryCredential } from './store.ts';
  */
 export interface Session {
   readonly context: SessionContext;
+  /** Whether an answer has been given to the credential, or to a token for it. */
+  readonly hasUsedCredential: boolean;
   /** @throws HttpError, ImageError Unauthorized */
   get(url: URL, headers: Record<string, string>, signal?: AbortSignal): Promise<HttpResponse>;
 }
@@ -60,16 +62,22 @@ export function createSession(
     .digest('hex');
   const send: Send = (request) => sendFollowing(context, endpoint, request);
   const authorize = createAuthorizer({ context, endpoint, credential, scope, tokenKey, send });
+  let hasUsedCredential = false;
   return {
     context,
+    get hasUsedCredential() {
+      return hasUsedCredential;
+    },
     async get(url, headers, signal) {
-      const attempt = (authorization: string | undefined) =>
-        send({
+      const attempt = (authorization: string | undefined) => {
+        if (authorization && credential) hasUsedCredential = true;
+        return send({
           method: 'GET',
           url,
           headers: authorization ? { ...headers, authorization } : headers,
           signal,
         });
+      };
       const cached = context.tokens.get(tokenKey);
       const isFresh = cached !== undefined && cached.expiresAtMs > context.clock.monotonicMs();
       const response = await attempt(isFresh ? cached.authorization : undefined);

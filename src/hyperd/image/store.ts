@@ -11,6 +11,11 @@ export interface ImageStore {
   pull(request: PullRequest, signal?: AbortSignal): Promise<Image>;
   /** By reference or by id; undefined where it is not present. */
   get(reference: string): Image | undefined;
+  /**
+   * Whether a present image may be used without a pull: everyone may use what its registry gave
+   * to anybody, and otherwise who has a credential with which it has been pulled before.
+   */
+  mayUse(request: PullRequest): boolean;
   list(): Image[];
   /** Removes the reference, and the disk when nothing refers to it. @throws ImageError InUse */
   remove(reference: string): Promise<void>;

@@ -44,6 +44,8 @@ export interface FakeHyperd {
   addImage(reference: string, config?: Partial<ImageStatus['config']>): ImageStatus;
   /** What a pull of this reference answers instead of succeeding; undefined ends that. */
   failPull(reference: string, error: StatusError | undefined): void;
+  /** From now on the image is for pulls with this password alone. */
+  makePrivate(reference: string, password: string): void;
   setProbe(answer: (pod: string, port: number) => ProbeResult): void;
   /** Ends a container as if its process had ended. */
   exit(containerId: string, exitCode: number, message?: string): void;
@@ -95,6 +97,7 @@ export async function startFakeHyperd(options: FakeHyperdOptions): Promise<FakeH
     addImage: state.addImage,
     failPull: (reference, error) =>
       void (error ? state.pullErrors.set(reference, error) : state.pullErrors.delete(reference)),
+    makePrivate: (reference, password) => void state.passwords.set(reference, password),
     setProbe: (answerProbe) => void (state.probe = answerProbe),
     exit: (id, exitCode, message = '') => state.end(id, exitCode, 0, message),
     kill: state.kill,
@@ -174,6 +177,7 @@ function createState({ clock, bootMs = 0 }: FakeHyperdOptions) {
     requests: [] as string[],
     volumes: new Map<string, VolumeFiles>(),
     pullErrors: new Map<string, StatusError>(),
+    passwords: new Map<string, string>(),
     probe: (() => ({ success: true, message: '' })) as (pod: string, port: number) => ProbeResult,
     pod,
     end,
@@ -307,7 +311,10 @@ function createState({ clock, bootMs = 0 }: FakeHyperdOptions) {
     },
     pull(request: PullImage): ImageStatus {
       const { reference, policy } = request;
-      const present = images.find((each) => each.references.includes(reference));
+      const password = this.passwords.get(reference);
+      const isAllowed =
+        password === undefined || request.credentials.some((each) => each.password === password);
+      const present = isAllowed && images.find((each) => each.references.includes(reference));
       if (policy !== 'never') {
         const error = this.pullErrors.get(reference);
         if (error && !(present && policy === 'if-not-present')) throw error;
