@@ -77,7 +77,7 @@ export async function ensureObjects(
   schema: SchemaTable,
   objects: readonly KubeObject[],
 ): Promise<void> {
-  for (const wanted of objects) {
+  const ensure = async (wanted: KubeObject): Promise<void> => {
     const row = schema.byKind(wanted.apiVersion, wanted.kind);
     if (!row)
       throw new RangeError(`cannot create ${wanted.kind}: ${wanted.apiVersion} is not served`);
@@ -92,6 +92,14 @@ export async function ensureObjects(
       const metadata = { ...found.metadata, ...wanted.metadata };
       await send(transport, 'PUT', one, { ...found, ...wanted, metadata });
     }
+  };
+  // Objects of one kind never need each other; together they share the store's transactions.
+  for (let at = 0; at < objects.length;) {
+    const kind = objects[at]?.kind;
+    const end = objects.findIndex((each, index) => index > at && each.kind !== kind);
+    const batch = objects.slice(at, end < 0 ? objects.length : end);
+    await Promise.all(batch.map(ensure));
+    at += batch.length;
   }
 }
 

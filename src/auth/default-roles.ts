@@ -231,6 +231,8 @@ const nodeRoles: KubeObject[] = [
   clusterRole('system:node-bootstrapper', [
     rule('certificates.k8s.io', 'certificatesigningrequests', `create ${READ}`),
   ]),
+  // A machine that joins looks whether its name is taken.
+  clusterRole('hypernetes:get-nodes', [rule('core', 'nodes', 'get')]),
   clusterRole('system:node-proxier', [
     rule('core', 'endpoints services', 'list watch'),
     rule('core', 'nodes', READ),
@@ -355,6 +357,7 @@ const clusterBindings: KubeObject[] = [
     'system:node-bootstrapper',
     group(BOOTSTRAP_NODES_GROUP),
   ),
+  clusterBinding('hypernetes:get-nodes', 'hypernetes:get-nodes', group(BOOTSTRAP_NODES_GROUP)),
   clusterBinding(
     'hypernetes:node-autoapprove-bootstrap',
     'system:certificates.k8s.io:certificatesigningrequests:nodeclient',

@@ -1,4 +1,3 @@
-import { access } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { ensurePki } from '../auth/pki.ts';
@@ -46,11 +45,6 @@ export async function prepareIdentities(paths: DataPaths, config: MachineConfig)
     clientKey: pki.adminKey,
   });
   await writeFileAtomic(paths.adminKubeconfig, kubeconfig);
-  const hasJoined = await access(join(paths.node, 'kubelet-client.crt')).then(
-    () => true,
-    () => false,
-  );
-  if (hasJoined && (await readLocalJoin(paths))?.url === url) return;
   const { bearerToken, secret } = createBootstrapToken({
     ...environment,
     description: `The kubelet of ${config.nodeName}, which runs beside the server.`,

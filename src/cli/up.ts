@@ -12,7 +12,6 @@ import { prepareData } from './data.ts';
 import type { ConfigOverrides } from './data.ts';
 import { UsageError } from './errors.ts';
 import { removeLocalPods } from './local-pods.ts';
-import { prepareIdentities } from './identities.ts';
 import { superviseComponents } from './supervisor.ts';
 import type { ComponentSpec, Supervisor } from './supervisor.ts';
 import { versionString } from './version.ts';
@@ -145,7 +144,11 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
     process.once(signal, () => stopping.resolve({ keepPods: signal === 'SIGTERM' }));
   }
   try {
-    if (config.role === 'server') await prepareIdentities(paths, config);
+    if (config.role === 'server') {
+      // Only this process needs it: whoever waits for a detached one is there sooner.
+      const { prepareIdentities } = await import('./identities.ts');
+      await prepareIdentities(paths, config);
+    }
     supervisor = superviseComponents(componentSpecs(paths, config), { clock: systemClock, log });
     void supervisor.ready().then(
       () => printReady(config, startedAtMs),

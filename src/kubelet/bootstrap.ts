@@ -7,10 +7,14 @@ import type { Clock } from '../base/clock.ts';
 import { readFileIfExists, writeFileAtomic } from '../base/files.ts';
 import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
+import { isStatus } from '../api/status.ts';
 import { createClient } from '../client/client.ts';
+import type { Client } from '../client/client.ts';
 import { createHttpsTransport, fetchPinnedCa } from '../client/https.ts';
+import { NODES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import {
+  CertificateError,
   coversNames,
   isRefusal,
   loadPair,
@@ -38,6 +42,11 @@ export interface JoinOptions {
   nodeName: string;
   /** Names and addresses under which the API server reaches the kubelet. */
   hosts: string[];
+  /**
+   * How long a machine that is new waits for a server that does not answer. One that has joined
+   * before waits for ever. @default for ever
+   */
+  connectPatienceMs?: number;
   clock: Clock;
   log: Log;
 }
@@ -55,26 +64,40 @@ export interface NodeIdentity {
   keepFresh(onServing: (pair: KeyPair) => void, signal: AbortSignal): Promise<void>;
 }
 
-const RETRY_MIN_MS = 500;
+/** The longer it has taken, the less it matters: a tenth of that time is waited. */
+const RETRY_FRACTION = 0.1;
+const RETRY_MIN_MS = 25;
 const RETRY_MAX_MS = 10_000;
 const RENEW_RETRY_MS = 60_000;
-/** A server that has just started may not have its tokens and roles yet. */
-const REFUSAL_PATIENCE_MS = 30_000;
-/** A wrong token or CA, or a request that was denied, stays so. */
-const FINAL = /^Cannot (trust|read join token|get certificate)/;
+/** A token that has just been made may not have reached every server yet. */
+const REFUSAL_PATIENCE_MS = 2000;
 /** Timers of Node and clocks that jump: look at least once an hour. */
 const RENEW_CHECK_MS = 3600_000;
 
+/** Trying again does not help; somebody has to put it right. The message says what. */
+export class JoinError extends Error {
+  override name = 'JoinError';
+}
+
 /**
- * @throws Error where the token or its CA is wrong, or the node is refused for half a minute.
- * Failures that may
- * pass (no connection, no approval yet) are tried again until the signal aborts.
+ * @throws JoinError where the token, its CA or the node's name is wrong, and for a new machine
+ * where the server does not answer in time. Other failures that may pass (no connection, no
+ * approval yet) are tried again until the signal aborts.
  */
-export async function joinCluster(options: JoinOptions, signal: AbortSignal): Promise<NodeIdentity> {
+export async function joinCluster(
+  options: JoinOptions,
+  signal: AbortSignal,
+): Promise<NodeIdentity> {
   const { directory, clock, server } = options;
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  const caCert = await retry(options, signal, () => ensureCa(options));
-  const client = await retry(options, signal, () => ensureClientPair(options, caCert, signal));
+  const giveUp = (error: unknown, elapsedMs: number) => finalError(options, error, elapsedMs);
+  const caCert = await retry(options, signal, () => ensureCa(options), giveUp);
+  const client = await retry(
+    options,
+    signal,
+    () => ensureClientPair(options, caCert, signal),
+    giveUp,
+  );
   const open = (pair: KeyPair) =>
     createHttpsTransport({ server, caCert, clientCert: pair.cert, clientKey: pair.key, clock });
   const transport = replaceableTransport(open(client));
@@ -124,13 +147,25 @@ function requestOptions(options: JoinOptions, signal: AbortSignal) {
 }
 
 async function ensureCa({ directory, server, token, clock }: JoinOptions): Promise<string> {
-  const { caSha256 } = parseJoinToken(token);
+  const { caSha256 } = readToken(token);
   const path = join(directory, 'ca.crt');
   const kept = await readFileIfExists(path);
   if (kept !== undefined && certificateSha256(kept) === caSha256) return kept;
-  const caCert = await fetchPinnedCa(server, caSha256, { clock });
+  const caCert = await fetchPinnedCa(server, caSha256, { clock }).catch((error: Error) => {
+    if (!error.message.startsWith('Cannot trust')) throw error;
+    const hint = 'the token is of another cluster, or this is not its server';
+    throw new JoinError(`Cannot join "${server}": ${error.message}: ${hint}`);
+  });
   await writeFileAtomic(path, caCert, { mode: 0o644, sync: true });
   return caCert;
+}
+
+function readToken(token: string) {
+  try {
+    return parseJoinToken(token);
+  } catch (error) {
+    throw new JoinError((error as Error).message);
+  }
 }
 
 async function ensureClientPair(
@@ -141,14 +176,33 @@ async function ensureClientPair(
   const { directory, server, token, clock } = options;
   const kept = await loadPair(directory, 'client', caCert, clock.nowMs());
   if (kept) return kept;
-  const { bearerToken } = parseJoinToken(token);
+  const { bearerToken } = readToken(token);
   const transport = createHttpsTransport({ server, caCert, token: bearerToken, clock });
   try {
     const client = createClient(transport, AGENT);
+    await assertNameIsFree(client, options, signal);
     return await requestPair({ ...requestOptions(options, signal), client, kind: 'client' });
   } finally {
     await transport.close();
   }
+}
+
+/** Two machines of one name would take turns at being the node. */
+async function assertNameIsFree(
+  client: Client,
+  { server, nodeName }: JoinOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const found = await client.get(NODES, { name: nodeName }, { signal }).catch((error: unknown) => {
+    if (isStatus(error, 'NotFound')) return undefined;
+    throw error;
+  });
+  const ready = found?.status?.conditions?.find(({ type }) => type === 'Ready');
+  if (ready?.status !== 'True') return;
+  const hint = 'choose another with --node-name, or end that machine first';
+  throw new JoinError(
+    `Cannot join "${server}": a node "${nodeName}" is in the cluster and Ready: ${hint}`,
+  );
 }
 
 async function ensureServingPair(
@@ -165,24 +219,47 @@ async function ensureServingPair(
   return requestPair({ ...request, client, kind: 'serving', names });
 }
 
+/** Tries until it works, `giveUp` makes of a failure one that is final, or the signal aborts. */
 async function retry<T>(
-  { clock, log }: JoinOptions,
+  options: JoinOptions,
   signal: AbortSignal,
   work: () => Promise<T>,
+  giveUp: (error: unknown, elapsedMs: number) => Error | undefined = () => undefined,
 ): Promise<T> {
+  const { clock, log } = options;
   const beganMs = clock.monotonicMs();
-  for (let delayMs = RETRY_MIN_MS; ; delayMs = Math.min(delayMs * 2, RETRY_MAX_MS)) {
+  let told = '';
+  for (;;) {
     try {
       return await work();
     } catch (error) {
+      const elapsedMs = clock.monotonicMs() - beganMs;
+      const final = giveUp(error, elapsedMs);
+      if (final || signal.aborted) throw final ?? error;
       const message = describeError(error);
-      const isLate = clock.monotonicMs() - beganMs >= REFUSAL_PATIENCE_MS;
-      const isFinal = (isRefusal(error) && isLate) || FINAL.test(message);
-      if (isFinal || signal.aborted) throw error;
-      log.warn('cluster cannot be joined yet', { error: message });
+      if (message !== told) log.warn('cluster cannot be joined yet', { error: message });
+      told = message;
+      const delayMs = Math.max(RETRY_MIN_MS, elapsedMs * RETRY_FRACTION);
+      await clock.sleep(Math.min(delayMs, RETRY_MAX_MS), signal);
     }
-    await clock.sleep(delayMs, signal);
   }
+}
+
+/** What ends the attempts after an error; undefined for one that may pass. */
+function finalError(options: JoinOptions, error: unknown, elapsedMs: number): Error | undefined {
+  const { server, connectPatienceMs = Number.POSITIVE_INFINITY } = options;
+  if (error instanceof JoinError) return error;
+  if (error instanceof CertificateError) return new JoinError(error.message);
+  if (isRefusal(error)) {
+    if (elapsedMs < REFUSAL_PATIENCE_MS) return undefined;
+    const hint = 'make a new one with "hypernetes token" on the server';
+    const what = 'the server does not accept the token: it is wrong or has expired';
+    return new JoinError(`Cannot join "${server}": ${what}; ${hint}`);
+  }
+  if (elapsedMs < connectPatienceMs) return undefined;
+  const seconds = Math.round(elapsedMs / 1000);
+  const why = describeError(error);
+  return new JoinError(`Cannot join "${server}": no answer for ${seconds} s: ${why}`);
 }
 
 interface ReplaceableTransport extends Transport {

@@ -20,6 +20,11 @@ export interface KeyPair {
   key: string;
 }
 
+/** A certificate that the cluster will not give. */
+export class CertificateError extends Error {
+  override name = 'CertificateError';
+}
+
 export type CertificateKind = 'client' | 'serving';
 
 export const NODE_USER_PREFIX = 'system:node:';
@@ -38,7 +43,7 @@ const SIGNERS: Record<CertificateKind, { signerName: string; usages: string[] }>
 
 /** After this part of its life a certificate is replaced (Kubernetes: 70 to 90 %). */
 const RENEW_FRACTION = 0.8;
-const POLL_INTERVAL_MS = 200;
+const WATCH_PAUSE_MS = 200;
 /** An approver that is there answers at once; a person may take his time, so this is asked again. */
 const APPROVAL_TIMEOUT_MS = 15 * 60_000;
 
@@ -93,7 +98,7 @@ export interface RequestOptions {
 
 /**
  * Asks the cluster for a certificate with a fresh key, waits until it is signed, and keeps both.
- * @throws Error where the request is denied, fails or is not signed in a quarter of an hour
+ * @throws CertificateError where the request is denied, fails or is not signed in a quarter of an hour
  */
 export async function requestPair(options: RequestOptions): Promise<KeyPair> {
   const { client, kind, nodeName, clock, signal } = options;
@@ -122,19 +127,41 @@ async function waitForCertificate(
   clock: Clock,
   signal: AbortSignal,
 ): Promise<string> {
-  const deadlineMs = clock.monotonicMs() + APPROVAL_TIMEOUT_MS;
-  while (clock.monotonicMs() < deadlineMs) {
-    const { status } = await client.get(CERTIFICATE_REQUESTS, { name }, { signal });
-    if (status?.certificate) return Buffer.from(status.certificate, 'base64').toString('utf8');
-    const refused = status?.conditions?.find(({ type }) => type === 'Denied' || type === 'Failed');
-    if (refused) {
-      throw new Error(
-        `Cannot get certificate "${name}": request is ${refused.type}: ${refused.message ?? ''}`,
-      );
+  const late = new AbortController();
+  const timer = clock.after(APPROVAL_TIMEOUT_MS, () => late.abort());
+  const until = AbortSignal.any([signal, late.signal]);
+  const select = { fieldSelector: `metadata.name=${name}`, signal: until };
+  try {
+    for (;;) {
+      const { items, metadata } = await client.list(CERTIFICATE_REQUESTS, select);
+      const signed = items.map(certificateIn).find((cert) => cert !== undefined);
+      if (signed !== undefined) return signed;
+      const { resourceVersion = '' } = metadata;
+      for await (const event of client.watch(CERTIFICATE_REQUESTS, {
+        ...select,
+        resourceVersion,
+      })) {
+        const cert = event.type === 'MODIFIED' ? certificateIn(event.object) : undefined;
+        if (cert !== undefined) return cert;
+      }
+      // The server ends watches from time to time, and in a row while it stops.
+      await clock.sleep(WATCH_PAUSE_MS, until);
     }
-    await clock.sleep(POLL_INTERVAL_MS, signal);
+  } catch (error) {
+    if (!late.signal.aborted) throw error;
+    throw new CertificateError(`Cannot get certificate "${name}": nobody approved it in time`);
+  } finally {
+    timer.cancel();
   }
-  throw new Error(`Cannot get certificate "${name}": request was not approved in time`);
+}
+
+function certificateIn({ metadata, status }: CertificateSigningRequest): string | undefined {
+  if (status?.certificate) return Buffer.from(status.certificate, 'base64').toString('utf8');
+  const refused = status?.conditions?.find(({ type }) => type === 'Denied' || type === 'Failed');
+  if (!refused) return undefined;
+  throw new CertificateError(
+    `Cannot get certificate "${metadata.name}": request is ${refused.type}: ${refused.message ?? ''}`,
+  );
 }
 
 /** Whether asking again with the same credentials is without hope. */

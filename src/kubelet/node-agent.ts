@@ -1,4 +1,5 @@
 import { joinCluster } from './bootstrap.ts';
+import type { JoinOptions } from './bootstrap.ts';
 import { createHyperdClient } from './hyperd-client.ts';
 import { createKubelet } from './kubelet.ts';
 import type { KeyPair } from './certificates.ts';
@@ -11,7 +12,7 @@ export interface NodeAgentOptions extends Omit<KubeletOptions, 'transport' | 'hy
   /** Where certificates and keys are kept. */
   directory: string;
   /** The API server and the join token. */
-  join: { server: string; token: string };
+  join: Pick<JoinOptions, 'server' | 'token' | 'connectPatienceMs'>;
   hyperdSocket: string;
   /** Called when the node has joined, its server listens and it is Ready. */
   onReady?: () => void;
@@ -19,7 +20,7 @@ export interface NodeAgentOptions extends Omit<KubeletOptions, 'transport' | 'hy
 
 const KUBELET_PORT = 10_250;
 
-/** Runs until the signal aborts. @throws Error where the cluster refuses the machine */
+/** Runs until the signal aborts. @throws JoinError where the cluster refuses the machine */
 export async function runNodeAgent(options: NodeAgentOptions, signal: AbortSignal): Promise<void> {
   const { nodeName, hostIp, log } = options;
   const clock = options.clock ?? systemClock;

@@ -159,7 +159,8 @@ function nodeStatus(
       bootID: machine.bootId,
       kubeletVersion: machine.kubeletVersion,
       kubeProxyVersion: '',
-      kernelVersion: typeof info === 'string' ? (old?.nodeInfo?.kernelVersion ?? '') : info.kernelVersion,
+      kernelVersion:
+        typeof info === 'string' ? (old?.nodeInfo?.kernelVersion ?? '') : info.kernelVersion,
       containerRuntimeVersion:
         typeof info === 'string'
           ? (old?.nodeInfo?.containerRuntimeVersion ?? 'hyper://unknown')

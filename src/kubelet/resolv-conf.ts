@@ -17,7 +17,10 @@ const NAMESERVERS_MAX = 3;
 export function parseResolvConf(text: string): Dns {
   const dns: Dns = { nameservers: [], searches: [], options: [] };
   for (const line of text.split('\n')) {
-    const [keyword, ...values] = line.replace(/[#;].*$/, '').trim().split(/\s+/);
+    const [keyword, ...values] = line
+      .replace(/[#;].*$/, '')
+      .trim()
+      .split(/\s+/);
     const [first = ''] = values;
     if (keyword === 'nameserver' && isIPv4(first) && !/^(127\.|0\.)/.test(first)) {
       dns.nameservers.push(first);

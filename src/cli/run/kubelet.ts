@@ -1,6 +1,7 @@
 import { systemClock } from '../../base/clock.ts';
 import { createLog } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
+import { JoinError } from '../../kubelet/bootstrap.ts';
 import { runNodeAgent } from '../../kubelet/node-agent.ts';
 import type { NetworkSegment } from '../../kubelet/pod-network.ts';
 import { readNodeDns } from '../../kubelet/resolv-conf.ts';
@@ -8,6 +9,9 @@ import { formatAddress, parseCidr } from '../../network/address.ts';
 import { readLocalJoin } from '../identities.ts';
 import { UsageError } from '../errors.ts';
 import type { ComponentContext } from '../run.ts';
+
+/** Servers and nodes of a rack may be switched on together. */
+const CONNECT_PATIENCE_MS = 20_000;
 
 export async function runKubelet({
   paths,
@@ -21,7 +25,12 @@ export async function runKubelet({
   await runNodeAgent(
     {
       directory: paths.node,
-      join: { server: join.url, token: join.token },
+      join: {
+        server: join.url,
+        token: join.token,
+        // The server of this machine is started at the same time.
+        ...(config.server ? { connectPatienceMs: CONNECT_PATIENCE_MS } : {}),
+      },
       hyperdSocket: paths.hyperdSocket,
       nodeName: config.nodeName,
       hostIp: config.address,
@@ -38,7 +47,9 @@ export async function runKubelet({
       onReady: ready,
     },
     signal,
-  );
+  ).catch((error: Error) => {
+    throw error instanceof JoinError ? new UsageError(`${error.message}.`) : error;
+  });
 }
 
 /** All pods are on one network so far: the node's part of the cluster's range, and NAT. */

@@ -77,6 +77,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     });
     return hypervisorInfo;
   };
+  // It takes a while, and the first who asks is a node that wants to be Ready.
+  void probe().catch(() => {});
 
   const remove = async (id: string): Promise<void> => {
     const pod = pods.get(id);
