@@ -1,6 +1,8 @@
 import type { Pod } from '../src/api/types.generated.ts';
 import { systemClock } from '../src/base/clock.ts';
 import type { DataPaths } from '../src/cli/config.ts';
+import { createHttpsTransport } from '../src/client/https.ts';
+import type { HttpsTransport } from '../src/client/https.ts';
 import { CONFIG_MAPS, PODS } from '../src/client/resources.ts';
 import { withCluster } from './context.ts';
 import type { BenchContext } from './context.ts';
@@ -10,6 +12,8 @@ import type { BenchReport } from './report.ts';
 const POD_COUNT = 10_000;
 const CLIENT_COUNT = 64;
 const WATCHER_COUNT = 1_000;
+/** A server bounds the streams of one connection; clients as many as these have several. */
+const WATCHERS_PER_CONNECTION = 50;
 const FAN_OUT_ROUNDS = 20;
 const LIST_ROUNDS = 10;
 
@@ -96,12 +100,15 @@ async function timeList({ transport, namespace }: BenchContext): Promise<number>
 }
 
 /** From a write's acknowledgement-to-be until the last of all watches has its event. */
-async function timeFanOut({ client, transport, namespace }: BenchContext): Promise<number[]> {
+async function timeFanOut({ client, access, namespace }: BenchContext): Promise<number[]> {
   const stop = new AbortController();
+  const transports = Array.from({ length: WATCHER_COUNT / WATCHERS_PER_CONNECTION }, () =>
+    createHttpsTransport(access),
+  );
   const path = `/api/v1/namespaces/${namespace}/configmaps`;
   let arrived = 0;
   let round = Promise.withResolvers<number>();
-  const watchOne = async () => {
+  const watchOne = async (transport: HttpsTransport) => {
     const query = { watch: 'true', resourceVersion: '0' };
     const response = await transport.request({ method: 'GET', path, query, signal: stop.signal });
     for await (const chunk of response.body) {
@@ -109,7 +116,9 @@ async function timeFanOut({ client, transport, namespace }: BenchContext): Promi
       if (arrived >= WATCHER_COUNT) round.resolve(systemClock.monotonicMs());
     }
   };
-  const watches = Array.from({ length: WATCHER_COUNT }, () => watchOne().catch(() => {}));
+  const watches = transports.flatMap((transport) =>
+    Array.from({ length: WATCHERS_PER_CONNECTION }, () => watchOne(transport).catch(() => {})),
+  );
   const times: number[] = [];
   const data = (value: number) => ({
     apiVersion: 'v1',
@@ -127,5 +136,6 @@ async function timeFanOut({ client, transport, namespace }: BenchContext): Promi
   }
   stop.abort();
   await Promise.all(watches);
+  await Promise.all(transports.map((transport) => transport.close()));
   return times;
 }
