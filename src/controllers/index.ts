@@ -12,6 +12,7 @@ import {
   DEPLOYMENTS,
   ENDPOINT_SLICES,
   ENDPOINTS,
+  JOBS,
   NAMESPACES,
   NODES,
   PODS,
@@ -19,11 +20,13 @@ import {
   SERVICES,
 } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
+import { runBootstrapTokenCleaner } from './bootstraptoken/index.ts';
 import { runCertificateController } from './certificates/index.ts';
 import { runClusterRoleController } from './clusterrole/index.ts';
 import { runDeploymentController } from './deployment/index.ts';
 import { runEndpointsController } from './endpoints/index.ts';
 import { runGarbageCollector } from './garbagecollector/index.ts';
+import { runJobController } from './job/index.ts';
 import { runNamespaceController } from './namespace/index.ts';
 import { runNodeIpamController } from './node/ipam.ts';
 import { runNodeLifecycleController } from './node/lifecycle.ts';
@@ -56,6 +59,7 @@ const HELD = [
   PODS,
   REPLICA_SETS,
   DEPLOYMENTS,
+  JOBS,
   NODES,
   NAMESPACES,
   CLUSTER_ROLES,
@@ -87,8 +91,10 @@ export function startControllers(options: ControllersOptions): Promise<void> {
     runNodeIpamController(context, { clusterCidr, nodeMaskSize }),
     runNodeLifecycleController(context),
     runCertificateController(context, { signer }),
+    runBootstrapTokenCleaner(context),
     runReplicaSetController(context),
     runDeploymentController(context),
+    runJobController(context),
     runEndpointsController(context),
     runNamespaceController(context),
     runClusterRoleController(context),

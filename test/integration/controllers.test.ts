@@ -6,7 +6,8 @@ import { createApiServer } from '../../src/apiserver/server.ts';
 import type { ApiServer } from '../../src/apiserver/server.ts';
 import type { UserInfo } from '../../src/api/auth.ts';
 import { isStatus } from '../../src/api/status.ts';
-import type { Deployment, Pod } from '../../src/api/types.generated.ts';
+import type { Deployment, Pod, Secret } from '../../src/api/types.generated.ts';
+import { createBootstrapToken } from '../../src/auth/bootstrap-tokens.ts';
 import { createCertificateRequest } from '../../src/auth/csr.ts';
 import { defaultRbacObjects } from '../../src/auth/default-roles.ts';
 import { createNodeAuthorizer } from '../../src/auth/node-authorizer.ts';
@@ -24,10 +25,12 @@ import {
   DEPLOYMENTS,
   ENDPOINT_SLICES,
   ENDPOINTS,
+  JOBS,
   NAMESPACES,
   NODES,
   PODS,
   REPLICA_SETS,
+  SECRETS,
   SERVICES,
   SERVICE_ACCOUNTS,
 } from '../../src/client/resources.ts';
@@ -231,6 +234,51 @@ test('a namespace disappears with its content', async () => {
   await eventually('deletion', () => gone(admin.get(NAMESPACES, { name: 'doomed' })));
   const left = await admin.list(CONFIG_MAPS, { namespace: 'doomed' });
   assert.equal(left.items.length, 0);
+});
+
+test('a Job counts its pods, lets them go, and takes them with it', async () => {
+  await makeNamespace('jobs');
+  const key = { namespace: 'jobs', name: 'sum' };
+  await admin.create(JOBS, {
+    apiVersion: 'batch/v1',
+    kind: 'Job',
+    metadata: { ...key },
+    spec: {
+      ...{ completions: 3, parallelism: 2, completionMode: 'Indexed' },
+      template: { spec: { restartPolicy: 'Never', containers: [{ name: 'c', image: 'i' }] } },
+    },
+  });
+  const job = await eventually('the completions', async () => {
+    const { items } = await admin.list(PODS, { namespace: 'jobs' });
+    for (const pod of items) {
+      if (pod.status?.phase === 'Succeeded') continue;
+      await admin.updateStatus(PODS, { ...pod, status: { phase: 'Succeeded' } });
+    }
+    const current = await admin.get(JOBS, key);
+    const isComplete = current.status?.conditions?.some(({ type }) => type === 'Complete');
+    return isComplete ? current : undefined;
+  });
+  assert.equal(job.status?.succeeded, 3);
+  assert.equal(job.status.completedIndexes, '0-2');
+  const { items } = await admin.list(PODS, { namespace: 'jobs' });
+  assert.equal(items.length, 3);
+  assert.deepEqual(
+    items.flatMap(({ metadata }) => metadata.finalizers ?? []),
+    [],
+  );
+  const expiring = { spec: { ttlSecondsAfterFinished: 0 } };
+  await admin.patch(JOBS, key, 'merge', expiring);
+  await eventually('expiry', () => gone(admin.get(JOBS, key)));
+  assert.equal((await admin.list(PODS, { namespace: 'jobs' })).items.length, 0);
+});
+
+test('a bootstrap token that has expired goes', async () => {
+  const { secret } = createBootstrapToken({
+    ...{ clock: systemClock, random: systemRandom, lifetimeMs: -1000 },
+  });
+  const { namespace = '', name = '' } = secret.metadata;
+  await admin.create(SECRETS, secret as Secret);
+  await eventually('deletion', () => gone(admin.get(SECRETS, { namespace, name })));
 });
 
 test('a machine with a bootstrap token becomes a node with a range and certificates', async () => {

@@ -33,7 +33,7 @@ test('a token whose time is moved on lives until then', async (t) => {
   assert.equal(api.all(SECRETS).length, 0);
 });
 
-test('only tokens are cleaned: those without a time, other Secrets and namespaces stay', async (t) => {
+test('only tokens that have a time are cleaned, in their namespace alone', async (t) => {
   const { api, clock, pass } = startTestCluster(t, [runBootstrapTokenCleaner]);
   const { secret } = createBootstrapToken({ clock, random: seededRandom(1), lifetimeMs: 1000 });
   const token = secret as Secret;

@@ -53,6 +53,8 @@ export interface ClaimOptions<O extends KubeObject, T extends KubeObject> {
   informer: Informer<T>;
   /** Of the orphans only these are adopted. */
   mayAdopt?: (object: T) => boolean;
+  /** What is adopted gets this finalizer too, and what is released loses it. */
+  finalizer?: string;
 }
 
 /**
@@ -62,13 +64,14 @@ export interface ClaimOptions<O extends KubeObject, T extends KubeObject> {
 export async function claim<O extends KubeObject, T extends KubeObject>(
   options: ClaimOptions<O, T>,
 ): Promise<T[]> {
-  const { client, owner, ownerResource, selector, informer, mayAdopt = () => true } = options;
+  const { client, owner, ownerResource, selector, informer, finalizer } = options;
+  const mayAdopt = options.mayAdopt ?? (() => true);
   const { resource } = informer;
   const isEnding = owner.metadata.deletionTimestamp !== undefined;
   const claimed: T[] = [];
   for (const object of owned(informer, owner.metadata.uid)) {
     if (matchesLabelSelector(selector, object.metadata.labels)) claimed.push(object);
-    else if (!isEnding) await release(client, resource, object, owner.metadata.uid ?? '');
+    else if (!isEnding) await release(options, object);
   }
   if (isEnding) return claimed;
   const candidates = orphans(informer, owner.metadata.namespace).filter(
@@ -80,10 +83,11 @@ export async function claim<O extends KubeObject, T extends KubeObject>(
   if (candidates.length && !(await isStillThere(client, ownerResource, owner))) return claimed;
   for (const object of candidates) {
     const reference = controllerReference(ownerResource, owner);
-    const adopted = await setOwners(client, resource, object, [
-      ...(object.metadata.ownerReferences ?? []),
-      reference,
-    ]);
+    const { ownerReferences = [], finalizers = [] } = object.metadata;
+    const adopted = await setOwners(client, resource, object, {
+      ownerReferences: [...ownerReferences, reference],
+      ...(finalizer ? { finalizers: [...new Set([...finalizers, finalizer])] } : {}),
+    });
     if (adopted) claimed.push(adopted);
   }
   return claimed;
@@ -105,14 +109,15 @@ async function isStillThere<O extends KubeObject>(
   }
 }
 
-async function release<T extends KubeObject>(
-  client: Client,
-  resource: Resource<T>,
+async function release<O extends KubeObject, T extends KubeObject>(
+  { client, informer, owner, finalizer }: ClaimOptions<O, T>,
   object: T,
-  ownerUid: string,
 ): Promise<void> {
-  const rest = (object.metadata.ownerReferences ?? []).filter(({ uid }) => uid !== ownerUid);
-  await setOwners(client, resource, object, rest);
+  const { ownerReferences = [], finalizers = [] } = object.metadata;
+  await setOwners(client, informer.resource, object, {
+    ownerReferences: ownerReferences.filter(({ uid }) => uid !== owner.metadata.uid),
+    ...(finalizer ? { finalizers: finalizers.filter((one) => one !== finalizer) } : {}),
+  });
 }
 
 /** @returns undefined when the object is gone or is another one by now */
@@ -120,10 +125,10 @@ async function setOwners<T extends KubeObject>(
   client: Client,
   resource: Resource<T>,
   object: T,
-  ownerReferences: OwnerReference[],
+  links: { ownerReferences: OwnerReference[]; finalizers?: string[] },
 ): Promise<T | undefined> {
   const { namespace, name = '', uid, resourceVersion } = object.metadata;
-  const patch = { metadata: { uid, resourceVersion, ownerReferences } };
+  const patch = { metadata: { uid, resourceVersion, ...links } };
   try {
     return await client.patch(resource, { namespace, name }, 'merge', patch);
   } catch (error) {
