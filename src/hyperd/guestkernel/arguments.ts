@@ -16,6 +16,7 @@ const ALWAYS: KernelArgument[] = [
     argument: 'rcupdate.rcu_expedited=1',
     reason: 'mounts, namespaces and modules wait for grace periods; short ones for one small VM',
   },
+  { argument: 'random.trust_cpu=on', reason: 'the first keys must not wait for entropy' },
   { argument: 'cryptomgr.notests', reason: 'self tests of ciphers take longer than their use' },
   { argument: '8250.nr_uarts=1', reason: 'three ports that are not there need not be looked for' },
   { argument: 'audit=0', reason: 'nobody reads it, and each system call would pass it' },

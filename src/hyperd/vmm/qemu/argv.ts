@@ -1,3 +1,4 @@
+import { kernelArguments } from '../../guestkernel/arguments.ts';
 import type { DiskSpec, VmSpec } from '../hypervisor.ts';
 
 /**
@@ -133,18 +134,10 @@ function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
   ];
 }
 
-/**
- * `panic=-1 reboot=t`: a panic resets at once, which ends the emulator (`-no-reboot`); an orderly
- * end powers off instead, so the two can be told apart. `tsc_early_khz`: with ACPI, microvm shows
- * the guest no timer to measure the counter with; about every second boot hung without it.
- */
+/** An orderly end powers the VM off, a panic resets it (`-no-reboot`): so the two are told apart. */
 function kernelCommandLine(spec: VmSpec, context: LaunchContext): string {
-  const tsc = context.accelerator === 'tcg' ? [`tsc_early_khz=${context.tscKhz}`] : [];
-  return [
-    ...['console=ttyS0', 'quiet', 'reboot=t', 'panic=-1', 'tsc=reliable', ...tsc],
-    'random.trust_cpu=on',
-    ...spec.kernelArguments,
-  ].join(' ');
+  const own = kernelArguments(context).map(({ argument }) => argument);
+  return [...own, ...spec.kernelArguments].join(' ');
 }
 
 function consoleArguments(): string[] {
