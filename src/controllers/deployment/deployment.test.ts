@@ -6,7 +6,8 @@ import { runReplicaSetController } from '../replicaset/index.ts';
 import { startTestCluster } from '../shared/testing.fake.ts';
 import type { TestCluster } from '../shared/testing.fake.ts';
 import { runDeploymentController } from './index.ts';
-import { limitsOf, templateHash } from './replicasets.ts';
+import { templateHash } from '../shared/template-hash.ts';
+import { limitsOf } from './replicasets.ts';
 import { planOldSets, planScaling } from './scaling.ts';
 
 const labels = { app: 'web' };

@@ -5,6 +5,7 @@ import { describeError } from '../../base/log.ts';
 import { DEPLOYMENTS, REPLICA_SETS } from '../../client/resources.ts';
 import type { ControllerContext } from '../shared/context.ts';
 import { controllerOf, controllerReference } from '../shared/ownership.ts';
+import { templateHash } from '../shared/template-hash.ts';
 import {
   DESIRED_REPLICAS,
   findNewSet,
@@ -14,7 +15,6 @@ import {
   REVISION,
   REVISION_HISTORY,
   revisionOf,
-  templateHash,
   wanted,
 } from './replicasets.ts';
 import { hasDeadline, withCondition } from './status.ts';

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { tolerates } from '../../api/placement.ts';
 import type { Node, Pod } from '../../api/types.generated.ts';
 import { rfc3339, rfc3339Micro } from '../../base/clock.ts';
 import { LEASES, NODES, PODS } from '../../client/resources.ts';
@@ -8,7 +9,7 @@ import type { TestCluster } from '../shared/testing.fake.ts';
 import { createRanges, runNodeIpamController } from './ipam.ts';
 import { runNodeLifecycleController } from './lifecycle.ts';
 import { runPodGarbageCollector } from './pod-gc.ts';
-import { evictionTimeMs, tolerates } from './taints.ts';
+import { evictionTimeMs } from './taints.ts';
 
 function node(name: string, ready: string, time: string): Node {
   const stamps = { lastHeartbeatTime: time, lastTransitionTime: time };

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { Node, Pod, Taint, Toleration } from '../../api/types.generated.ts';
+import { tolerates } from '../../api/placement.ts';
+import type { Node, Pod, Taint } from '../../api/types.generated.ts';
 import { nodeCondition } from './heartbeat.ts';
 
 export const NOT_READY = 'node.kubernetes.io/not-ready';
@@ -55,14 +56,6 @@ export function wantedTaints(
   const sorted = (taints: Taint[]) =>
     taints.toSorted((a, b) => (`${a.key} ${a.effect}` < `${b.key} ${b.effect}` ? -1 : 1));
   return isDeepStrictEqual(sorted(wanted), sorted(current)) ? undefined : wanted;
-}
-
-export function tolerates(toleration: Toleration, taint: Taint): boolean {
-  if (toleration.effect && toleration.effect !== taint.effect) return false;
-  if (toleration.key && toleration.key !== taint.key) return false;
-  const operator = toleration.operator ?? 'Equal';
-  if (operator === 'Exists') return true;
-  return !!toleration.key && (toleration.value ?? '') === (taint.value ?? '');
 }
 
 /**

@@ -1,7 +1,7 @@
+import { matchesNodeAffinity, tolerates } from '../../api/placement.ts';
 import { matchesLabelSelector } from '../../api/selectors.ts';
 import type { LabelSelector, Pod, TopologySpreadConstraint } from '../../api/types.generated.ts';
 import type { NodeInfo, Plugin, Snapshot } from '../framework.ts';
-import { matchesNodeAffinity, tolerates } from './node.ts';
 
 interface Constraint {
   spec: TopologySpreadConstraint;
@@ -94,7 +94,7 @@ function withMatchLabelKeys(spec: TopologySpreadConstraint, pod: Pod): LabelSele
 
 /** nodeAffinityPolicy defaults to Honor, nodeTaintsPolicy to Ignore. */
 function counted(spec: TopologySpreadConstraint, pod: Pod, node: NodeInfo): boolean {
-  if (spec.nodeAffinityPolicy !== 'Ignore' && !matchesNodeAffinity(pod, node)) return false;
+  if (spec.nodeAffinityPolicy !== 'Ignore' && !matchesNodeAffinity(pod, node.node)) return false;
   if (spec.nodeTaintsPolicy !== 'Honor') return true;
   const tolerations = pod.spec?.tolerations ?? [];
   return (node.node.spec?.taints ?? []).every(
