@@ -91,6 +91,22 @@ export async function ensurePki(directory: string, options: PkiOptions): Promise
   };
 }
 
+/**
+ * What another process of the server's machine needs to serve under the server's name: its pair,
+ * and the CA that has signed the nodes' certificates. The keys of the CA stay where they are.
+ * @throws Error where `ensurePki` has not been called yet
+ */
+export async function loadServingPair(directory: string): Promise<KeyPair & { caCert: string }> {
+  const read = async (name: string) => {
+    const text = await readFileIfExists(join(directory, name));
+    if (text === undefined)
+      throw new Error(`Cannot read "${join(directory, name)}": it is missing`);
+    return text;
+  };
+  const caCert = await read('ca.crt');
+  return { cert: (await read('server.crt')) + caCert, key: await read('server.key'), caCert };
+}
+
 async function ensureKey(path: string): Promise<string> {
   const existing = await readFileIfExists(path);
   if (existing !== undefined) return existing;

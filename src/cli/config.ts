@@ -68,6 +68,7 @@ export interface MachineConfig {
   address: string;
   apiPort: number;
   kubeletPort: number;
+  /** Of the server's registry; on its nodes too, because references name it. */
   registryPort: number;
   /** For a node: where the server is, and how to join it. */
   server: { url: string; token: string } | null;
@@ -76,3 +77,5 @@ export interface MachineConfig {
 }
 
 export const DATA_VERSION = 1;
+
+export const DEFAULT_PORTS = { api: 6443, kubelet: 10_250, registry: 5000 } as const;

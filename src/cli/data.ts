@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { readFileIfExists, writeFileAtomic } from '../base/files.ts';
-import { DATA_VERSION, defaultNodeName } from './config.ts';
+import { DATA_VERSION, DEFAULT_PORTS, defaultNodeName } from './config.ts';
 import type { DataPaths, MachineConfig } from './config.ts';
 import { UsageError } from './errors.ts';
 
@@ -81,9 +81,9 @@ function defaultConfig(role: MachineConfig['role']): MachineConfig {
     role,
     nodeName: defaultNodeName(),
     address: defaultAddress(),
-    apiPort: 6443,
-    kubeletPort: 10250,
-    registryPort: 5000,
+    apiPort: DEFAULT_PORTS.api,
+    kubeletPort: DEFAULT_PORTS.kubelet,
+    registryPort: DEFAULT_PORTS.registry,
     server: null,
     clusterCidr: '10.88.0.0/16',
     serviceCidr: '10.96.0.0/16',

@@ -40,13 +40,14 @@ program
 program
   .command('node')
   .description('join this machine to a cluster')
-  .requiredOption('--server <url>', 'https://address:port of the server')
-  .requiredOption('--token <token>', 'from "hypernetes token create" on the server')
+  .option('--server <url>', 'https://address:port of the server')
+  .option('--token <token>', 'from "hypernetes token" on the server')
   .option('--detach', 'return when the node is Ready')
   .option('--address <ip>', 'address under which the server reaches this machine')
   .option('--node-name <name>', 'name of this machine in the cluster')
   .addOption(port('kubelet-port', 'port of the kubelet (default 10250)'))
-  .action(async (options) => (await import('./up.ts')).joinNode(dataDir(), options));
+  .addOption(port('registry-port', "port of the server's registry (default 5000)"))
+  .action(async (options) => (await import('./join.ts')).joinNode(dataDir(), options));
 
 program
   .command('down')

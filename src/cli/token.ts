@@ -6,7 +6,7 @@ import { createClient } from '../client/client.ts';
 import { createHttpsTransport } from '../client/https.ts';
 import { loadKubeconfig } from '../client/kubeconfig.ts';
 import { SECRETS } from '../client/resources.ts';
-import { dataDirectory, dataPaths } from './config.ts';
+import { DEFAULT_PORTS, dataDirectory, dataPaths } from './config.ts';
 import { readConfig } from './data.ts';
 import { UsageError } from './errors.ts';
 
@@ -39,7 +39,9 @@ export async function createToken(
     await createClient(transport, { userAgent: 'hypernetes' }).create(SECRETS, secret as never);
     const token = formatJoinToken(certificateSha256(access.caCert), bearerToken);
     const server = `https://${config.address}:${config.apiPort}`;
-    process.stdout.write(`hypernetes node --server ${server} --token ${token}\n`);
+    const { registryPort } = config;
+    const port = registryPort === DEFAULT_PORTS.registry ? '' : ` --registry-port ${registryPort}`;
+    process.stdout.write(`hypernetes node --server ${server} --token ${token}${port}\n`);
   } finally {
     await transport.close();
   }

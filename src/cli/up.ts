@@ -40,21 +40,8 @@ export function up(dataDir: string | undefined, options: UpOptions): Promise<voi
   return bringUp(dataDir, 'server', overrides, detach ?? false, 'up');
 }
 
-export function joinNode(
-  dataDir: string | undefined,
-  options: UpOptions & { server: string; token: string },
-): Promise<void> {
-  const { detach, server: url, token, ...rest } = options;
-  if (!URL.canParse(url) || new URL(url).protocol !== 'https:') {
-    throw new UsageError(
-      `Cannot join "${url}": --server must be a URL such as https://10.0.0.1:6443.`,
-    );
-  }
-  const overrides = { ...rest, server: { url, token } };
-  return bringUp(dataDir, 'node', overrides, detach ?? false, 'node');
-}
-
-async function bringUp(
+/** Starts what a machine of this role runs, with what the command line says of it. */
+export async function bringUp(
   dataDir: string | undefined,
   role: MachineConfig['role'],
   overrides: ConfigOverrides,
@@ -63,16 +50,15 @@ async function bringUp(
 ): Promise<void> {
   const paths = dataPaths(dataDirectory(dataDir));
   const config = await prepareData(paths, role, overrides);
-  if (detach) await detachSelf(paths, command, overrides);
+  if (detach) await detachSelf(paths, command);
   else await runForeground(paths, config);
 }
 
-/** Starts the same command again without `--detach` and waits until the node is Ready. */
-async function detachSelf(
-  paths: DataPaths,
-  command: string,
-  overrides: ConfigOverrides,
-): Promise<void> {
+/**
+ * Starts the same command again without `--detach` and waits until the node is Ready. What the
+ * command line said is in the data directory already.
+ */
+async function detachSelf(paths: DataPaths, command: string): Promise<void> {
   const running = await queryStatus(paths.supervisorSocket);
   if (running) {
     throw new UsageError(
@@ -81,11 +67,8 @@ async function detachSelf(
   }
   const logPath = join(paths.log, 'supervisor.log');
   const output = openSync(logPath, 'a', 0o600);
-  const joinArguments = overrides.server
-    ? ['--server', overrides.server.url, '--token', overrides.server.token]
-    : [];
   const main = fileURLToPath(new URL('./main.ts', import.meta.url));
-  const args = [...process.execArgv, main, '--data-dir', paths.root, command, ...joinArguments];
+  const args = [...process.execArgv, main, '--data-dir', paths.root, command];
   const child = start(process.execPath, args, {
     detached: true,
     stdio: ['ignore', output, output],
@@ -97,7 +80,7 @@ async function detachSelf(
     const status = await queryStatus(paths.supervisorSocket);
     if (status && isReady(status)) break;
     if (exitCode !== undefined) {
-      throw new UsageError(`It ended while starting. ${await lastLine(logPath)}`);
+      throw new UsageError(await lastWords(logPath));
     }
     if (systemClock.monotonicMs() > deadlineMs) {
       throw new UsageError(
@@ -114,10 +97,13 @@ function isReady(status: MachineStatus): boolean {
   return components.length > 0 && components.every(({ state }) => state === 'ready');
 }
 
-async function lastLine(path: string): Promise<string> {
+/** Why it ended, as it has told its log. */
+async function lastWords(path: string): Promise<string> {
   const { readFileIfExists } = await import('../base/files.ts');
   const lines = ((await readFileIfExists(path)) ?? '').trimEnd().split('\n');
-  return lines.at(-1) ?? '';
+  const prefix = 'hypernetes: ';
+  const last = lines.findLast((line) => line.startsWith(prefix));
+  return last?.slice(prefix.length) ?? `It ended while starting. ${lines.at(-1) ?? ''}`;
 }
 
 async function runForeground(paths: DataPaths, config: MachineConfig): Promise<void> {

@@ -7,13 +7,13 @@ import { connectAgent } from '../../hyperd/agent/client.ts';
 import { serveHyperd } from '../../hyperd/api/server.ts';
 import { startDaemon } from '../../hyperd/daemon/daemon.ts';
 import { openImageStore } from '../../hyperd/image/index.ts';
-import { createRegistry } from '../../hyperd/registry/index.ts';
 import { createLinuxNetwork } from '../../network/linux/driver.ts';
 import { guestAssets } from '../assets.ts';
 import { openHypervisor } from '../hypervisor.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
-import { readRegistries } from './registries.ts';
+import { nodeRegistries } from './registries.ts';
+import { serveRegistry } from './registry.ts';
 
 /** hyperd, and on the server's machine the embedded registry beside it. */
 export async function runHyperd({ paths, config, signal, ready }: ComponentContext): Promise<void> {
@@ -36,7 +36,7 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
   const images = await openImageStore({
     ...common,
     directory: paths.images,
-    registries: await readRegistries(paths, config),
+    registries: await nodeRegistries(paths, config),
   });
   const daemon = await startDaemon({
     ...common,
@@ -55,11 +55,7 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     clock: systemClock,
     log,
   });
-  const registry =
-    config.role === 'server'
-      ? await createRegistry({ ...common, directory: paths.registry })
-      : undefined;
-  await registry?.listen({ host: '127.0.0.1', port: config.registryPort });
+  const registry = config.server ? undefined : await serveRegistry(paths, config, log);
   ready();
   if (!signal.aborted) await once(signal, 'abort');
   await door.close();

@@ -37,7 +37,7 @@ export async function runKubelet({
       kubeletPort: config.kubeletPort,
       // Pods do not reach the loopback address at which the server's own kubelet finds it.
       apiServer: config.server
-        ? { host: server.hostname, port: Number(server.port) }
+        ? { host: server.hostname, port: Number(server.port || 443) }
         : { host: config.address, port: config.apiPort },
       network: segment,
       nodeDns: readNodeDns,

@@ -25,7 +25,7 @@ export interface DistributionClient {
    * Where to try to get an image, in order: each endpoint of its registry with each credential
    * that may be sent there.
    */
-  sources(reference: Reference, credentials: RegistryCredential[]): Source[];
+  sources(reference: Reference, credentials: RegistryCredential[]): Promise<Source[]>;
   close(): void;
 }
 
@@ -55,7 +55,8 @@ export interface FetchedManifest {
 }
 
 export interface DistributionOptions {
-  config: RegistriesConfig;
+  /** Asked before each pull. */
+  config: () => Promise<RegistriesConfig>;
   clock: Clock;
   random: Random;
   log: Log;
@@ -63,10 +64,12 @@ export interface DistributionOptions {
 
 export function createDistributionClient(options: DistributionOptions): DistributionClient {
   const http = createHttpClient({ clock: options.clock });
-  const context: SessionContext = { ...options, http, tokens: new Map() };
+  const tokens: SessionContext['tokens'] = new Map();
   return {
-    sources(reference, credentials) {
-      return endpointsOf(options.config, reference.registry).flatMap((endpoint) => {
+    async sources(reference, credentials) {
+      const config = await options.config();
+      const context: SessionContext = { ...options, config, http, tokens };
+      return endpointsOf(config, reference.registry).flatMap((endpoint) => {
         const own = endpoint.host?.credential;
         // What a pod's secret holds is for the registry it names, and no mirror's business.
         const given = endpoint.isOrigin ? credentials : [];

@@ -33,7 +33,8 @@ export {
 export interface ImageStoreOptions {
   /** Everything lies below it; made where it is missing. One store at a time. */
   directory: string;
-  registries: RegistriesConfig;
+  /** A function is asked before each pull; it returns the same objects while nothing changes. */
+  registries: RegistriesConfig | (() => Promise<RegistriesConfig>);
   clock: Clock;
   log: Log;
   /** @default systemRandom */
@@ -72,7 +73,9 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
   await mkdir(spool, { mode: 0o700 });
   const limits = { ...DISK_LIMITS, ...options.limits };
   const content = await openContentStore(directory, limits);
-  const client = createDistributionClient({ config: options.registries, clock, random, log });
+  const { registries } = options;
+  const config = typeof registries === 'function' ? registries : () => Promise.resolve(registries);
+  const client = createDistributionClient({ config, clock, random, log });
   const context: PullContext = {
     directory,
     catalog,

@@ -69,7 +69,7 @@ export async function pullImage(
   signal: AbortSignal,
 ): Promise<ImageRecord> {
   let failure: unknown;
-  for (const source of context.client.sources(reference, credentials)) {
+  for (const source of await context.client.sources(reference, credentials)) {
     try {
       return await pullFrom(context, source, reference, signal);
     } catch (error) {
@@ -141,9 +141,7 @@ async function nameImage(
 ): Promise<ImageRecord> {
   const isKnown = references.every((name) => image.references.includes(name));
   const others = image.references.filter((name) => !references.includes(name));
-  const names = isKnown
-    ? image.references
-    : [...others, ...references].slice(-REFERENCES_MAX);
+  const names = isKnown ? image.references : [...others, ...references].slice(-REFERENCES_MAX);
   const repositories = new Set(names.map((name) => repositoryName(parseReference(name))));
   const access = grantAccess(image.access, repository, holder, repositories);
   const record = { ...image, digest, references: names, access };
