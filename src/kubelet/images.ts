@@ -111,13 +111,12 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
   ): ContainerConfigError {
     const count = before?.image === image ? before.count + 1 : 0;
     const why = describeError(error);
-    const message = `failed to pull and unpack image "${image}": ${why}`;
-    failures.set(name, { image, count, retryAtMs: clock.nowMs() + backoffMs(count), message });
+    failures.set(name, { image, count, retryAtMs: clock.nowMs() + backoffMs(count), message: why });
     about('Warning', 'Failed', `Failed to pull image "${image}": ${why}`);
     const isInvalid = imageReason(error) === 'InvalidReference';
     const reason = isInvalid ? 'InvalidImageName' : 'ErrImagePull';
     about('Warning', 'Failed', `Error: ${reason}`);
-    return new ContainerConfigError(reason, message);
+    return new ContainerConfigError(reason, why);
   }
 }
 

@@ -350,7 +350,7 @@ test('passing failures are tried again, lasting ones are told as such', async ()
   await assert.rejects(pull('app:2'), {
     reason: 'Unreachable',
     transient: true,
-    message: /unexpected status 500: UNKNOWN: it \?broke$/,
+    message: /unexpected status 500: unknown: it \?broke$/,
   });
   assert.equal(upstream.requests.length, 5);
   upstream.requests = [];

@@ -207,7 +207,7 @@ export async function expectStatus(
 ): Promise<void> {
   const { status } = response;
   if (expected.includes(status)) return;
-  const detail = await errorDetail(response);
+  const detail = (await errorDetail(response)) || (status === 401 ? 'unauthorized' : '');
   const said = detail === '' ? '' : `: ${detail}`;
   if (status === 404) throw new ImageError('NotFound', `${what}: not found`);
   if (status === 401 || status === 403) {
@@ -225,7 +225,10 @@ function unauthorized(message: string): ImageError {
   return new ImageError('Unauthorized', message);
 }
 
-/** The message of the distribution API's error document, cut and made printable. */
+/**
+ * What the distribution API's error document says, cut and made printable. Codes are written as
+ * other clients write them: `UNAUTHORIZED` as "unauthorized".
+ */
 async function errorDetail(response: HttpResponse): Promise<string> {
   try {
     const body = await readAll(response, ERROR_BODY_BYTES_MAX);
@@ -233,7 +236,8 @@ async function errorDetail(response: HttpResponse): Promise<string> {
       errors?: { code?: unknown; message?: unknown }[];
     };
     const first = json.errors?.[0];
-    const text = [first?.code, first?.message]
+    const code = typeof first?.code === 'string' && first.code.toLowerCase().replaceAll('_', ' ');
+    const text = [code, first?.message]
       .filter((part) => typeof part === 'string')
       .join(': ');
     return text.replace(/[^\x20-\x7e]/g, '?').slice(0, ERROR_TEXT_CHARS_MAX);

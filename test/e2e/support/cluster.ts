@@ -50,8 +50,16 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
-export async function startCluster(extra: string[] = []): Promise<TestCluster> {
+/**
+ * @param extra arguments of `up`
+ * @param prepare puts files into the data directory before the first start
+ */
+export async function startCluster(
+  extra: string[] = [],
+  prepare: (dataDir: string) => Promise<void> = async () => {},
+): Promise<TestCluster> {
   const dataDir = await mkdtemp(join(tmpdir(), 'hn-'));
+  await prepare(dataDir);
   const [apiPort, kubeletPort, registryPort] = [
     await freePort(),
     await freePort(),
