@@ -11,6 +11,7 @@ import type {
   Lease,
   Namespace,
   Node,
+  PersistentVolumeClaim,
   Pod,
   ReplicaSet,
   Secret,
@@ -52,6 +53,11 @@ export const SERVICES = define<Service>('v1', 'services', 'Service');
 export const ENDPOINTS = define<Endpoints>('v1', 'endpoints', 'Endpoints');
 export const SECRETS = define<Secret>('v1', 'secrets', 'Secret');
 export const CONFIG_MAPS = define<ConfigMap>('v1', 'configmaps', 'ConfigMap');
+export const PERSISTENT_VOLUME_CLAIMS = define<PersistentVolumeClaim>(
+  'v1',
+  'persistentvolumeclaims',
+  'PersistentVolumeClaim',
+);
 export const SERVICE_ACCOUNTS = define<ServiceAccount>('v1', 'serviceaccounts', 'ServiceAccount');
 export const EVENTS = define<KubeObject>('v1', 'events', 'Event');
 export const DEPLOYMENTS = define<Deployment>('apps/v1', 'deployments', 'Deployment');

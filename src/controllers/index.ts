@@ -9,6 +9,8 @@ import { createInformerFactory } from '../client/informer.ts';
 import {
   CERTIFICATE_REQUESTS,
   CLUSTER_ROLES,
+  CONTROLLER_REVISIONS,
+  DAEMON_SETS,
   DEPLOYMENTS,
   ENDPOINT_SLICES,
   ENDPOINTS,
@@ -23,6 +25,7 @@ import type { Transport } from '../client/transport.ts';
 import { runBootstrapTokenCleaner } from './bootstraptoken/index.ts';
 import { runCertificateController } from './certificates/index.ts';
 import { runClusterRoleController } from './clusterrole/index.ts';
+import { runDaemonSetController } from './daemonset/index.ts';
 import { runDeploymentController } from './deployment/index.ts';
 import { runEndpointsController } from './endpoints/index.ts';
 import { runGarbageCollector } from './garbagecollector/index.ts';
@@ -59,6 +62,8 @@ const HELD = [
   PODS,
   REPLICA_SETS,
   DEPLOYMENTS,
+  DAEMON_SETS,
+  CONTROLLER_REVISIONS,
   JOBS,
   NODES,
   NAMESPACES,
@@ -94,6 +99,7 @@ export function startControllers(options: ControllersOptions): Promise<void> {
     runBootstrapTokenCleaner(context),
     runReplicaSetController(context),
     runDeploymentController(context),
+    runDaemonSetController(context),
     runJobController(context),
     runEndpointsController(context),
     runNamespaceController(context),

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Deployment, PodTemplateSpec, ReplicaSet } from '../../api/types.generated.ts';
+import { resolveLimit } from '../shared/limits.ts';
 import { normalize } from '../shared/template-hash.ts';
 
 /** Facts about a Deployment and its ReplicaSets that every strategy needs. */
@@ -8,6 +9,8 @@ export const REVISION = 'deployment.kubernetes.io/revision';
 export const REVISION_HISTORY = 'deployment.kubernetes.io/revision-history';
 export const DESIRED_REPLICAS = 'deployment.kubernetes.io/desired-replicas';
 export const MAX_REPLICAS = 'deployment.kubernetes.io/max-replicas';
+
+const DEFAULT_LIMIT = '25%';
 
 export const wanted = ({ spec }: Deployment): number => spec?.replicas ?? 1;
 export const size = ({ spec }: ReplicaSet): number => spec?.replicas ?? 1;
@@ -30,16 +33,6 @@ export function byAge(a: ReplicaSet, b: ReplicaSet): number {
 const isRolling = ({ spec }: Deployment): boolean =>
   (spec?.strategy?.type ?? 'RollingUpdate') === 'RollingUpdate';
 
-function resolvePercent(
-  value: number | string | undefined,
-  total: number,
-  round: (share: number) => number,
-): number {
-  if (typeof value === 'number') return value;
-  const percent = /^(\d+)%$/.exec(value ?? '25%')?.[1];
-  return percent === undefined ? 0 : round((Number(percent) * total) / 100);
-}
-
 /**
  * How many pods above and below the wanted number an update may cause: surge is rounded up,
  * unavailability down, and where both come to nothing one pod may be missing, or no update
@@ -49,8 +42,8 @@ export function limitsOf(deployment: Deployment): { surge: number; unavailable: 
   const total = wanted(deployment);
   if (!isRolling(deployment) || total === 0) return { surge: 0, unavailable: 0 };
   const update = deployment.spec?.strategy?.rollingUpdate;
-  const surge = resolvePercent(update?.maxSurge, total, Math.ceil);
-  const unavailable = resolvePercent(update?.maxUnavailable, total, Math.floor);
+  const surge = resolveLimit(update?.maxSurge ?? DEFAULT_LIMIT, total, Math.ceil);
+  const unavailable = resolveLimit(update?.maxUnavailable ?? DEFAULT_LIMIT, total, Math.floor);
   if (surge === 0 && unavailable === 0) return { surge, unavailable: 1 };
   return { surge, unavailable: Math.min(unavailable, total) };
 }
