@@ -1,5 +1,5 @@
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 
 /** Where everything of one machine's Hypernetes lies, beneath one data directory. */
 export interface DataPaths {
@@ -24,8 +24,9 @@ export interface DataPaths {
 
 export const DEFAULT_DATA_DIRECTORY = '/var/lib/hypernetes';
 
+/** Absolute: components and their sandboxes work in other directories. */
 export function dataDirectory(option: string | undefined): string {
-  return option ?? process.env.HYPERNETES_DATA_DIR ?? DEFAULT_DATA_DIRECTORY;
+  return resolve(option ?? process.env.HYPERNETES_DATA_DIR ?? DEFAULT_DATA_DIRECTORY);
 }
 
 export function dataPaths(root: string): DataPaths {

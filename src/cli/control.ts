@@ -26,18 +26,22 @@ export interface StopRequest {
   keepPods: boolean;
 }
 
+/** @throws UsageError when a supervisor runs on this data directory */
+export async function refuseRunning(socketPath: string): Promise<void> {
+  const running = await queryStatus(socketPath);
+  if (!running) return;
+  throw new UsageError(
+    `Cannot start on this data directory: Hypernetes runs on it already, as process ${running.pid}. ` +
+      'Look with "hypernetes status", end it with "hypernetes down", or use another --data-dir.',
+  );
+}
+
 /** @throws UsageError when another supervisor has this data directory */
 export async function serveControl(
   socketPath: string,
   handlers: { status: () => MachineStatus; stop: (request: StopRequest) => Promise<void> },
 ): Promise<ControlServer> {
-  const running = await queryStatus(socketPath);
-  if (running) {
-    throw new UsageError(
-      `Cannot start on this data directory: Hypernetes runs on it already, as process ${running.pid}. ` +
-        'Look with "hypernetes status", end it with "hypernetes down", or use another --data-dir.',
-    );
-  }
+  await refuseRunning(socketPath);
   const server = createServer((request, response) => {
     const send = (code: number, value: unknown) => {
       response.writeHead(code, { 'content-type': 'application/json' }).end(JSON.stringify(value));

@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { readFileIfExists, writeFileAtomic } from '../base/files.ts';
 import { DATA_VERSION, DEFAULT_PORTS, defaultNodeName } from './config.ts';
@@ -23,6 +23,13 @@ export async function prepareData(
     throw new UsageError(
       `Cannot use the data directory ${paths.root}: its path has ${Buffer.byteLength(paths.root)} bytes, ` +
         `at most ${DIRECTORY_BYTES_MAX} are possible, because unix sockets lie beneath it.`,
+    );
+  }
+  const found = await stat(paths.root).catch(() => undefined);
+  if (found && !found.isDirectory()) {
+    throw new UsageError(
+      `Cannot use the data directory ${paths.root}: it is not a directory. ` +
+        'Choose another with --data-dir.',
     );
   }
   const stored = await readConfig(paths);

@@ -22,8 +22,16 @@ const COMPONENTS: Record<string, () => Promise<Component>> = {
   hyperd: async () => (await import('./run/hyperd.ts')).runHyperd,
 };
 
-/** Errors that no further attempt mends; the person at the terminal has to. */
-const FATAL_CODES = new Set(['EADDRINUSE', 'EACCES', 'EADDRNOTAVAIL']);
+const PORTS = [
+  { field: 'apiPort', use: 'API server', option: '--api-port' },
+  { field: 'kubeletPort', use: 'kubelet', option: '--kubelet-port' },
+  { field: 'registryPort', use: 'embedded registry', option: '--registry-port' },
+] as const;
+
+const PORT_PROBLEMS: Record<string, string> = {
+  EADDRINUSE: 'is taken',
+  EACCES: 'may not be used by this process',
+};
 
 const END_TIMEOUT_MS = 8_000;
 
@@ -50,7 +58,8 @@ export async function runComponent(dataDir: string | undefined, name: string): P
     await component({ paths, config, signal: ending.signal, ready: () => tell({ type: 'ready' }) });
   } catch (error) {
     if (ending.signal.aborted) return;
-    if (isFatal(error)) tell({ type: 'fatal', message: (error as Error).message });
+    const reason = fatalReason(error, config);
+    if (reason) tell({ type: 'fatal', message: reason });
     throw error;
   } finally {
     // The channel to the supervisor would keep a finished process alive.
@@ -58,7 +67,16 @@ export async function runComponent(dataDir: string | undefined, name: string): P
   }
 }
 
-function isFatal(error: unknown): boolean {
-  const { code, name } = error as NodeJS.ErrnoException;
-  return error instanceof UsageError || name === 'StoreOpenError' || FATAL_CODES.has(code ?? '');
+/** For an error that no further attempt mends: what the person at the terminal has to know. */
+export function fatalReason(error: unknown, config: MachineConfig): string | undefined {
+  const { code = '', name, message, port, syscall } = error as NodeJS.ErrnoException & {
+    port?: number;
+  };
+  if (error instanceof UsageError || name === 'StoreOpenError') return message;
+  if (syscall !== 'listen' || port === undefined) return undefined;
+  const problem = PORT_PROBLEMS[code] ?? `cannot be listened on (${code})`;
+  const found = PORTS.find(({ field }) => config[field] === port);
+  return found
+    ? `Cannot start: port ${port} ${problem} (${found.use}). Choose another with ${found.option}.`
+    : `Cannot start: port ${port} ${problem}.`;
 }

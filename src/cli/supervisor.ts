@@ -4,6 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import { start } from '../base/exec.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
+import { UsageError } from './errors.ts';
 
 /**
  * Keeps the components of one machine running. A component that dies is started again, with a
@@ -102,7 +103,7 @@ export function superviseComponents(
     child.stderr?.pipe(component.log, { end: false });
     child.on('error', (error) => log.error('component', { name: spec.name, error: error.message }));
     child.on('message', (message: ComponentMessage) => {
-      if (message.type === 'fatal') failure.reject(new Error(`${spec.name}: ${message.message}`));
+      if (message.type === 'fatal') failure.reject(new UsageError(message.message));
       if (message.type !== 'ready') return;
       if (status.state === 'starting') status.state = 'ready';
       noteReady();

@@ -6,7 +6,7 @@ import { systemClock } from '../base/clock.ts';
 import { createLog } from '../base/log.ts';
 import { dataDirectory, dataPaths } from './config.ts';
 import type { DataPaths, MachineConfig } from './config.ts';
-import { queryStatus, serveControl } from './control.ts';
+import { queryStatus, refuseRunning, serveControl } from './control.ts';
 import type { MachineStatus } from './control.ts';
 import { prepareData } from './data.ts';
 import type { ConfigOverrides } from './data.ts';
@@ -48,7 +48,14 @@ export async function bringUp(
   detach: boolean,
   command: string,
 ): Promise<void> {
+  if (process.getuid?.() !== 0) {
+    throw new UsageError(
+      `Cannot run "${command}": not root, and VMs, networks and jails need it. Run it with sudo.`,
+    );
+  }
   const paths = dataPaths(dataDirectory(dataDir));
+  // Before anything is written: what runs reads the same files when a part of it restarts.
+  await refuseRunning(paths.supervisorSocket);
   const config = await prepareData(paths, role, overrides);
   if (detach) await detachSelf(paths, command);
   else await runForeground(paths, config);
@@ -59,12 +66,6 @@ export async function bringUp(
  * command line said is in the data directory already.
  */
 async function detachSelf(paths: DataPaths, command: string): Promise<void> {
-  const running = await queryStatus(paths.supervisorSocket);
-  if (running) {
-    throw new UsageError(
-      `Cannot start on this data directory: Hypernetes runs on it already, as process ${running.pid}.`,
-    );
-  }
   const logPath = join(paths.log, 'supervisor.log');
   const output = openSync(logPath, 'a', 0o600);
   const main = fileURLToPath(new URL('./main.ts', import.meta.url));
@@ -111,7 +112,9 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
   const log = createLog({ component: 'supervisor', write: supervisorLog(paths) });
   const stopping = Promise.withResolvers<{ keepPods: boolean }>();
   const stopped = Promise.withResolvers<void>();
+  stopped.promise.catch(() => {});
   let supervisor: Supervisor | undefined;
+  let failure: unknown;
   const control = await serveControl(paths.supervisorSocket, {
     status: () => ({
       pid: process.pid,
@@ -142,10 +145,14 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
     );
     const { keepPods } = await Promise.race([stopping.promise, supervisor.failed]);
     await supervisor.stop('kubelet');
-    if (!keepPods) await removeLocalPods(paths.hyperdSocket);
+    if (!keepPods) await removeLocalPods(paths.hyperdSocket, systemClock);
+  } catch (error) {
+    failure = error;
+    throw error;
   } finally {
     await supervisor?.stop();
-    stopped.resolve();
+    if (failure === undefined) stopped.resolve();
+    else stopped.reject(failure);
     await control.close();
   }
 }
