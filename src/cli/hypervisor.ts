@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { systemClock } from '../base/clock.ts';
 import { execute } from '../base/exec.ts';
@@ -11,14 +12,29 @@ import type { DataPaths } from './config.ts';
 
 const QEMU_PATH = '/usr/bin/qemu-system-x86_64';
 
-/** This machine's hypervisor, as hyperd and `doctor` use it. */
-export async function openHypervisor(paths: DataPaths, log?: Log): Promise<Hypervisor> {
+/** Of the control groups, as of network namespaces: clusters on one machine do not meet. */
+export function cgroupParent(paths: DataPaths): string {
+  return `hypernetes-${createHash('sha256').update(paths.hyperd).digest('hex').slice(0, 8)}`;
+}
+
+/**
+ * This machine's hypervisor, as hyperd and `doctor` use it.
+ *
+ * @param parent of all control groups; one for each that is open at the same time, because
+ *   `close` removes it
+ */
+export async function openHypervisor(
+  paths: DataPaths,
+  parent: string,
+  log?: Log,
+): Promise<Hypervisor> {
   const { jailPath, kernelPath } = await guestAssets(paths);
   return createQemuHypervisor({
     qemuPath: QEMU_PATH,
     jailPath,
     directory: join(paths.hyperd, 'vmm'),
     kernelPath,
+    cgroupParent: parent,
     exec: execute,
     clock: systemClock,
     random: systemRandom,

@@ -1,13 +1,37 @@
 import { request } from 'node:http';
 import type { PodState } from '../api/hyperd.ts';
+import type { Clock } from '../base/clock.ts';
+
+/** hyperd may just be starting again: its supervisor does that within ten seconds. */
+const HYPERD_TIMEOUT_MS = 15_000;
+const RETRY_MS = 100;
 
 /**
  * Ends every VM of this machine through hyperd. The pods stay in the cluster's state: the next
  * start runs them again, as after a reboot.
+ *
+ * @throws Error that names the first one that could not be removed, when the others have been
  */
-export async function removeLocalPods(hyperdSocket: string): Promise<void> {
-  const pods = (await call(hyperdSocket, 'GET', '/v1/pods').catch(() => [])) as PodState[];
-  await Promise.all(pods.map(({ id }) => call(hyperdSocket, 'DELETE', `/v1/pods/${id}`)));
+export async function removeLocalPods(hyperdSocket: string, clock: Clock): Promise<void> {
+  const deadlineMs = clock.monotonicMs() + HYPERD_TIMEOUT_MS;
+  const pods = async (): Promise<PodState[]> => {
+    for (;;) {
+      try {
+        return (await call(hyperdSocket, 'GET', '/v1/pods')) as PodState[];
+      } catch (error) {
+        if (clock.monotonicMs() > deadlineMs) throw error;
+      }
+      await clock.sleep(RETRY_MS);
+    }
+  };
+  const removals = (await pods()).map(async ({ id, namespace, name }) => {
+    await call(hyperdSocket, 'DELETE', `/v1/pods/${id}`).catch((error: Error) => {
+      throw new Error(`Cannot end the VM of pod ${namespace}/${name}: ${error.message}`);
+    });
+  });
+  for (const result of await Promise.allSettled(removals)) {
+    if (result.status === 'rejected') throw result.reason;
+  }
 }
 
 export function call(socketPath: string, method: string, path: string): Promise<unknown> {

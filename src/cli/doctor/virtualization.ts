@@ -9,9 +9,9 @@ export const hypervisorCheck: Check = {
   name: 'virtual machines',
   async run({ paths, signal }) {
     try {
-      const { accelerator, acceleratorReason, version } = await (
-        await openHypervisor(paths)
-      ).probe(signal);
+      const hypervisor = await openHypervisor(paths, `hypernetes-doctor-${process.pid}`);
+      const probed = hypervisor.probe(signal).finally(() => hypervisor.close());
+      const { accelerator, acceleratorReason, version } = await probed;
       const detail = `QEMU ${version}, ${accelerator}: a probe VM was booted`;
       if (accelerator === 'kvm') return good(detail);
       return limit(detail, `Guests are emulated (TCG), several times slower. ${acceleratorReason}`);

@@ -9,7 +9,7 @@ import { startDaemon } from '../../hyperd/daemon/daemon.ts';
 import { openImageStore } from '../../hyperd/image/index.ts';
 import { createLinuxNetwork } from '../../network/linux/driver.ts';
 import { guestAssets } from '../assets.ts';
-import { openHypervisor } from '../hypervisor.ts';
+import { cgroupParent, openHypervisor } from '../hypervisor.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
 import { nodeRegistries } from './registries.ts';
@@ -43,7 +43,7 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     directory: paths.hyperd,
     version: versionString(),
     kernelVersion: assets.kernelRelease,
-    hypervisor: await openHypervisor(paths, log),
+    hypervisor: await openHypervisor(paths, cgroupParent(paths), log),
     images,
     network,
     connectAgent,

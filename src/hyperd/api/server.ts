@@ -4,8 +4,6 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
 import type {
-  AttachRequest,
-  ExecRequest,
   HyperContainerSpec,
   HyperPodSpec,
   ProbeRequest,
@@ -18,11 +16,17 @@ import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
 import type { Daemon } from '../daemon/daemon.ts';
-import { validateContainerSpec, validatePodSpec, validateProcess } from '../daemon/validate.ts';
-import { AgentError } from '../agent/agent.ts';
+import {
+  validateContainerSpec,
+  validatePodSpec,
+  validateProbe,
+  validatePull,
+  validateVolumeFiles,
+} from '../daemon/validate.ts';
+import { toStatusError } from './errors.ts';
+import { parseJson, pathSegment, readBody, required, wholeNumber } from './requests.ts';
 import { signalNumber } from './signals.ts';
-import { serveAttach, serveExec, servePort } from './streams.ts';
-import { acceptUpgrade, readUpgradeBody, refuseUpgrade } from './upgrade.ts';
+import { serveUpgrade } from './upgrades.ts';
 
 /**
  * hyperd's door: HTTP/1.1 on a unix socket that only root may open. What is spoken is described
@@ -39,9 +43,6 @@ export interface HyperdServerOptions {
   log: Log;
 }
 
-/** A pod's volumes come inline; see LIMITS.volumeFileBytes, times base64. */
-const BODY_BYTES_MAX = 32 << 20;
-
 interface RouteContext {
   daemon: Daemon;
   request: IncomingMessage;
@@ -57,7 +58,7 @@ const ROUTES: [method: string, pattern: RegExp, handler: Handler][] = [
   ['GET', /^\/v1\/info$/, ({ daemon }) => daemon.info()],
   ['GET', /^\/v1\/events$/, streamEvents],
   ['GET', /^\/v1\/images$/, async ({ daemon }) => daemon.images()],
-  ['POST', /^\/v1\/images\/pull$/, async (c) => c.daemon.pullImage(await c.body<PullImage>(), c.signal)],
+  ['POST', /^\/v1\/images\/pull$/, pullImage],
   ['DELETE', /^\/v1\/images$/, async (c) => c.daemon.removeImage(required(c.query, 'reference'))],
   ['GET', /^\/v1\/pods$/, async ({ daemon }) => daemon.pods()],
   ['GET', /^\/v1\/pods\/([^/]+)$/, async (c, id) => c.daemon.pod(id ?? '').state()],
@@ -83,8 +84,11 @@ export async function serveHyperd(options: HyperdServerOptions): Promise<HyperdS
   });
   // Pulls and container starts take as long as they take; the clients are on this host.
   server.requestTimeout = 0;
+  const streams = new Set<Duplex>();
   server.on('upgrade', (request, socket, head) => {
-    void upgrade(options, request, socket, head).catch((error) => {
+    streams.add(socket);
+    socket.on('close', () => streams.delete(socket));
+    void serveUpgrade(options, request, socket, head).catch((error) => {
       log.debug('stream ended', { path: request.url, error: describeError(error) });
       socket.destroy();
     });
@@ -97,12 +101,17 @@ export async function serveHyperd(options: HyperdServerOptions): Promise<HyperdS
     async close() {
       server.close();
       server.closeAllConnections();
+      for (const socket of streams) socket.destroy();
       await rm(socketPath, { force: true });
     },
   };
 }
 
-async function answer(daemon: Daemon, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function answer(
+  daemon: Daemon,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
   const gone = new AbortController();
   response.on('close', () => gone.abort(new Error('The client went away')));
   const url = new URL(request.url ?? '/', 'http://hyperd');
@@ -133,10 +142,14 @@ function route(context: RouteContext, method: string, path: string): Promise<unk
     const match = pattern.exec(path);
     if (!match) continue;
     known = true;
-    if (routeMethod === method) return handler(context, ...match.slice(1).map(decodeURIComponent));
+    if (routeMethod === method) return handler(context, ...match.slice(1).map(pathSegment));
   }
   const reason = known ? 'MethodNotAllowed' : 'NotFound';
   throw new StatusError(reason, `hyperd does not serve ${method} ${path}`);
+}
+
+async function pullImage({ daemon, body, signal }: RouteContext): Promise<unknown> {
+  return daemon.pullImage(validatePull(await body<PullImage>()), signal);
 }
 
 async function createPod(context: RouteContext, id = ''): Promise<unknown> {
@@ -148,7 +161,8 @@ async function createPod(context: RouteContext, id = ''): Promise<unknown> {
 async function startContainer(context: RouteContext, podId = '', id = ''): Promise<unknown> {
   const pod = context.daemon.pod(podId);
   const spec = validateContainerSpec(await context.body<HyperContainerSpec>());
-  if (spec.id !== id) throw badRequest(`Container id "${spec.id}" is not that of the path, "${id}"`);
+  if (spec.id !== id)
+    throw badRequest(`Container id "${spec.id}" is not that of the path, "${id}"`);
   return pod.startContainer(spec);
 }
 
@@ -162,17 +176,18 @@ async function signalContainer(context: RouteContext, podId = '', id = ''): Prom
 }
 
 async function writeVolume(context: RouteContext, podId = '', name = ''): Promise<void> {
-  await context.daemon.pod(podId).writeVolume(name, await context.body<VolumeFiles>());
+  const content = validateVolumeFiles(name, await context.body<VolumeFiles>());
+  await context.daemon.pod(podId).writeVolume(name, content);
 }
 
 async function probe(context: RouteContext, podId = ''): Promise<unknown> {
-  const request = await context.body<ProbeRequest>();
+  const request = validateProbe(await context.body<ProbeRequest>());
   return context.daemon.pod(podId).agent((agent) => agent.probe(request));
 }
 
 async function streamEvents(context: RouteContext): Promise<void> {
-  const after = context.query.get('after');
-  const events = context.daemon.events.subscribe(after === null ? undefined : Number(after), context.signal);
+  const after = wholeNumber(context.query, 'after');
+  const events = context.daemon.events.subscribe(after, context.signal);
   context.response.writeHead(200, { 'content-type': 'application/x-ndjson' });
   context.response.flushHeaders();
   for await (const event of events) await send(context.response, `${JSON.stringify(event)}\n`);
@@ -186,11 +201,10 @@ async function streamLog(context: RouteContext, podId = '', id = ''): Promise<vo
   const chosen = query.has('stdout') || query.has('stderr');
   if (!chosen || query.get('stdout') === 'true') streams.add(1);
   if (!chosen || query.get('stderr') === 'true') streams.add(2);
-  const tail = query.get('tailLines');
   const chunks = log.read({
     follow: query.get('follow') === 'true',
-    tailLines: tail === null ? undefined : wholeNumber(tail, 'tailLines'),
-    sinceMs: wholeNumber(query.get('sinceMs') ?? '0', 'sinceMs'),
+    tailLines: wholeNumber(query, 'tailLines'),
+    sinceMs: wholeNumber(query, 'sinceMs') ?? 0,
     streams,
     signal,
   });
@@ -198,60 +212,6 @@ async function streamLog(context: RouteContext, podId = '', id = ''): Promise<vo
   response.flushHeaders();
   for await (const chunk of chunks) await send(response, chunk);
   response.end();
-}
-
-const UPGRADE = /^\/v1\/pods\/([^/]+)\/(?:containers\/([^/]+)\/(exec|attach)|port\/(\d+))$/;
-
-async function upgrade(
-  { daemon, clock }: HyperdServerOptions,
-  request: IncomingMessage,
-  socket: Duplex,
-  head: Buffer,
-): Promise<void> {
-  socket.on('error', () => socket.destroy());
-  try {
-    const body = await readUpgradeBody(request, socket, head, BODY_BYTES_MAX);
-    const path = new URL(request.url ?? '/', 'http://hyperd').pathname;
-    const [, podId = '', containerId = '', kind = 'port', port = ''] = UPGRADE.exec(path) ?? [];
-    if (!podId) throw new StatusError('NotFound', `hyperd has no stream at ${path}`);
-    const pod = daemon.pod(decodeURIComponent(podId));
-    if (kind === 'port') {
-      const connection = await pod.agent((agent) => agent.connectPort(wholeNumber(port, 'port')));
-      acceptUpgrade(socket, 'hyper-raw');
-      return await servePort(socket, connection);
-    }
-    if (kind === 'attach') {
-      const container = pod.container(decodeURIComponent(containerId));
-      acceptUpgrade(socket, 'hyper-stream');
-      return await serveAttach(socket, pod, container, parseJson<AttachRequest>(body));
-    }
-    const exec = parseJson<ExecRequest>(body);
-    validateProcess(exec.process);
-    const started = await pod.agent((agent) => agent.exec(decodeURIComponent(containerId), exec.process));
-    acceptUpgrade(socket, 'hyper-stream');
-    return await serveExec(socket, started, exec, clock);
-  } catch (error) {
-    refuseUpgrade(socket, toStatusError(error));
-  }
-}
-
-/** The guest's refusals, in the terms of HTTP. */
-const AGENT_REASONS: Record<string, string> = {
-  NotFound: 'NotFound',
-  Invalid: 'BadRequest',
-  StartError: 'Invalid',
-  Unsupported: 'BadRequest',
-  Closed: 'ServiceUnavailable',
-};
-
-function toStatusError(error: unknown): StatusError {
-  if (error instanceof StatusError) return error;
-  if (error instanceof AgentError) {
-    const causes = [{ reason: error.reason, message: error.message }];
-    const reason = AGENT_REASONS[error.reason] ?? 'InternalError';
-    return new StatusError(reason, error.message, { details: { causes }, cause: error });
-  }
-  return new StatusError('InternalError', describeError(error), { cause: error });
 }
 
 function sendJson(response: ServerResponse, code: number, value: unknown): void {
@@ -262,40 +222,4 @@ function sendJson(response: ServerResponse, code: number, value: unknown): void 
 
 async function send(response: ServerResponse, chunk: string | Uint8Array): Promise<void> {
   if (!response.write(chunk)) await drained(response);
-}
-
-async function readBody(request: IncomingMessage): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > BODY_BYTES_MAX) {
-      const limit = `the limit is ${BODY_BYTES_MAX} bytes`;
-      throw new StatusError('RequestEntityTooLarge', `Request body is too large: ${limit}`);
-    }
-    parts.push(chunk);
-  }
-  return Buffer.concat(parts);
-}
-
-function parseJson<T>(body: Buffer): T {
-  try {
-    return JSON.parse(body.toString('utf8')) as T;
-  } catch (error) {
-    throw badRequest(`Request body is not JSON: ${describeError(error)}`);
-  }
-}
-
-function required(query: URLSearchParams, name: string): string {
-  const value = query.get(name);
-  if (!value) throw badRequest(`Query parameter "${name}" is missing`);
-  return value;
-}
-
-function wholeNumber(text: string, name: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 0) {
-    throw badRequest(`Query parameter "${name}" must be a whole number, is "${text}"`);
-  }
-  return value;
 }

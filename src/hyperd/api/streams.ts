@@ -1,9 +1,9 @@
 import type { Duplex, Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { STREAM_CHANNEL } from '../../api/hyperd.ts';
 import type { AttachRequest, ExecRequest, ProcessExit, TerminalSize } from '../../api/hyperd.ts';
 import { drained, readFrames, writeFrames } from '../../api/hyperstream.ts';
 import type { Clock } from '../../base/clock.ts';
+import { joinDuplexes } from '../../base/duplex.ts';
 import type { GuestProcess } from '../agent/agent.ts';
 import type { Container } from '../daemon/container.ts';
 import type { Pod } from '../daemon/pod.ts';
@@ -33,6 +33,8 @@ export async function serveExec(
       ? clock.after(request.timeoutMs, () => void process.signal(SIGKILL).catch(() => {}))
       : undefined;
   socket.on('close', () => process.close());
+  // It may have gone while the process was being started.
+  if (socket.destroyed) process.close();
   const stdin = request.stdin ? process.stdin : undefined;
   if (!stdin) process.stdin.end();
   const input = takeInput(socket, { stdin, resize: (size) => process.resize(size) });
@@ -57,6 +59,7 @@ export async function serveAttach(
   pod: Pod,
   container: Container,
   request: AttachRequest,
+  stdin: Writable | undefined,
 ): Promise<void> {
   const { spec } = container.record;
   const channels = new Map<1 | 2, number>();
@@ -66,15 +69,15 @@ export async function serveAttach(
     const channel = channels.get(stream);
     if (channel !== undefined) await writeFrames(socket, channel, bytes);
   });
-  const closed = new Promise<undefined>((resolve) => socket.once('close', () => resolve(undefined)));
+  const closed = new Promise<undefined>((resolve) => {
+    if (socket.destroyed) resolve(undefined);
+    else socket.once('close', () => resolve(undefined));
+  });
   try {
-    const wantsInput = request.stdin && spec.stdin;
-    const stdin = wantsInput
-      ? await pod.agent((agent) => Promise.resolve(agent.containerStdin(spec.id)))
-      : undefined;
     // The process keeps its stdin for the next client, unless it was promised to one only.
     const endStdin = spec.stdinOnce;
-    const resize = (size: TerminalSize) => pod.agent((agent) => agent.resizeContainer(spec.id, size));
+    const resize = (size: TerminalSize) =>
+      pod.agent((agent) => agent.resizeContainer(spec.id, size));
     const input = takeInput(socket, { stdin, resize }, endStdin);
     const exit = await Promise.race([container.exited, closed]);
     if (exit) await sendExit(socket, exit);
@@ -86,26 +89,40 @@ export async function serveAttach(
 }
 
 /** One TCP connection inside the guest. */
-export async function servePort(socket: Duplex, connection: Duplex): Promise<void> {
-  await Promise.all([pipeline(socket, connection), pipeline(connection, socket)]).finally(() => {
-    socket.destroy();
-    connection.destroy();
-  });
+export function servePort(socket: Duplex, connection: Duplex): Promise<void> {
+  return joinDuplexes(socket, connection);
 }
 
-async function takeInput(socket: Duplex, target: InputTarget, endStdin = true): Promise<void> {
+async function takeInput(
+  socket: Duplex,
+  { stdin, resize }: InputTarget,
+  endStdin = true,
+): Promise<void> {
+  let target = stdin;
   try {
-    for await (const { channel, payload } of readFrames(socket)) {
-      if (channel === STREAM_CHANNEL.resize) await target.resize(parseSize(payload)).catch(() => {});
-      if (channel !== STREAM_CHANNEL.stdin || !target.stdin) continue;
-      if (payload.length === 0 && endStdin) target.stdin.end();
-      else if (payload.length > 0 && !target.stdin.write(payload)) await drained(target.stdin);
+    // The other direction goes on when this one is over.
+    const input = socket.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>;
+    for await (const { channel, payload } of readFrames(input)) {
+      if (channel === STREAM_CHANNEL.resize) await resize(parseSize(payload)).catch(() => {});
+      if (channel !== STREAM_CHANNEL.stdin || !target) continue;
+      if (payload.length > 0) target = await feed(target, payload);
+      else if (endStdin) target.end();
     }
   } catch {
-    // The process closed its stdin, or the client sent what is no frame: its input is over.
+    // The client sent what is no frame, or went away: its input is over.
     socket.resume();
   }
-  if (endStdin) target.stdin?.end();
+  if (endStdin) target?.end();
+}
+
+/** Undefined when the process takes no more. */
+async function feed(target: Writable, payload: Buffer): Promise<Writable | undefined> {
+  if (target.writableEnded || target.destroyed) return undefined;
+  if (target.write(payload)) return target;
+  return drained(target).then(
+    () => target,
+    () => undefined,
+  );
 }
 
 function parseSize(payload: Buffer): TerminalSize {
@@ -119,7 +136,8 @@ function clampSize(value: number): number {
 }
 
 async function copyOut(socket: Duplex, channel: number, source: Readable): Promise<void> {
-  for await (const chunk of source as AsyncIterable<Buffer>) await writeFrames(socket, channel, chunk);
+  for await (const chunk of source as AsyncIterable<Buffer>)
+    await writeFrames(socket, channel, chunk);
   await writeFrames(socket, channel, Buffer.alloc(0));
 }
 

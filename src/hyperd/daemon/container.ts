@@ -17,8 +17,13 @@ export interface Container {
   output(output: GuestOutput): Promise<void>;
   /** Live output from now on, until `detach`. The writer waits for the sink: flow control. */
   attach(sink: OutputSink): { detach(): void };
-  /** Settles the state. False when it was settled before. */
-  exit(exit: ProcessExit): Promise<boolean>;
+  /**
+   * Settles the state; of several exits the first one counts. With a message in it that happens
+   * before the call returns, without one when the log has been looked at.
+   */
+  exit(exit: ProcessExit): Promise<void>;
+  /** Resolves when no exit is on its way. */
+  settled(): Promise<void>;
   readonly exited: Promise<ProcessExit>;
   close(): Promise<void>;
 }
@@ -56,9 +61,21 @@ export async function openContainer(
   const sinks = new Set<OutputSink>();
   let settle: (exit: ProcessExit) => void = () => {};
   const exited = new Promise<ProcessExit>((resolve) => (settle = resolve));
-  if (record.state.exit) {
+  let settling: Promise<void> | undefined;
+  const finish = (exit: ProcessExit) => {
     log.finish();
-    settle(record.state.exit);
+    settle(exit);
+  };
+  const applyExit = async (exit: ProcessExit) => {
+    const wantsLog = record.spec.terminationMessageFromLog && exit.exitCode !== 0;
+    const message = exit.message || (wantsLog ? await logTail(log).catch(() => '') : '');
+    record.state.phase = 'exited';
+    record.state.exit = { ...exit, message };
+    finish(record.state.exit);
+  };
+  if (record.state.exit) {
+    settling = Promise.resolve();
+    finish(record.state.exit);
   }
   return {
     record,
@@ -66,7 +83,8 @@ export async function openContainer(
     exited,
     async output({ stream, offset, bytes, timeMs }) {
       const fresh = bytes.subarray(Math.max(0, log.offset(stream) - offset));
-      if (record.state.firstByteAtMs === 0 && fresh.length > 0) record.state.firstByteAtMs = nowMs();
+      if (record.state.firstByteAtMs === 0 && fresh.length > 0)
+        record.state.firstByteAtMs = nowMs();
       await log.append(stream, offset, bytes, timeMs);
       if (fresh.length === 0) return;
       const taken = [...sinks].map((sink) => sink(stream, fresh).catch(() => sinks.delete(sink)));
@@ -76,16 +94,11 @@ export async function openContainer(
       sinks.add(sink);
       return { detach: () => void sinks.delete(sink) };
     },
-    async exit(exit) {
-      if (record.state.exit) return false;
-      const wantsLog = record.spec.terminationMessageFromLog && exit.exitCode !== 0;
-      const message = exit.message || (wantsLog ? await logTail(log) : '');
-      record.state.phase = 'exited';
-      record.state.exit = { ...exit, message };
-      log.finish();
-      settle(record.state.exit);
-      return true;
+    exit(exit) {
+      settling ??= applyExit(exit);
+      return settling;
     },
+    settled: () => settling ?? Promise.resolve(),
     close: () => log.close(),
   };
 }

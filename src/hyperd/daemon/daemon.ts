@@ -1,11 +1,18 @@
 import { statfs } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
-import type { HyperPodSpec, HyperdInfo, ImageStatus, PodState, PullImage } from '../../api/hyperd.ts';
+import type {
+  HyperPodSpec,
+  HyperdInfo,
+  ImageStatus,
+  PodState,
+  PullImage,
+} from '../../api/hyperd.ts';
 import { StatusError, notFound } from '../../api/status.ts';
+import type { Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import { ImageError } from '../image/store.ts';
-import type { Image, ImageErrorReason } from '../image/store.ts';
+import type { Image } from '../image/store.ts';
 import type { HypervisorInfo } from '../vmm/hypervisor.ts';
 import { createEventHub } from './events.ts';
 import type { EventHub } from './events.ts';
@@ -26,6 +33,7 @@ export interface Daemon {
   /** Idempotent: the same id returns the pod that is there, which may have ended meanwhile. */
   createPod(spec: HyperPodSpec): Promise<PodState>;
   removePod(id: string): Promise<void>;
+  /** @throws ImageError, as `removeImage` */
   pullImage(request: PullImage, signal: AbortSignal): Promise<ImageStatus>;
   images(): ImageStatus[];
   removeImage(reference: string): Promise<void>;
@@ -43,19 +51,7 @@ export interface DaemonOptions extends Omit<PodDependencies, 'onChange' | 'podsD
 const PODS_MAX = 1000;
 /** Host CPU that the emulator's own threads take, in thousandths, for schedulers to count. */
 const OVERHEAD_CPU_MILLIS = 50;
-
-const IMAGE_ERROR_STATUS: Record<ImageErrorReason, string> = {
-  InvalidReference: 'BadRequest',
-  NotFound: 'NotFound',
-  Unauthorized: 'Forbidden',
-  DigestMismatch: 'Invalid',
-  WrongPlatform: 'Invalid',
-  Malformed: 'Invalid',
-  TooLarge: 'RequestEntityTooLarge',
-  Unreachable: 'ServiceUnavailable',
-  InUse: 'Conflict',
-  NoSpace: 'InternalError',
-};
+const REMOVE_RETRY_MS = 5_000;
 
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const podsDirectory = join(options.directory, 'pods');
@@ -80,28 +76,37 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   // It takes a while, and the first who asks is a node that wants to be Ready.
   void probe().catch(() => {});
 
+  const retries = new Set<Timer>();
   const remove = async (id: string): Promise<void> => {
     const pod = pods.get(id);
     if (!pod) return;
-    await pod.remove();
+    await pod.remove().catch((error) => {
+      removeLater(id, error);
+      throw error;
+    });
+    // Who waited for the same removal has done this, and another pod may have the id by now.
+    if (pods.get(id) !== pod) return;
     pods.delete(id);
     uids.delete(id);
     events.emit({ type: 'pod', pod: id });
   };
-
-  for (const record of await loadPodRecords(podsDirectory, options.log)) {
-    uids.set(record.spec.id, record.uid);
-    const pod = adoptPod(record, dependencies);
-    pods.set(record.spec.id, pod);
-    if (record.phase === 'deleting') {
-      void remove(record.spec.id).catch((error) => reportLeftover(record.spec.id, error));
-    }
+  /** What was begun is finished, also when the client does not ask again. */
+  const removeLater = (id: string, error: unknown) => {
+    options.log.error('pod cannot be removed yet', { pod: id, error: describeError(error) });
+    const timer = options.clock.after(REMOVE_RETRY_MS, () => {
+      retries.delete(timer);
+      remove(id).catch(() => {});
+    });
+    retries.add(timer);
+  };
+  const endVm = (directory: string) => options.hypervisor.destroy(directory);
+  for (const record of await loadPodRecords(podsDirectory, endVm, options.log)) {
+    const { id } = record.spec;
+    uids.set(id, record.uid);
+    pods.set(id, adoptPod(record, dependencies));
+    if (record.phase === 'deleting') remove(id).catch(() => {});
   }
-  function reportLeftover(id: string, error: unknown): void {
-    options.log.error('pod cannot be removed', { pod: id, error: describeError(error) });
-  }
-  await removeOrphanedPorts(options, pods);
-
+  await removeOrphans(options, pods);
   return {
     events,
     async info() {
@@ -151,37 +156,54 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       const isUsable = present && request.policy !== 'always' && options.images.mayUse(request);
       if (isUsable) return toImageStatus(present);
       if (request.policy === 'never') {
-        throw imageStatusError(
-          new ImageError('NotFound', `Image "${request.reference}" is not present and may not be pulled`),
-        );
+        const state = 'is not present and may not be pulled';
+        throw new ImageError('NotFound', `Image "${request.reference}" ${state}`);
       }
       try {
         const { reference, credentials } = request;
         return toImageStatus(await options.images.pull({ reference, credentials }, signal));
-      } catch (error) {
-        throw error instanceof ImageError ? imageStatusError(error) : error;
       } finally {
         events.emit({ type: 'image', pod: '' });
       }
     },
     images: () => options.images.list().map(toImageStatus),
-    async removeImage(reference) {
-      await options.images.remove(reference).catch((error) => {
-        throw error instanceof ImageError ? imageStatusError(error) : error;
-      });
-    },
+    removeImage: (reference) => options.images.remove(reference),
     async close() {
+      for (const timer of retries) timer.cancel();
       await Promise.all([...pods.values()].map((pod) => pod.release()));
+      await removeUnusedNetworks(options);
       await options.images.close();
+      await options.hypervisor.close();
     },
   };
 }
 
-/** Ports whose pods are gone: the daemon died between making the one and recording the other. */
-async function removeOrphanedPorts(options: DaemonOptions, pods: Map<string, Pod>): Promise<void> {
-  const { ports } = await options.network.list();
-  for (const port of ports) {
-    if (!pods.has(port.id)) await options.network.deletePort(port.id);
+/**
+ * Ports and pinned images whose pods are gone: the daemon died between making the one and
+ * recording the other.
+ */
+async function removeOrphans(options: DaemonOptions, pods: Map<string, Pod>): Promise<void> {
+  const { network, images, log } = options;
+  const report = (what: string, id: string) => (error: unknown) =>
+    log.error(`${what} of no pod cannot be removed`, { id, error: describeError(error) });
+  const { ports } = await network.list();
+  for (const { id } of ports) {
+    if (!pods.has(id)) await network.deletePort(id).catch(report('port', id));
+  }
+  for (const { imageId, owner } of images.leases()) {
+    if (!pods.has(owner)) await images.release(imageId, owner).catch(report('image', owner));
+  }
+}
+
+/** Networks without pods; what their pods still use stays. */
+async function removeUnusedNetworks({ network, log }: DaemonOptions): Promise<void> {
+  const { networks, ports } = await network.list();
+  const used = new Set(ports.map((port) => port.networkId));
+  for (const { id } of networks) {
+    if (used.has(id)) continue;
+    await network.deleteNetwork(id).catch((error: unknown) => {
+      log.error('network cannot be removed', { network: id, error: describeError(error) });
+    });
   }
 }
 
@@ -189,13 +211,3 @@ function toImageStatus(image: Image): ImageStatus {
   const { id, digest, references, diskBytes, config } = image;
   return { id, digest, references, diskBytes, config };
 }
-
-/** The client finds the image reason in the first cause. */
-function imageStatusError(error: ImageError): StatusError {
-  const causes = [{ reason: error.reason, message: error.message }];
-  return new StatusError(IMAGE_ERROR_STATUS[error.reason], error.message, {
-    details: { causes, ...(error.transient ? { retryAfterSeconds: 1 } : {}) },
-    cause: error,
-  });
-}
-

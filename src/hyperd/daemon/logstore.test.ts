@@ -107,7 +107,10 @@ test('a crash at any byte loses nothing that the guest sends again', async () =>
     const { size } = await stat(path);
     await truncate(path, Math.floor(random.next() * size));
     const again = await openContainerLog(directory, limits);
-    for (const [stream, bytes] of [[1, Buffer.from(full)], [2, Buffer.from('e\n')]] as const) {
+    for (const [stream, bytes] of [
+      [1, Buffer.from(full)],
+      [2, Buffer.from('e\n')],
+    ] as const) {
       const offset = again.offset(stream);
       await again.append(stream, offset, bytes.subarray(offset), 1);
     }

@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import { mkdir, open, readFile, readdir, rm } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -67,8 +68,9 @@ export async function openContainerLog(
   let tail: Promise<void> = Promise.resolve();
 
   const rotate = async () => {
-    await current.handle.close();
-    current = await createFile(directory, current.number + 1, offsets);
+    const full = current;
+    current = await createFile(directory, full.number + 1, offsets);
+    await full.handle.close();
     await rm(fileName(directory, current.number - limits.fileCount), { force: true });
   };
 
@@ -79,13 +81,16 @@ export async function openContainerLog(
     if (fresh.length === 0) return;
     const timeNs = BigInt(Math.round(timeMs * 1000)) * 1000n;
     const block = Buffer.concat(splitIntoRecords(stream, fresh, timeNs).map(encodeLogRecord));
-    for (let done = 0; done < block.length; ) {
-      const { bytesWritten } = await current.handle.write(block, done, block.length - done);
-      done += bytesWritten;
+    if (current.size > limits.fileBytes) await rotate();
+    try {
+      await writeFully(current.handle, block);
+    } catch (error) {
+      // A disk that is full takes a part: the rest of a record must not be followed by another.
+      await current.handle.truncate(current.size);
+      throw error;
     }
     current.size += block.length;
     offsets[stream] += fresh.length;
-    if (current.size > limits.fileBytes) await rotate();
     changed.emit('change');
   };
 
@@ -95,7 +100,9 @@ export async function openContainerLog(
     while (!options.signal.aborted) {
       const oldest = current.number - limits.fileCount + 1;
       if (position.number < oldest) position = { number: oldest, offset: FILE_PREAMBLE_BYTES };
-      const chunk = await readRecords(fileName(directory, position.number), position.offset);
+      // Beyond that a write is under way, which may yet be taken back.
+      const end = position.number === current.number ? current.size : Number.MAX_SAFE_INTEGER;
+      const chunk = await readRecords(fileName(directory, position.number), position.offset, end);
       if (chunk.length > 0) {
         position.offset += chunk.length;
         const wanted = selectRecords(chunk, options);
@@ -128,6 +135,13 @@ export async function openContainerLog(
       await current.handle.close();
     },
   };
+}
+
+async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done);
+    done += bytesWritten;
+  }
 }
 
 function fileName(directory: string, number: number): string {
@@ -183,17 +197,25 @@ async function createFile(
   MAGIC.copy(preamble);
   preamble.writeBigUInt64BE(BigInt(offsets[1]), MAGIC.length);
   preamble.writeBigUInt64BE(BigInt(offsets[2]), MAGIC.length + 8);
-  const handle = await open(fileName(directory, number), 'a', 0o600);
-  await handle.write(preamble);
+  // Over what an attempt that failed may have left.
+  const { O_APPEND, O_CREAT, O_TRUNC, O_WRONLY } = constants;
+  const flags = O_APPEND | O_CREAT | O_TRUNC | O_WRONLY;
+  const handle = await open(fileName(directory, number), flags, 0o600);
+  try {
+    await writeFully(handle, preamble);
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
   return { number, handle, size: FILE_PREAMBLE_BYTES };
 }
 
 /** Whole records from `offset` on, about READ_CHUNK_BYTES of them; empty at the end. */
-async function readRecords(path: string, offset: number): Promise<Buffer> {
+async function readRecords(path: string, offset: number, fileEnd: number): Promise<Buffer> {
   const handle = await open(path, 'r').catch(ignoreMissing);
   if (!handle) return Buffer.alloc(0);
   try {
-    const buffer = Buffer.allocUnsafe(READ_CHUNK_BYTES);
+    const buffer = Buffer.allocUnsafe(Math.min(READ_CHUNK_BYTES, Math.max(0, fileEnd - offset)));
     const { bytesRead } = await handle.read(buffer, 0, buffer.length, offset);
     let end = 0;
     for (;;) {
@@ -211,7 +233,7 @@ function selectRecords(chunk: Buffer, options: LogReadOptions): Buffer {
   if (options.sinceMs === 0 && options.streams.size === 2) return chunk;
   const sinceNs = BigInt(options.sinceMs) * 1_000_000n;
   const parts: Buffer[] = [];
-  for (let position = 0; position < chunk.length; ) {
+  for (let position = 0; position < chunk.length;) {
     const header = readLogHeader(chunk, position);
     if (!header) break;
     const end = position + LOG_RECORD_HEADER_BYTES + header.length;
@@ -248,7 +270,7 @@ function lineStarts(content: Buffer, options: LogReadOptions): number[] {
   const sinceNs = BigInt(options.sinceMs) * 1_000_000n;
   const starts: number[] = [];
   const within = { 1: false, 2: false };
-  for (let position = FILE_PREAMBLE_BYTES; ; ) {
+  for (let position = FILE_PREAMBLE_BYTES; ;) {
     const header = readLogHeader(content, position);
     if (!header) return starts;
     const selected = options.streams.has(header.stream) && header.timeNs >= sinceNs;

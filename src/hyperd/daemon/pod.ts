@@ -14,13 +14,16 @@ import { describeError } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { NetworkDriver } from '../../network/driver.ts';
 import { AgentError } from '../agent/agent.ts';
-import type { Agent, PodSetup } from '../agent/agent.ts';
+import type { Agent, GuestOutput } from '../agent/agent.ts';
 import type { ImageStore } from '../image/store.ts';
+import { HypervisorError } from '../vmm/hypervisor.ts';
 import type { Hypervisor, Vm, VmExit } from '../vmm/hypervisor.ts';
 import { newContainerRecord, openContainer } from './container.ts';
 import type { Container } from './container.ts';
+import { guestContainerSpec, imageSerial, podSetup, vmSpec } from './guest-spec.ts';
+import type { GuestFiles } from './guest-spec.ts';
 import { podPaths, savePodRecord, toPodState } from './record.ts';
-import type { PodPaths, PodRecord } from './record.ts';
+import type { ContainerRecord, PodPaths, PodRecord } from './record.ts';
 import { createScratchDisk } from './scratch.ts';
 import { openGuestSession } from './session.ts';
 import type { ConnectAgent, GuestSession } from './session.ts';
@@ -49,7 +52,11 @@ export interface Pod {
   removeContainer(containerId: string): Promise<void>;
   writeVolume(name: string, content: VolumeFiles): Promise<void>;
   /** The guest, for streams and probes. Rejects when the pod does not run. */
-  agent<T>(operation: (agent: Agent) => Promise<T>): Promise<T>;
+  agent<T>(
+    operation: (agent: Agent) => Promise<T>,
+    /** `once` for what must not be done twice when the line to the guest breaks. */
+    repeat?: 'repeat' | 'once',
+  ): Promise<T>;
   stats(): Promise<PodStats>;
   /** Ends the VM and gives back what only a VM needs; waits for one that is still starting. */
   stop(): Promise<PodState>;
@@ -67,20 +74,20 @@ export interface PodDependencies {
   random: Random;
   log: Log;
   podsDirectory: string;
-  guest: { kernelPath: string; initrdPath: string; kernelArguments: string[] };
+  guest: GuestFiles;
   /** Something that clients can see has changed and is on disk. */
   onChange: (podId: string, containerId?: string) => void;
 }
 
 /** Under emulation on a busy machine a guest takes seconds; a minute says that it never will. */
 const BOOT_TIMEOUT_MS = 60_000;
-const SCRATCH_SERIAL = 'scratch';
-const ENTROPY_BYTES = 64;
-/** Of the VMM: its threads. Containers' processes are the guest's. */
-const VMM_PROCESS_COUNT_MAX = 256;
+/** Between attempts to write what a full disk did not take. */
+const STORE_RETRY_MS = 1_000;
 const CONSOLE_TAIL_BYTES = 2048;
 /** 128 + SIGKILL: what a container gets whose VM was taken away under it. */
 const EXIT_VM_GONE = { exitCode: 137, signal: 9 };
+/** What a shell would give; runc's `StartError`. */
+const EXIT_NOT_STARTED = 128;
 
 const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
   'powered-off': 'PoweredOff',
@@ -88,11 +95,6 @@ const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
   killed: 'VmmKilled',
   failed: 'VmmFailed',
 };
-
-/** The serial under which the guest finds an image's disk: 20 characters are allowed. */
-export function imageSerial(imageId: string): string {
-  return `i${imageId.replace(/^sha256:/, '').slice(0, 19)}`;
-}
 
 export function createPod(record: PodRecord, dependencies: PodDependencies): Pod {
   return new HyperPod(record, dependencies).begin('create');
@@ -110,18 +112,21 @@ class HyperPod implements Pod {
   readonly #log: Log;
   readonly #life = new AbortController();
   readonly #containers = new Map<string, Container>();
-  readonly #attached = new Set<string>();
   #vm: Vm | undefined;
   #session: GuestSession | undefined;
   /** Settles when the pod runs, or is known not to. Never rejects. */
   #begun: Promise<void> = Promise.resolve();
   #saved: Promise<void> = Promise.resolve();
+  /** Starts of containers are one behind the other. Never rejects. */
   #starting: Promise<unknown> = Promise.resolve();
   #stopRequested = false;
-  /** Settles when the end of the VM has been dealt with. */
-  #ended: Promise<void> = Promise.resolve();
+  #ending: Promise<void> | undefined;
+  /** Resolves when `phase` says that the pod does not run any more. */
+  readonly #over = Promise.withResolvers<void>();
   #removing: Promise<void> | undefined;
   #released = false;
+  /** Its directory is going: nothing may be written there any more. */
+  #erased = false;
 
   constructor(record: PodRecord, dependencies: PodDependencies) {
     this.#record = record;
@@ -144,58 +149,64 @@ class HyperPod implements Pod {
 
   begin(how: 'create' | 'adopt'): this {
     const work = how === 'create' ? this.#boot() : this.#adopt();
-    this.#begun = work.catch((error) => this.#stop('StartFailed', describeError(error)));
+    this.#begun = work.catch((error) => this.#end('StartFailed', describeError(error)));
     return this;
   }
 
   // --- Beginning ---------------------------------------------------------------------------
 
   async #boot(): Promise<void> {
-    const { spec, timings } = this.#record;
-    const { clock, hypervisor } = this.#deps;
+    const { timings, spec, uid } = this.#record;
+    const { clock, hypervisor, guest } = this.#deps;
     const signal = this.#life.signal;
     await this.#save();
+    // An earlier daemon may have come as far as starting one that it did not live to record.
+    await hypervisor.destroy(this.#paths.vm);
+    await rm(this.#paths.vm, { recursive: true, force: true });
     await mkdir(this.#paths.vm, { recursive: true, mode: 0o700 });
-    const disk = createScratchDisk(this.#paths.scratch, spec.scratchMib, this.#record.uid, signal);
-    await Promise.all([
+    await bothOf(
       this.#connectNetwork().then(() => (timings.network = clock.nowMs())),
-      disk.then(() => (timings.disks = clock.nowMs())),
-    ]);
+      createScratchDisk(this.#paths.scratch, spec.scratchMib, uid, signal).then(
+        () => (timings.disks = clock.nowMs()),
+      ),
+    );
     await this.#save();
-    this.#vm = await hypervisor.create(this.#vmSpec(), signal);
+    this.#vm = await hypervisor.create(vmSpec(this.#record, this.#paths, guest), signal);
     timings.vmm = clock.nowMs();
-    await this.#save();
-    this.#openSession();
-    await this.#guestOrEnd(this.#vm);
+    await this.#untilStored(() => this.#save());
+    await this.#runGuest(this.#vm);
   }
 
   async #adopt(): Promise<void> {
-    const { hypervisor } = this.#deps;
-    for (const container of this.#record.containers) await this.#open(container);
-    if (this.#record.phase === 'stopped') return this.#stopAgain();
-    if (this.#record.phase === 'deleting') {
-      void this.remove().catch((error) =>
-        this.#log.error('pod cannot be removed', { error: describeError(error) }),
-      );
-      return;
+    const { hypervisor, images } = this.#deps;
+    const { phase, timings, containers } = this.#record;
+    for (const record of containers) this.#hold(await this.#openContainer(record));
+    if (phase === 'deleting') return;
+    if (phase === 'stopped') return this.#stopAgain();
+    if (timings.vmm === undefined) return this.#boot();
+    const vm = await hypervisor.adopt(this.#paths.vm, this.#life.signal).catch((error) => {
+      this.#life.signal.throwIfAborted();
+      this.#log.error('VM cannot be adopted', { error: describeError(error) });
+      return this.#end('VmmFailed', describeError(error));
+    });
+    if (!vm) return this.#end('VmmKilled', 'The VM ended while the daemon was away');
+    this.#vm = vm;
+    for (const { spec } of containers) {
+      await images.acquire(spec.imageId, this.id).catch((error) => {
+        this.#log.error('image of a container is gone', { error: describeError(error) });
+      });
     }
-    this.#vm = await hypervisor.adopt(this.#paths.vm, this.#life.signal);
-    if (!this.#vm && this.#record.timings.vmm === undefined) return this.#boot();
-    if (!this.#vm) {
-      return this.#stop('VmmKilled', 'The VM ended while the daemon was away');
+    await this.#runGuest(vm);
+    // What was accepted is carried out, though who asked for it may be waiting no more.
+    for (const { spec, state } of containers) {
+      if (state.phase === 'creating') this.startContainer(spec).catch(() => {});
     }
-    for (const { spec } of this.#record.containers) {
-      const serial = imageSerial(spec.imageId);
-      await this.#deps.images.acquire(spec.imageId, this.id).catch(() => {});
-      this.#attached.add(serial);
-    }
-    this.#openSession();
-    await this.#guestOrEnd(this.#vm);
   }
 
-  /** Until the guest is set up. Why a VM ended before is told by `#vmExited`. */
-  async #guestOrEnd(vm: Vm): Promise<void> {
-    await Promise.race([this.#session?.call(() => Promise.resolve()), vm.exited]);
+  /** Until the guest is set up. Why it is not, if so, is told by `#end`. */
+  async #runGuest(vm: Vm): Promise<void> {
+    const session = this.#openSession(vm);
+    await Promise.race([session.call(() => Promise.resolve()).catch(() => {}), vm.exited]);
   }
 
   async #connectNetwork(): Promise<void> {
@@ -206,31 +217,9 @@ class HyperPod implements Pod {
     this.#record.port = await this.#deps.network.ensurePort(request, this.#life.signal);
   }
 
-  #vmSpec() {
-    const { spec, uid, port } = this.#record;
-    const { guest } = this.#deps;
-    return {
-      id: spec.id,
-      directory: this.#paths.vm,
-      cpuCount: spec.cpuCount,
-      memoryMib: spec.memoryMib,
-      kernelPath: guest.kernelPath,
-      initrdPath: guest.initrdPath,
-      kernelArguments: guest.kernelArguments,
-      disks: [
-        { serial: SCRATCH_SERIAL, path: this.#paths.scratch, readOnly: false, ephemeral: true },
-      ],
-      nic: port ? { mac: port.mac, netns: port.netns, tapName: port.tapName } : undefined,
-      uid,
-      limits: { ...spec.limits, processCount: VMM_PROCESS_COUNT_MAX },
-    };
-  }
-
-  #openSession(): void {
-    const vm = this.#vm;
-    if (!vm) return;
+  #openSession(vm: Vm): GuestSession {
     const { clock, connectAgent } = this.#deps;
-    this.#session = openGuestSession({
+    const session = openGuestSession({
       vm,
       clock,
       connectAgent,
@@ -239,52 +228,47 @@ class HyperPod implements Pod {
       bootTimeoutMs: BOOT_TIMEOUT_MS,
       onOpen: (agent) => this.#setUpGuest(agent),
       resumeOffsets: (id, stream) => this.#containers.get(id)?.log.offset(stream) ?? 0,
-      onOutput: async (output) => {
-        const container = this.#containers.get(output.containerId);
-        const first = container?.record.state.firstByteAtMs === 0;
-        await container?.output(output);
-        if (first) await this.#changed(output.containerId);
-      },
-      onContainerExit: (id, exit) => this.#containerExited(id, exit),
+      onOutput: (output) => this.#takeOutput(output),
+      onContainerExit: (id, exit) => this.#takeExit(id, exit),
     });
-    void this.#session.ended.then((error) => error && this.#guestLost(error));
-    this.#ended = vm.exited.then((exit) => this.#vmExited(exit));
+    this.#session = session;
+    void session.ended.then((error) => {
+      if (error) void this.#end('VmmFailed', `The guest does not answer: ${error.message}`);
+    });
+    void vm.exited.then((exit) => {
+      if (this.#stopRequested) void this.#end('PoweredOff', STOP_MESSAGE);
+      else void this.#end(EXIT_REASONS[exit.reason], exit.message);
+    });
+    return session;
   }
 
   async #setUpGuest(agent: Agent): Promise<void> {
     const { hello } = agent;
     const { timings } = this.#record;
-    if (!hello.podReady) await agent.setupPod(this.#podSetup());
+    const { clock, random } = this.#deps;
+    if (!hello.podReady) {
+      await agent.setupPod(podSetup(this.#record, clock.nowMs(), random)).catch((error) => {
+        // What the guest refuses once it will refuse again.
+        const isFinal = error instanceof AgentError && !BROKEN.has(error.reason);
+        if (isFinal) void this.#end('StartFailed', `Cannot set up the guest: ${error.message}`);
+        throw error;
+      });
+    }
     if (this.#record.phase !== 'creating') return;
-    const startMs = timings.vmm ?? this.#deps.clock.nowMs();
+    const startMs = timings.vmm ?? clock.nowMs();
     timings.kernel = Math.round(startMs + hello.startedUptimeMs);
-    timings.guest = this.#deps.clock.nowMs();
+    timings.guest = clock.nowMs();
     this.#record.guest = { kernelVersion: hello.kernelVersion, bootId: hello.bootId };
     this.#record.phase = 'running';
-    await this.#changed();
-  }
-
-  #podSetup(): PodSetup {
-    const { spec, port } = this.#record;
-    const { clock, random } = this.#deps;
-    return {
-      hostname: spec.hostname,
-      domain: spec.domain,
-      epochMs: clock.nowMs(),
-      entropy: Buffer.from(random.bytes(ENTROPY_BYTES)).toString('base64'),
-      network: port && { mac: port.mac, address: port.address, gateway: port.gateway, mtu: port.mtu },
-      dns: spec.dns,
-      hostAliases: spec.hostAliases,
-      sysctls: spec.sysctls,
-      shareProcessNamespace: spec.shareProcessNamespace,
-      scratchSerial: SCRATCH_SERIAL,
-      volumes: spec.volumes,
-    };
+    await this.#untilStored(() => this.#changed());
   }
 
   // --- Containers --------------------------------------------------------------------------
 
-  /** Idempotent by id. The returned state tells whether it runs, or why it does not. */
+  /**
+   * Idempotent by id. The returned state tells whether it runs, or why it does not. Once it is
+   * recorded it comes to one of the two, whatever happens to this daemon.
+   */
   startContainer(spec: HyperContainerSpec): Promise<ContainerState> {
     const work = this.#starting.then(() => this.#startContainer(spec));
     this.#starting = work.catch(() => {});
@@ -294,71 +278,87 @@ class HyperPod implements Pod {
   async #startContainer(spec: HyperContainerSpec): Promise<ContainerState> {
     await this.#begun;
     this.#assertRunning();
-    let container = this.#containers.get(spec.id);
-    if (!container) {
-      const disk = await this.#deps.images.acquire(spec.imageId, this.id);
-      const record = newContainerRecord(spec, this.#deps.clock.nowMs());
-      this.#record.containers.push(record);
-      await this.#save();
-      container = await this.#open(record);
-      await this.#attachImage(spec.imageId, disk);
-    }
-    if (container.record.state.phase !== 'creating') return container.record.state;
+    const known = this.#containers.get(spec.id);
+    if (known && known.record.state.phase !== 'creating') return known.record.state;
+    const disk = await this.#deps.images.acquire(spec.imageId, this.id);
+    const container = known ?? (await this.#addContainer(spec));
     try {
-      await this.#launch(container);
+      await this.#launch(container, disk);
     } catch (error) {
-      if (!(error instanceof AgentError) || error.reason === 'Closed') throw error;
+      if (isGone(error)) await this.#over.promise;
+      this.#assertRunning();
+      this.#log.warn('container cannot be started', {
+        container: spec.id,
+        error: describeError(error),
+      });
       await container.exit(this.#startFailure(error));
+      // One that was late is not to run unseen.
+      await this.agent((agent) => agent.removeContainer(spec.id)).catch(() => {});
     }
     await this.#changed(spec.id);
     return container.record.state;
   }
 
-  async #launch(container: Container): Promise<void> {
-    const { spec, state } = container.record;
-    await this.agent((agent) =>
-      agent.startContainer({
-        id: spec.id,
-        name: spec.name,
-        imageSerial: imageSerial(spec.imageId),
-        imageFsType: 'erofs',
-        process: spec.process,
-        readOnlyRootfs: spec.readOnlyRootfs,
-        mounts: spec.mounts,
-        resources: spec.resources,
-        terminationMessagePath: spec.terminationMessagePath,
-        stdin: spec.stdin,
-      }),
-    );
-    // Its exit may have been reported before this answer.
-    if (state.phase === 'creating') state.phase = 'running';
-    state.startedAtMs = state.startedAtMs || this.#deps.clock.nowMs();
-  }
-
-  #startFailure(error: AgentError): ProcessExit {
-    const finishedAtMs = this.#deps.clock.nowMs();
-    const { reason, message } = error;
-    return { exitCode: 128, signal: 0, oomKilled: false, reason, message, finishedAtMs };
-  }
-
-  async #attachImage(imageId: string, path: string): Promise<void> {
-    const serial = imageSerial(imageId);
-    if (this.#attached.has(serial)) return;
-    await this.#vm?.attachDisk({ serial, path, readOnly: true }, this.#life.signal);
-    this.#attached.add(serial);
-  }
-
-  async #open(record: PodRecord['containers'][number]): Promise<Container> {
-    const { id } = record.spec;
-    const nowMs = () => this.#deps.clock.nowMs();
-    const container = await openContainer(record, this.#paths.logs(id), nowMs);
-    this.#containers.set(id, container);
+  async #addContainer(spec: HyperContainerSpec): Promise<Container> {
+    const record = newContainerRecord(spec, this.#deps.clock.nowMs());
+    const container = await this.#openContainer(record);
+    // No await from here on: `#end` must find the container, or this find the end.
+    if (this.#record.phase !== 'running') {
+      await container.close();
+      throw this.#notRunning();
+    }
+    this.#record.containers.push(record);
+    this.#hold(container);
+    await this.#save();
     return container;
   }
 
-  async #containerExited(id: string, exit: ProcessExit): Promise<void> {
-    const container = this.#containers.get(id);
-    if (container && (await container.exit(exit))) await this.#changed(id);
+  async #launch(container: Container, diskPath: string): Promise<void> {
+    const { spec, state } = container.record;
+    const disk = { serial: imageSerial(spec.imageId), path: diskPath, readOnly: true };
+    await this.#vm?.attachDisk(disk, this.#life.signal);
+    await this.agent((agent) => agent.startContainer(guestContainerSpec(spec)));
+    // Its exit may have been reported before this answer.
+    if (state.phase === 'creating') state.phase = 'running';
+    state.startedAtMs ||= this.#deps.clock.nowMs();
+  }
+
+  #startFailure(error: unknown): ProcessExit {
+    const reason = error instanceof AgentError ? error.reason : 'StartError';
+    const message = describeError(error);
+    const finishedAtMs = this.#deps.clock.nowMs();
+    return {
+      exitCode: EXIT_NOT_STARTED,
+      signal: 0,
+      oomKilled: false,
+      reason,
+      message,
+      finishedAtMs,
+    };
+  }
+
+  #openContainer(record: ContainerRecord): Promise<Container> {
+    const nowMs = () => this.#deps.clock.nowMs();
+    return openContainer(record, this.#paths.logs(record.spec.id), nowMs);
+  }
+
+  #hold(container: Container): void {
+    this.#containers.set(container.record.spec.id, container);
+  }
+
+  async #takeOutput(output: GuestOutput): Promise<void> {
+    const { containerId } = output;
+    const isFirst = this.#containers.get(containerId)?.record.state.firstByteAtMs === 0;
+    await this.#untilStored(async () => this.#containers.get(containerId)?.output(output));
+    if (isFirst) await this.#untilStored(() => this.#changed(containerId));
+  }
+
+  async #takeExit(containerId: string, exit: ProcessExit): Promise<void> {
+    const container = this.#containers.get(containerId);
+    if (!container) return;
+    container.record.state.startedAtMs ||= this.#deps.clock.nowMs();
+    await container.exit(exit);
+    await this.#untilStored(() => this.#changed(containerId));
   }
 
   container(containerId: string): Container {
@@ -380,8 +380,9 @@ class HyperPod implements Pod {
     if (this.#record.phase === 'running') {
       await this.agent((agent) => agent.removeContainer(containerId));
     }
-    this.#containers.delete(containerId);
-    this.#record.containers = this.#record.containers.filter(({ spec }) => spec.id !== containerId);
+    if (!this.#containers.delete(containerId)) return;
+    const rest = this.#record.containers.filter(({ spec }) => spec.id !== containerId);
+    this.#record.containers = rest;
     await container.close();
     await this.#changed(containerId);
     await rm(this.#paths.logs(containerId), { recursive: true, force: true });
@@ -391,31 +392,43 @@ class HyperPod implements Pod {
     const volume = this.#record.spec.volumes.find((candidate) => candidate.name === name);
     if (volume?.type !== 'files') throw notFound('', 'volumes', name);
     if (content.version <= volume.content.version) return;
-    volume.content = content;
-    await this.#save();
+    // The guest first: what the record says to be there is not written again.
     await this.agent((agent) => agent.writeVolume(name, content));
+    if (content.version > volume.content.version) volume.content = content;
+    await this.#save();
   }
 
   // --- The guest ---------------------------------------------------------------------------
 
-  async agent<T>(operation: (agent: Agent) => Promise<T>): Promise<T> {
+  async agent<T>(
+    operation: (agent: Agent) => Promise<T>,
+    repeat: 'repeat' | 'once' = 'repeat',
+  ): Promise<T> {
     await this.#begun;
     this.#assertRunning();
     const session = this.#session;
     if (!session) throw this.#notRunning();
-    return session.call(operation);
+    try {
+      return await session.call(operation, repeat);
+    } catch (error) {
+      if (!isGone(error)) throw error;
+      await this.#over.promise;
+      throw this.#notRunning();
+    }
   }
 
   async stats(): Promise<PodStats> {
-    const [guest, host] = await Promise.all([this.agent((agent) => agent.stats()), this.#vm?.stats()]);
-    return { ...guest, hostMemoryBytes: host?.rssBytes ?? 0 };
+    const host = this.#vm?.stats().catch(() => undefined);
+    const guest = await this.agent((agent) => agent.stats());
+    return { ...guest, hostMemoryBytes: (await host)?.rssBytes ?? 0 };
   }
 
   #assertRunning(): void {
-    if (this.#record.phase !== 'running') throw this.#notRunning();
+    if (this.#record.phase !== 'running' || this.#released) throw this.#notRunning();
   }
 
   #notRunning(): StatusError {
+    if (this.#released) return new StatusError('ServiceUnavailable', 'hyperd is ending');
     const { phase, message } = this.#record;
     const why = message ? `: ${message}` : '';
     return new StatusError('Conflict', `Pod "${this.id}" does not run, it is ${phase}${why}`);
@@ -423,25 +436,47 @@ class HyperPod implements Pod {
 
   // --- Ends --------------------------------------------------------------------------------
 
-  async #guestLost(error: Error): Promise<void> {
-    this.#log.error('guest given up', { error: error.message });
-    await this.#vm?.kill();
-    await this.#stop('VmmFailed', `The guest does not answer: ${error.message}`);
+  /** The pod has ended; the first reason counts. Never rejects. */
+  #end(reason: PodState['reason'], message: string): Promise<void> {
+    this.#ending ??= this.#endNow(reason, message).catch((error) =>
+      this.#log.error('end of pod', { error: describeError(error) }),
+    );
+    return this.#ending;
   }
 
-  async #vmExited(exit: VmExit): Promise<void> {
-    if (this.#released) return;
+  async #endNow(reason: PodState['reason'], message: string): Promise<void> {
+    if (this.#released || !isLive(this.#record)) return;
+    const killed = this.#killVm().catch((error) =>
+      this.#log.error('VM cannot be ended', { error: describeError(error) }),
+    );
+    // What the guest still said is true, its containers' exits above all.
+    await killed;
     await this.#session?.end();
-    if (this.#stopRequested) await this.#stop('PoweredOff', 'The pod was stopped as requested');
-    else await this.#stop(EXIT_REASONS[exit.reason], exit.message);
+    const text = (await this.#explain(reason, message)) || reason;
+    await Promise.all([...this.#containers.values()].map((container) => container.settled()));
+    if (this.#released || !isLive(this.#record)) return;
+    // No await from here to the last exit: nobody may see a part of it.
+    Object.assign(this.#record, { phase: 'stopped', reason, message: text });
+    const finishedAtMs = this.#deps.clock.nowMs();
+    for (const container of this.#containers.values()) {
+      const detail = { oomKilled: false, reason: 'Error', message: text, finishedAtMs };
+      void container.exit({ ...EXIT_VM_GONE, ...detail });
+    }
+    this.#over.resolve();
+    this.#log.info('pod stopped', { reason, message: text });
+    await this.#giveBackOrReport();
+    await this.#untilStored(() => this.#changed());
+  }
+
+  #killVm(): Promise<void> {
+    return this.#vm ? this.#vm.kill() : this.#deps.hypervisor.destroy(this.#paths.vm);
   }
 
   async stop(): Promise<PodState> {
     if (this.#record.phase !== 'deleting') {
       this.#stopRequested = true;
       await this.#begun;
-      await this.#vm?.kill();
-      await this.#ended;
+      await this.#end('PoweredOff', STOP_MESSAGE);
       await this.#giveBack();
       await this.#save();
     }
@@ -450,26 +485,9 @@ class HyperPod implements Pod {
 
   /** An earlier daemon may have died between saying that the pod is stopped and the rest of it. */
   async #stopAgain(): Promise<void> {
-    const vm = await this.#deps.hypervisor.adopt(this.#paths.vm, this.#life.signal);
-    await vm?.kill();
+    this.#over.resolve();
+    await this.#killVm();
     await this.#giveBackOrReport();
-  }
-
-  /** The VM is over. What tells of it is kept until `remove`, its logs above all. */
-  async #stop(reason: PodState['reason'], message: string): Promise<void> {
-    if (this.#released || this.#record.phase === 'stopped' || this.#record.phase === 'deleting') return;
-    this.#record.phase = 'stopped';
-    this.#record.reason = reason;
-    this.#record.message = await this.#explain(reason, message);
-    const finishedAtMs = this.#deps.clock.nowMs();
-    for (const container of this.#containers.values()) {
-      const detail = { oomKilled: false, reason: 'Error', message: this.#record.message };
-      await container.exit({ ...EXIT_VM_GONE, ...detail, finishedAtMs });
-    }
-    this.#log.info('pod stopped', { reason, message });
-    await this.#vm?.kill();
-    await this.#giveBackOrReport();
-    await this.#changed();
   }
 
   /** What only a VM needs: its place on the network and its disks. May be repeated. */
@@ -477,8 +495,9 @@ class HyperPod implements Pod {
     const { network, images } = this.#deps;
     await network.deletePort(this.id);
     this.#record.port = null;
-    const imageIds = new Set(this.#record.containers.map(({ spec }) => spec.imageId));
-    for (const imageId of imageIds) await images.release(imageId, this.id);
+    for (const { imageId, owner } of images.leases()) {
+      if (owner === this.id) await images.release(imageId, owner);
+    }
     await rm(this.#paths.scratch, { force: true });
   }
 
@@ -506,25 +525,34 @@ class HyperPod implements Pod {
   }
 
   async #remove(): Promise<void> {
-    const { hypervisor } = this.#deps;
     this.#record.phase = 'deleting';
-    await this.#changed();
+    this.#over.resolve();
+    // A disk that is full does not keep a pod from being removed.
+    await this.#changed().catch((error) =>
+      this.#log.warn('removal is not recorded', { error: describeError(error) }),
+    );
     this.#life.abort(new AgentError('Closed', `Pod "${this.id}" is being removed`));
     await this.#begun;
-    const vm = this.#vm ?? (await hypervisor.adopt(this.#paths.vm));
-    await vm?.kill();
+    await this.#killVm();
     await this.#session?.ended;
+    await this.#starting;
+    await this.#ending;
     await this.#giveBack();
     for (const container of this.#containers.values()) await container.close();
+    this.#erased = true;
     await this.#saved;
     await rm(this.#paths.root, { recursive: true, force: true });
   }
 
   async release(): Promise<void> {
     this.#released = true;
+    this.#over.resolve();
     this.#life.abort(new AgentError('Closed', 'The daemon is ending'));
     await this.#begun;
     await this.#session?.ended;
+    await this.#starting;
+    await this.#ending;
+    await this.#removing?.catch(() => {});
     this.#vm?.release();
     for (const container of this.#containers.values()) await container.close();
     await this.#saved;
@@ -539,8 +567,49 @@ class HyperPod implements Pod {
 
   /** Saves are one behind the other, and each writes what is newest when its turn comes. */
   #save(): Promise<void> {
-    const save = this.#saved.then(() => savePodRecord(this.#paths, this.#record));
+    const save = this.#saved.then(async () => {
+      if (!this.#erased) await savePodRecord(this.#paths, this.#record);
+    });
     this.#saved = save.catch(() => {});
     return save;
   }
+
+  /** The host's disk may be full for a while: the guest waits meanwhile, and nothing is lost. */
+  async #untilStored(work: () => Promise<void>): Promise<void> {
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        this.#life.signal.throwIfAborted();
+        if (!isSystemError(error)) throw error;
+        this.#log.error('cannot be stored yet', { error: describeError(error) });
+      }
+      await this.#deps.clock.sleep(STORE_RETRY_MS, this.#life.signal);
+    }
+  }
+}
+
+const STOP_MESSAGE = 'The pod was stopped as requested';
+
+/** Reasons of `AgentError` that tell of the session, not of what was asked for. */
+const BROKEN = new Set(['Closed', 'Timeout', 'Interrupted']);
+
+function isLive({ phase }: PodRecord): boolean {
+  return phase === 'creating' || phase === 'running';
+}
+
+/** The guest or its VM has ended, or this daemon is about to. */
+function isGone(error: unknown): boolean {
+  if (error instanceof AgentError) return error.reason === 'Closed';
+  return error instanceof HypervisorError && error.reason === 'Gone';
+}
+
+function isSystemError(error: unknown): boolean {
+  return typeof (error as NodeJS.ErrnoException).errno === 'number';
+}
+
+/** Resolves or rejects when neither is under way any more. */
+async function bothOf(...work: Promise<unknown>[]): Promise<void> {
+  const results = await Promise.allSettled(work);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

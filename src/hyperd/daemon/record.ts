@@ -81,17 +81,25 @@ export async function savePodRecord(paths: PodPaths, record: PodRecord): Promise
 
 /**
  * The records of an earlier daemon. A directory without a readable record is of a pod whose
- * creation was never acknowledged, and is removed.
+ * creation was never acknowledged, and is removed with what runs in it.
  */
-export async function loadPodRecords(podsDirectory: string, log: Log): Promise<PodRecord[]> {
+export async function loadPodRecords(
+  podsDirectory: string,
+  endVm: (vmDirectory: string) => Promise<void>,
+  log: Log,
+): Promise<PodRecord[]> {
   await mkdir(podsDirectory, { recursive: true, mode: 0o711 });
   const records: PodRecord[] = [];
   for (const id of await readdir(podsDirectory)) {
     const paths = podPaths(podsDirectory, id);
     const text = await readFileIfExists(paths.record);
     const record = text === undefined ? undefined : parseRecord(text, id, log);
-    if (record) records.push(record);
-    else await rm(paths.root, { recursive: true, force: true });
+    if (record) {
+      records.push(record);
+      continue;
+    }
+    await endVm(paths.vm);
+    await rm(paths.root, { recursive: true, force: true });
   }
   return records;
 }

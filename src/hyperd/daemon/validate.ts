@@ -1,4 +1,12 @@
-import type { HyperContainerSpec, HyperPodSpec } from '../../api/hyperd.ts';
+import type {
+  AttachRequest,
+  ExecRequest,
+  HyperContainerSpec,
+  HyperPodSpec,
+  ProbeRequest,
+  PullImage,
+  VolumeFiles,
+} from '../../api/hyperd.ts';
 import { invalid } from '../../api/status.ts';
 import type { StatusCause } from '../../api/status.ts';
 
@@ -17,6 +25,7 @@ export const LIMITS = {
   envCount: 4096,
   /** All files of one volume, decoded. A ConfigMap or Secret has 1 MiB; projections join some. */
   volumeFileBytes: 8 << 20,
+  volumeFileCount: 65_536,
 } as const;
 
 type Check = (value: unknown) => string | undefined;
@@ -74,10 +83,56 @@ const optional =
   (value) =>
     value === undefined || value === null ? undefined : check(value);
 
+const oneOf =
+  (...values: string[]): Check =>
+  (value) =>
+    values.includes(value as string)
+      ? undefined
+      : `must be one of ${values.join(', ')}, is ${JSON.stringify(value)?.slice(0, 100)}`;
+
+/** Four for each three bytes begun. */
+function base64Chars(bytes: number): number {
+  return Math.ceil(bytes / 3) * 4;
+}
+
 const boolean: Check = (value) =>
   typeof value === 'boolean' ? undefined : 'must be true or false';
+/** Milliseconds, also parts of one; 0 is none. */
+const duration: Check = (value) =>
+  typeof value === 'number' && value >= 0 && Number.isFinite(value)
+    ? undefined
+    : `must be a number of milliseconds, is ${JSON.stringify(value)?.slice(0, 100)}`;
 const textMap: Check = (value) =>
   shape({})(value) ?? listOf(text(65536), 512)(Object.values(value as object));
+
+const fileList = listOf(
+  shape({
+    path: text(),
+    mode: integer(0, 0o7777),
+    content: text(base64Chars(LIMITS.volumeFileBytes)),
+    uid: optional(integer(0, 2 ** 32 - 2)),
+    gid: optional(integer(0, 2 ** 32 - 2)),
+  }),
+  LIMITS.volumeFileCount,
+);
+const files: Check = (value) => {
+  const problem = fileList(value);
+  if (problem) return problem;
+  const chars = (value as { content: string }[]).reduce(
+    (sum, file) => sum + file.content.length,
+    0,
+  );
+  return chars <= base64Chars(LIMITS.volumeFileBytes)
+    ? undefined
+    : `must have at most ${LIMITS.volumeFileBytes} bytes in all, has ${Math.floor(chars * 0.75)}`;
+};
+
+const FILES: Record<string, Check> = { version: integer(0, Number.MAX_SAFE_INTEGER), files };
+const volume: Check = (value) =>
+  shape({ name: matching(VOLUME), type: oneOf('scratch', 'memory', 'files') })(value) ??
+  ((value as { type: string }).type === 'files'
+    ? shape({ content: shape(FILES) })(value)
+    : shape({ sizeLimitMib: integer(0, LIMITS.scratchMib) })(value));
 
 const POD: Record<string, Check> = {
   id: matching(ID),
@@ -111,7 +166,7 @@ const POD: Record<string, Check> = {
   hostAliases: listOf(shape({ ip: text(64), hostnames: listOf(text(253), 64) }), 256),
   sysctls: textMap,
   shareProcessNamespace: boolean,
-  volumes: listOf(shape({ name: matching(VOLUME), type: text(16) }), LIMITS.volumeCount),
+  volumes: listOf(volume, LIMITS.volumeCount),
   labels: textMap,
 };
 
@@ -161,6 +216,32 @@ const CONTAINER: Record<string, Check> = {
   labels: textMap,
 };
 
+const STREAMS: Record<string, Check> = { stdin: boolean, stdout: boolean, stderr: boolean };
+const EXEC: Record<string, Check> = {
+  ...STREAMS,
+  process: PROCESS,
+  timeoutMs: optional(duration),
+};
+
+const PULL: Record<string, Check> = {
+  reference: text(512),
+  credentials: listOf(shape({ username: text(), password: text(65536) }), 64),
+  policy: oneOf('always', 'if-not-present', 'never'),
+};
+
+const TCP_PROBE: Record<string, Check> = {
+  type: oneOf('tcp', 'http'),
+  host: text(253),
+  port: integer(1, 65535),
+  timeoutMs: duration,
+};
+const HTTP_PROBE: Record<string, Check> = {
+  ...TCP_PROBE,
+  scheme: oneOf('http', 'https'),
+  path: text(65536),
+  headers: listOf(shape({ name: text(), value: text(65536) }), 256),
+};
+
 /** @throws StatusError Invalid, with one cause per field that is wrong. */
 export function validatePodSpec(spec: HyperPodSpec): HyperPodSpec {
   return validate('HyperPod', spec?.id, POD, spec);
@@ -172,8 +253,28 @@ export function validateContainerSpec(spec: HyperContainerSpec): HyperContainerS
 }
 
 /** @throws StatusError Invalid. `process` may not be empty: exec has no image to look into. */
-export function validateProcess(process: unknown): void {
-  validate('ExecRequest', '', { process: PROCESS }, { process });
+export function validateExec(request: ExecRequest): ExecRequest {
+  return validate('ExecRequest', '', EXEC, request);
+}
+
+/** @throws StatusError Invalid */
+export function validateAttach(request: AttachRequest): AttachRequest {
+  return validate('AttachRequest', '', STREAMS, request);
+}
+
+/** @throws StatusError Invalid */
+export function validatePull(request: PullImage): PullImage {
+  return validate('PullImage', '', PULL, request);
+}
+
+/** @throws StatusError Invalid */
+export function validateVolumeFiles(name: string, content: VolumeFiles): VolumeFiles {
+  return validate('VolumeFiles', name, FILES, content);
+}
+
+/** @throws StatusError Invalid */
+export function validateProbe(request: ProbeRequest): ProbeRequest {
+  return validate('ProbeRequest', '', request?.type === 'tcp' ? TCP_PROBE : HTTP_PROBE, request);
 }
 
 function validate<T>(kind: string, name: string, fields: Record<string, Check>, value: T): T {

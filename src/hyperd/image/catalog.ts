@@ -4,7 +4,7 @@ import type { Log } from '../../base/log.ts';
 import { readFileIfExists, syncDirectory, writeFileAtomic } from '../../base/files.ts';
 import { digestHex, isDigest } from './digest.ts';
 import type { Digest } from './digest.ts';
-import type { Image } from './store.ts';
+import type { Image, ImageLease } from './store.ts';
 import type { ImageAccess } from './access.ts';
 import { createLock } from './locks.ts';
 
@@ -24,9 +24,9 @@ export interface Catalog {
   /** Removes the image with its disk. */
   remove(imageId: string): Promise<void>;
   diskPath(imageId: string): string;
-  leases(): Lease[];
-  addLease(lease: Lease): Promise<void>;
-  removeLease(lease: Lease): Promise<void>;
+  leases(): ImageLease[];
+  addLease(lease: ImageLease): Promise<void>;
+  removeLease(lease: ImageLease): Promise<void>;
 }
 
 export interface ImageRecord extends Image {
@@ -34,11 +34,6 @@ export interface ImageRecord extends Image {
   layers: Digest[];
   access: ImageAccess;
   pulledAtMs: number;
-}
-
-export interface Lease {
-  imageId: string;
-  owner: string;
 }
 
 const CATALOG_VERSION = 1;
@@ -62,7 +57,7 @@ export async function openCatalog(directory: string, log: Log): Promise<Catalog>
   }
   await mkdir(leaseDirectory, { recursive: true, mode: 0o700 });
   const diskPath = (imageId: string) => join(disks, `${digestHex(imageId)}.erofs`);
-  const leasePath = ({ imageId, owner }: Lease) =>
+  const leasePath = ({ imageId, owner }: ImageLease) =>
     join(leaseDirectory, `${digestHex(imageId)}~${owner}`);
 
   let records = new Map<string, ImageRecord>();
@@ -75,7 +70,7 @@ export async function openCatalog(directory: string, log: Log): Promise<Catalog>
   for (const name of await readdir(disks)) {
     if (!known.has(name)) await rm(join(disks, name), { force: true });
   }
-  const leases = new Map<string, Lease>();
+  const leases = new Map<string, ImageLease>();
   const idByHex = new Map([...records.keys()].map((id) => [digestHex(id), id]));
   for (const name of await readdir(leaseDirectory)) {
     const [hex = '', owner = ''] = name.split('~');

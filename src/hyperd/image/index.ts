@@ -6,7 +6,7 @@ import { systemRandom } from '../../base/random.ts';
 import type { Random } from '../../base/random.ts';
 import { hasAccess } from './access.ts';
 import { isOwner, openCatalog, OWNER_CHARS_MAX } from './catalog.ts';
-import type { Catalog, ImageRecord, Lease } from './catalog.ts';
+import type { Catalog, ImageRecord } from './catalog.ts';
 import { openContentStore, storageError } from './content.ts';
 import { isDigest } from './digest.ts';
 import type { Digest } from './digest.ts';
@@ -46,8 +46,6 @@ export interface ImageStoreOptions {
 
 /** The image store of a node, with what its daemon needs beside the contract. */
 export interface NodeImageStore extends ImageStore {
-  /** Who holds which disk; kept over restarts. */
-  leases(): Lease[];
   /**
    * Removes blobs that no image needs and that no pull will miss, and partial downloads that
    * nobody came back for. Returns the bytes of the blobs.

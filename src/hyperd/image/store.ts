@@ -22,7 +22,14 @@ export interface ImageStore {
   /** Pins the disk of an image while a VM uses it. */
   acquire(imageId: string, owner: string): Promise<string>;
   release(imageId: string, owner: string): Promise<void>;
+  /** Who holds which disk; kept over restarts. */
+  leases(): ImageLease[];
   close(): Promise<void>;
+}
+
+export interface ImageLease {
+  imageId: string;
+  owner: string;
 }
 
 export interface PullRequest {

@@ -118,6 +118,17 @@ export function hypervisorConformance(
       assert.deepEqual(await under.remains(), []);
     });
 
+    await t.test('destroy() ends what nobody holds, and what is not there is fine', async () => {
+      const spec = await under.spec();
+      (await hypervisor.create(spec)).release();
+      await hypervisor.destroy(spec.directory);
+      assert.deepEqual(await under.remains(), []);
+      await hypervisor.destroy(spec.directory);
+      await hypervisor.destroy(`${spec.directory}/nothing`);
+      const late = await (await under.restarted()).adopt(spec.directory);
+      assert.equal((await late?.exited)?.reason, 'killed');
+    });
+
     await t.test('what cannot start leaves nothing and says why', async () => {
       const spec = await under.spec();
       const invalid = { name: 'HypervisorError', reason: 'Invalid' };

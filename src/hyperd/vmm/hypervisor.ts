@@ -14,6 +14,13 @@ export interface Hypervisor {
    * settled with the truth. Undefined where none was ever started in that directory.
    */
   adopt(vmDirectory: string, signal?: AbortSignal): Promise<Vm | undefined>;
+  /**
+   * Ends whatever was started in that directory, also what does not answer; resolves when it is
+   * gone, and where there is nothing. For VMs that nobody holds: the `Vm` of one does not learn it.
+   */
+  destroy(vmDirectory: string): Promise<void>;
+  /** Takes back what no VM needs any more on the host. VMs that run are not touched. */
+  close(): Promise<void>;
 }
 
 export interface HypervisorInfo {

@@ -106,6 +106,11 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
       dead.end(await readExit(directory));
       return dead.vm;
     },
+    async destroy(directory) {
+      const text = await readFileIfExists(join(directory, STATE_FILE));
+      if (text !== undefined) await running.get((JSON.parse(text) as VmSpec).id)?.vm.kill();
+    },
+    close: async () => {},
   };
 }
 

@@ -121,6 +121,13 @@ export async function removeCgroupParents(layout: CgroupLayout): Promise<void> {
   }
 }
 
+/** The same where no VM is left; else they stay as they are. */
+export async function removeUnusedParents(layout: CgroupLayout): Promise<void> {
+  await removeCgroupParents(layout).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EBUSY' && error.code !== 'ENOENT') throw error;
+  });
+}
+
 /** What each limit is called. Factors and bounds are those of the kernel's and of runc. */
 const SETTINGS: Record<Controller, Record<1 | 2, (limits: VmLimits) => Record<string, string>>> = {
   cpu: {

@@ -12,7 +12,13 @@ import { validateVmSpec } from '../validate.ts';
 import { adoptVm } from './adopt.ts';
 import { SOCKET_NAMES, diskId, launchPlan } from './argv.ts';
 import type { LaunchContext } from './argv.ts';
-import { cgroupPlan, detectCgroups, prepareCgroups, removeCgroups } from './cgroup.ts';
+import {
+  cgroupPlan,
+  detectCgroups,
+  prepareCgroups,
+  removeCgroups,
+  removeUnusedParents,
+} from './cgroup.ts';
 import type { CgroupLayout } from './cgroup.ts';
 import { withDeadline } from './deadline.ts';
 import { connectSocket, killJail, readJailProcesses, startJail, awaitJailEnd } from './jail.ts';
@@ -109,6 +115,13 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
     },
     create: async (spec, signal) => launch(spec, await machine(), signal),
     adopt: async (directory, signal) => adoptVm(options, await host(), directory, signal),
+    async destroy(directory) {
+      const text = await readFileIfExists(join(directory, 'vm.json'));
+      if (text === undefined) return;
+      const { id } = JSON.parse(text) as VmSpec;
+      await endVm(options, await host(), { id, directory });
+    },
+    close: async () => removeUnusedParents((await host()).cgroups),
   };
 }
 
@@ -158,15 +171,23 @@ async function startVm(
   });
 }
 
-/** A VM that did not come up leaves nothing but its directory, which is the caller's. */
-async function abandon(options: QemuOptions, host: Host, spec: VmSpec): Promise<void> {
-  const processes = await readJailProcesses(spec.directory);
+/** Nothing is left but the directory, which is the caller's. */
+async function endVm(
+  options: QemuOptions,
+  host: Host,
+  { id, directory }: Pick<VmSpec, 'id' | 'directory'>,
+): Promise<void> {
+  const processes = await readJailProcesses(directory);
   if (processes !== undefined) {
     await killJail(processes);
     await awaitJailEnd(processes, options.clock);
   }
-  await removeCgroups(host.cgroups, spec.id).catch((error: unknown) => {
-    options.log.error('Cannot remove control groups', { vm: spec.id, error });
+  await removeCgroups(host.cgroups, id);
+}
+
+async function abandon(options: QemuOptions, host: Host, spec: VmSpec): Promise<void> {
+  await endVm(options, host, spec).catch((error: unknown) => {
+    options.log.error('Cannot end a VM that did not start', { vm: spec.id, error });
   });
 }
 
