@@ -157,12 +157,10 @@ function scheduleStart(input: DecisionInput, each: ContainerView, decision: Deci
   const { delayMs, streak } = restartAfter({ streak: last.streak, startedMs, finishedMs });
   // An init container that succeeded in a VM that is gone has done nothing wrong.
   const dueMs = last.exit?.exitCode === 0 && each.role === 'init' ? 0 : finishedMs + delayMs;
-  if (dueMs <= input.nowMs) {
-    decision.start.push({ view: each, attempt: last.number + 1, streak });
-    return;
-  }
-  holdBack(input.view, each, delayMs, decision);
-  wakeAt(decision, input.nowMs, dueMs);
+  // It is shown as waiting until the next attempt is there, also when that is due now.
+  if (dueMs > finishedMs) holdBack(input.view, each, delayMs, decision);
+  if (dueMs <= input.nowMs) decision.start.push({ view: each, attempt: last.number + 1, streak });
+  else wakeAt(decision, input.nowMs, dueMs);
 }
 
 /** In the words of Kubernetes' kubelet, which clients show as they are. */

@@ -116,7 +116,8 @@ function toAttempt(state: ContainerState, sandbox: PodState): Attempt {
     imageId: state.imageId,
     phase: exit ? 'exited' : state.phase,
     createdMs: state.createdAtMs,
-    startedMs: state.startedAtMs,
+    // The start is told by the host's clock, the end by the guest's.
+    startedMs: Math.min(state.startedAtMs, exit?.finishedAtMs ?? state.startedAtMs),
     firstByteMs: state.firstByteAtMs,
     exit,
     streak: Number(state.labels[LABEL.streak] ?? 0),

@@ -64,6 +64,7 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
         if (policy === 'never') {
           const message = `Container image "${image}" is not present with pull policy of Never`;
           about('Warning', 'ErrImageNeverPull', message);
+          about('Warning', 'Failed', 'Error: ErrImageNeverPull');
           throw new ContainerConfigError('ErrImageNeverPull', message);
         }
       }
@@ -112,9 +113,13 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
     const count = before?.image === image ? before.count + 1 : 0;
     const why = describeError(error);
     failures.set(name, { image, count, retryAtMs: clock.nowMs() + backoffMs(count), message: why });
-    about('Warning', 'Failed', `Failed to pull image "${image}": ${why}`);
     const isInvalid = imageReason(error) === 'InvalidReference';
     const reason = isInvalid ? 'InvalidImageName' : 'ErrImagePull';
+    if (isInvalid) {
+      about('Warning', 'InspectFailed', `Failed to apply default image tag "${image}": ${why}`);
+    } else {
+      about('Warning', 'Failed', `Failed to pull image "${image}": ${why}`);
+    }
     about('Warning', 'Failed', `Error: ${reason}`);
     return new ContainerConfigError(reason, why);
   }

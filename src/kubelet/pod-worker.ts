@@ -450,7 +450,7 @@ class Worker implements PodWorker {
       const reason = known ? error.reason : 'CreateContainerError';
       const message = describeError(error);
       this.#problems.set(container.name, { reason, message });
-      const isImage = this.#images.retryAtMs(container.name) !== undefined && /Image/.test(reason);
+      const isImage = /Image/.test(reason);
       if (!isImage) {
         events.emit(this.#pod, 'Warning', 'Failed', `Error: ${message}`, container.name);
       }
