@@ -157,6 +157,8 @@ function openUpgrade(
     request.on('response', (response) => readError(response).then(reject, reject));
     request.on('upgrade', (_response, socket, head) => {
       if (head.length > 0) socket.unshift(head);
+      // The end of what hyperd sends is not the end of what it takes.
+      socket.allowHalfOpen = true;
       const abort = () => socket.destroy();
       signal.addEventListener('abort', abort, { once: true });
       socket.on('close', () => signal.removeEventListener('abort', abort));

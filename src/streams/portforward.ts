@@ -126,9 +126,8 @@ function pairConnection(port: number, data: SpdyStream, error: SpdyStream): Port
   return {
     port,
     data,
-    fail(message, options) {
-      const body = { ...(options?.closeSession ? { closeConnection: true } : {}), message };
-      error.end(`${JSON.stringify(body)}\n`);
+    fail(message) {
+      error.end(message);
       data.end();
     },
   };

@@ -34,11 +34,8 @@ export interface PortForwardConnection {
   /** 1 to 65535. */
   readonly port: number;
   readonly data: Duplex;
-  /**
-   * Tells the client why the connection failed, before `data` ends. `closeSession` asks it to
-   * give up all forwarding, as for a pod that is gone.
-   */
-  fail(message: string, options?: { closeSession?: boolean }): void;
+  /** Tells the client why the connection failed, before `data` ends. */
+  fail(message: string): void;
 }
 
 export interface PortForwardSession {

@@ -1,9 +1,9 @@
 import type { Duplex, Writable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { STREAM_CHANNEL } from '../../api/hyperd.ts';
 import type { ProcessExit } from '../../api/hyperd.ts';
 import { drained, readFrames, writeFrames } from '../../api/hyperstream.ts';
 import type { Status } from '../../api/status.ts';
+import { joinDuplexes } from '../../base/duplex.ts';
 import { describeError } from '../../base/log.ts';
 import { exitStatus, successStatus } from '../../streams/index.ts';
 import type {
@@ -119,9 +119,7 @@ async function bridgePort(
 ): Promise<void> {
   const { port, data } = connection;
   const fail = (message: string) =>
-    connection.fail(`error forwarding port ${port} to pod ${podName}, uid : ${message}`, {
-      closeSession: true,
-    });
+    connection.fail(`error forwarding port ${port} to pod ${podName}, uid : ${message}`);
   if (sandboxId === undefined) {
     fail('pod does not run');
     return;
@@ -133,8 +131,5 @@ async function bridgePort(
     fail(describeError(error));
     return;
   }
-  // Each direction ends by itself: a client may close its half and still wait for the answer.
-  await Promise.allSettled([pipeline(data, socket), pipeline(socket, data)]);
-  socket.destroy();
-  data.destroy();
+  await joinDuplexes(data, socket);
 }
