@@ -43,6 +43,8 @@ export interface KubeletServer {
 const CLIENT_NAME = 'kube-apiserver-kubelet-client';
 const CONNECTIONS_MAX = 4096;
 const HEADERS_TIMEOUT_MS = 10_000;
+/** Whoever has not shown a certificate by then holds one of the connections no longer. */
+const HANDSHAKE_TIMEOUT_MS = 10_000;
 
 interface Target {
   worker: PodWorker;
@@ -59,6 +61,7 @@ export function createKubeletServer(options: KubeletServerOptions): KubeletServe
       rejectUnauthorized: true,
       minVersion: 'TLSv1.2',
       headersTimeout: HEADERS_TIMEOUT_MS,
+      handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
     },
     (request, response) => void serve(options, request, response),
   );
@@ -67,7 +70,8 @@ export function createKubeletServer(options: KubeletServerOptions): KubeletServe
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
   });
-  server.on('tlsClientError', (error) => {
+  server.on('tlsClientError', (error, socket) => {
+    socket.destroy();
     log.debug('TLS handshake failed', { error: describeError(error) });
   });
   server.on('upgrade', (request, socket, head) => {
