@@ -20,6 +20,7 @@ import {
   PODS,
   REPLICA_SETS,
   SERVICES,
+  STATEFUL_SETS,
 } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { runBootstrapTokenCleaner } from './bootstraptoken/index.ts';
@@ -36,6 +37,7 @@ import { runNodeLifecycleController } from './node/lifecycle.ts';
 import { runPodGarbageCollector } from './node/pod-gc.ts';
 import { runReplicaSetController } from './replicaset/index.ts';
 import { runServiceAccountController } from './serviceaccount/index.ts';
+import { runStatefulSetController } from './statefulset/index.ts';
 import type { ControllerContext } from './shared/context.ts';
 
 export interface ControllersOptions {
@@ -63,6 +65,7 @@ const HELD = [
   REPLICA_SETS,
   DEPLOYMENTS,
   DAEMON_SETS,
+  STATEFUL_SETS,
   CONTROLLER_REVISIONS,
   JOBS,
   NODES,
@@ -99,6 +102,7 @@ export function startControllers(options: ControllersOptions): Promise<void> {
     runBootstrapTokenCleaner(context),
     runReplicaSetController(context),
     runDeploymentController(context),
+    runStatefulSetController(context),
     runDaemonSetController(context),
     runJobController(context),
     runEndpointsController(context),

@@ -22,6 +22,7 @@ import type { Client } from '../../src/client/client.ts';
 import {
   CERTIFICATE_REQUESTS,
   CONFIG_MAPS,
+  DAEMON_SETS,
   DEPLOYMENTS,
   ENDPOINT_SLICES,
   ENDPOINTS,
@@ -33,6 +34,7 @@ import {
   SECRETS,
   SERVICES,
   SERVICE_ACCOUNTS,
+  STATEFUL_SETS,
 } from '../../src/client/resources.ts';
 import { startControllers } from '../../src/controllers/index.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
@@ -129,6 +131,11 @@ function deployment(namespace: string, image: string): Deployment {
     },
   };
 }
+
+const pick = (spec: Deployment['spec']) => ({
+  selector: spec?.selector ?? {},
+  template: spec?.template ?? {},
+});
 
 async function makeReady(pod: Pod): Promise<void> {
   const lastTransitionTime = new Date().toISOString().replace(/\.\d+Z/, 'Z');
@@ -270,6 +277,57 @@ test('a Job counts its pods, lets them go, and takes them with it', async () => 
   await admin.patch(JOBS, key, 'merge', expiring);
   await eventually('expiry', () => gone(admin.get(JOBS, key)));
   assert.equal((await admin.list(PODS, { namespace: 'jobs' })).items.length, 0);
+});
+
+test('a StatefulSet is made in order, updated, and taken back', async () => {
+  await makeNamespace('stateful');
+  const key = { namespace: 'stateful', name: 'web' };
+  const { spec } = deployment('stateful', 'img:1');
+  await admin.create(STATEFUL_SETS, {
+    apiVersion: 'apps/v1',
+    kind: 'StatefulSet',
+    metadata: { ...key },
+    spec: { ...{ replicas: 2, serviceName: 'web' }, ...pick(spec) },
+  });
+  const runUntil = (image: string) =>
+    eventually(`replicas of ${image}`, async () => {
+      const { items } = await admin.list(PODS, { namespace: 'stateful' });
+      for (const pod of items) if (pod.status?.phase !== 'Running') await makeReady(pod);
+      const { status } = await admin.get(STATEFUL_SETS, key);
+      const isUpdated = items.every((pod) => pod.spec?.containers[0]?.image === image);
+      return isUpdated && status?.availableReplicas === 2 && status.updatedReplicas === 2;
+    });
+  await runUntil('img:1');
+  const patch = { spec: { template: { spec: { containers: [{ name: 'c', image: 'img:2' }] } } } };
+  await admin.patch(STATEFUL_SETS, key, 'strategic-merge', patch);
+  await runUntil('img:2');
+  const { items } = await admin.list(PODS, { namespace: 'stateful' });
+  assert.deepEqual(items.map(({ metadata }) => metadata.name).sort(), ['web-0', 'web-1']);
+  await admin.delete(STATEFUL_SETS, key, { propagationPolicy: 'Foreground' });
+  await eventually('deletion', () => gone(admin.get(STATEFUL_SETS, key)));
+  assert.equal((await admin.list(PODS, { namespace: 'stateful' })).items.length, 0);
+});
+
+test('a DaemonSet puts a pod on every node', async () => {
+  await makeNamespace('daemons');
+  await admin.create(NODES, { apiVersion: 'v1', kind: 'Node', metadata: { name: 'd1' } });
+  const key = { namespace: 'daemons', name: 'agent' };
+  const { spec } = deployment('daemons', 'img:1');
+  await admin.create(DAEMON_SETS, {
+    apiVersion: 'apps/v1',
+    kind: 'DaemonSet',
+    metadata: { ...key },
+    spec: pick(spec),
+  });
+  await eventually('a ready daemon', async () => {
+    const { items } = await admin.list(PODS, { namespace: 'daemons' });
+    for (const pod of items) if (pod.status?.phase !== 'Running') await makeReady(pod);
+    const { status } = await admin.get(DAEMON_SETS, key);
+    return status?.desiredNumberScheduled === 1 && status.numberAvailable === 1;
+  });
+  await admin.delete(DAEMON_SETS, key, { propagationPolicy: 'Foreground' });
+  await eventually('deletion', () => gone(admin.get(DAEMON_SETS, key)));
+  await admin.delete(NODES, { name: 'd1' });
 });
 
 test('a bootstrap token that has expired goes', async () => {

@@ -99,7 +99,8 @@ async function sync(
   const nodes = informers.informer(NODES).list();
   const view = { set, nodes, podsByNode: groupByNode(pods), hash, nowMs: clock.nowMs() };
   const waitMs = isSatisfied ? await manage(context, memory, view) : undefined;
-  await trimRevisions(context, set, revisions, pods, [hash]);
+  const live = new Set([hash, ...pods.map(hashOf)]);
+  await trimRevisions(context, set, revisions, (one) => live.has(hashOf(one)));
   await writeStatus(context, view);
   const minReadySeconds = set.spec?.minReadySeconds ?? 0;
   const waits = pods.map((pod) => untilAvailableMs(pod, minReadySeconds, view.nowMs));

@@ -109,16 +109,14 @@ function keptAnnotations({ metadata }: KubeObject): Record<string, string> {
   return kept;
 }
 
-/** Deletes the oldest revisions beyond the limit that no pod and nothing else uses. */
+/** Deletes the oldest revisions beyond the limit, of those that are not in use. */
 export async function trimRevisions(
   { client }: ControllerContext,
   owner: Revised,
   revisions: ControllerRevision[],
-  pods: Pod[],
-  used: (string | undefined)[],
+  isUsed: (revision: ControllerRevision) => boolean,
 ): Promise<void> {
-  const live = new Set([...pods.map(hashOf), ...used]);
-  const idle = revisions.filter((revision) => !live.has(hashOf(revision)));
+  const idle = revisions.filter((revision) => !isUsed(revision));
   const limit = owner.spec?.revisionHistoryLimit ?? DEFAULT_HISTORY_LIMIT;
   for (const { metadata } of idle.slice(0, Math.max(0, idle.length - limit))) {
     const { namespace, name = '', uid } = metadata;
