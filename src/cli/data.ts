@@ -54,7 +54,7 @@ export async function prepareData(
   ]) {
     await mkdir(path, { recursive: true, mode: 0o711 });
   }
-  await mkdir(paths.pki, { recursive: true, mode: 0o700 });
+  if (role === 'server') await mkdir(paths.pki, { recursive: true, mode: 0o700 });
   await writeFileAtomic(paths.config, `${JSON.stringify(config, null, 2)}\n`);
   return config;
 }

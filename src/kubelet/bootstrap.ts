@@ -152,9 +152,10 @@ async function ensureCa({ directory, server, token, clock }: JoinOptions): Promi
   const kept = await readFileIfExists(path);
   if (kept !== undefined && certificateSha256(kept) === caSha256) return kept;
   const caCert = await fetchPinnedCa(server, caSha256, { clock }).catch((error: Error) => {
-    if (!error.message.startsWith('Cannot trust')) throw error;
+    const [, why] = /^Cannot trust "[^"]*": (.*)/.exec(error.message) ?? [];
+    if (!why) throw error;
     const hint = 'the token is of another cluster, or this is not its server';
-    throw new JoinError(`Cannot join "${server}": ${error.message}: ${hint}`);
+    throw new JoinError(`Cannot join "${server}": ${why}; ${hint}`);
   });
   await writeFileAtomic(path, caCert, { mode: 0o644, sync: true });
   return caCert;

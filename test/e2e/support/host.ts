@@ -1,0 +1,63 @@
+import { join } from 'node:path';
+import { execute, run } from '../../../src/base/exec.ts';
+import type { ExecResult } from '../../../src/base/exec.ts';
+
+/**
+ * Another machine, as far as the network goes: a network namespace of its own, joined to this
+ * machine by a cable. Files, processes and the clock are this machine's.
+ */
+export interface TestHost {
+  namespace: string;
+  /** The device of this machine at the cable. */
+  device: string;
+  /** Its address, and that of this machine at the other end of the cable. */
+  address: string;
+  peer: string;
+  /** Runs a program on it. */
+  run(command: string, args: string[], timeoutMs?: number): Promise<ExecResult>;
+  /** Runs the product's command line on it. */
+  cli(...args: string[]): Promise<ExecResult>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+const MAIN = join(import.meta.dirname, '../../../src/cli/main.ts');
+const CLI_TIMEOUT_MS = 120_000;
+
+/** @param number below 64; picks the addresses, of 198.51.100.0/24 (RFC 5737) */
+export async function createHost(number: number): Promise<TestHost> {
+  const namespace = `e2e-host-${process.pid}-${number}`;
+  const device = `e2e${process.pid % 1_000_000}x${number}`;
+  const [peer, address] = [1, 2].map((last) => `198.51.100.${number * 4 + last}`) as [
+    string,
+    string,
+  ];
+  await run('ip', ['netns', 'add', namespace]);
+  const dispose = async () => {
+    await execute('ip', ['link', 'delete', device]);
+    await execute('ip', ['netns', 'delete', namespace]);
+  };
+  const inside = (args: string[]) => run('ip', ['-n', namespace, ...args]);
+  try {
+    const cable = ['type', 'veth', 'peer', 'name', 'uplink0', 'netns', namespace];
+    await run('ip', ['link', 'add', device, ...cable]);
+    await run('ip', ['addr', 'add', `${peer}/30`, 'dev', device]);
+    await run('ip', ['link', 'set', device, 'up']);
+    await inside(['addr', 'add', `${address}/30`, 'dev', 'uplink0']);
+    await inside(['link', 'set', 'uplink0', 'up']);
+    await inside(['link', 'set', 'lo', 'up']);
+    await inside(['route', 'add', 'default', 'via', peer]);
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+  // Not `ip netns exec`: that hides the namespaces which a program makes there from the next one.
+  const runInside = (command: string, args: string[], timeoutMs = 60_000) =>
+    execute('nsenter', [`--net=/run/netns/${namespace}`, command, ...args], { timeoutMs });
+  return {
+    ...{ namespace, device, address, peer },
+    run: runInside,
+    cli: (...args) =>
+      runInside(process.execPath, [...process.execArgv, MAIN, ...args], CLI_TIMEOUT_MS),
+    [Symbol.asyncDispose]: dispose,
+  };
+}
