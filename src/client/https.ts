@@ -146,15 +146,15 @@ function connectSession(
 }
 
 function keepAlive(session: http2.ClientHttp2Session, clock: Clock): void {
+  /** The next ping, or the limit of the one that is under way. */
   let timer: Timer;
   const schedule = (): void => {
     timer = clock.after(PING_INTERVAL_MS, () => {
-      const limit = clock.after(PING_TIMEOUT_MS, () =>
+      timer = clock.after(PING_TIMEOUT_MS, () =>
         session.destroy(new Error('connection is dead: a ping was not answered')),
       );
-      session.once('close', () => limit.cancel());
       session.ping((error) => {
-        limit.cancel();
+        timer.cancel();
         if (!error && !session.destroyed) schedule();
       });
     });

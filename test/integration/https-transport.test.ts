@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import * as http2 from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -9,6 +10,7 @@ import { peerIdentity } from '../../src/auth/authenticators.ts';
 import { renderKubeconfig } from '../../src/auth/kubeconfig.ts';
 import { createCaSigner, ensurePki } from '../../src/auth/pki.ts';
 import type { Pki } from '../../src/auth/pki.ts';
+import { FakeClock } from '../../src/base/clock.fake.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { writeFileAtomic } from '../../src/base/files.ts';
 import { systemRandom } from '../../src/base/random.ts';
@@ -124,6 +126,30 @@ test('a lost connection is opened again, and reads survive it', async (t) => {
   assert.equal((await get()).target, '/a');
   for (const session of sessions) session.close();
   assert.equal((await get()).target, '/a');
+});
+
+test('an idle connection is kept alive for as long as it takes, and collects nothing', async (t) => {
+  const clock = new FakeClock();
+  const transport = createHttpsTransport({ server: url, caCert: pki.caCert, clock });
+  t.after(() => transport.close());
+  const complaints: string[] = [];
+  const complain = ({ name }: Error) => void complaints.push(name);
+  process.on('warning', complain);
+  t.after(() => process.off('warning', complain));
+  const get = async () => read((await transport.request({ method: 'GET', path: '/a' })).body);
+  const known = new Set(sessions);
+  await get();
+  const [session] = [...sessions].filter((one) => !known.has(one));
+  assert.ok(session);
+  for (let count = 0; count < 12; count++) {
+    const pinged = once(session, 'ping');
+    await clock.advance(30_000);
+    await pinged;
+    // Its answer follows that of the ping.
+    await get();
+  }
+  assert.deepEqual(complaints, []);
+  assert.ok(!session.destroyed);
 });
 
 test('an aborted request ends at once, and so does a body that is broken off', async (t) => {
