@@ -31,6 +31,8 @@ export interface ImagePullerOptions {
   events: PodEvents;
 }
 
+type About = (type: 'Normal' | 'Warning', reason: string, message: string) => void;
+
 interface Failure {
   image: string;
   count: number;
@@ -47,52 +49,73 @@ const POLICIES: Record<string, PullImage['policy']> = {
 export function createImagePuller(options: ImagePullerOptions): ImagePuller {
   const { hyperd, clock, events } = options;
   const failures = new Map<string, Failure>();
+  const turns = new Map<string, Promise<unknown>>();
   return {
     retryAtMs: (name) => failures.get(name)?.retryAtMs,
-    async ensure(pod, container, signal) {
-      const image = container.image ?? '';
-      const policy = POLICIES[container.imagePullPolicy ?? ''] ?? defaultPolicy(image);
-      const about = (type: 'Normal' | 'Warning', reason: string, message: string) =>
-        events.emit(pod, type, reason, message, container.name);
-      if (policy !== 'always') {
-        const present = await lookUp(pod, image, signal);
-        if (present) {
-          failures.delete(container.name);
-          about('Normal', 'Pulled', `Container image "${image}" already present on machine`);
-          return present;
-        }
-        if (policy === 'never') {
-          const message = `Container image "${image}" is not present with pull policy of Never`;
-          about('Warning', 'ErrImageNeverPull', message);
-          about('Warning', 'Failed', 'Error: ErrImageNeverPull');
-          throw new ContainerConfigError('ErrImageNeverPull', message);
-        }
-      }
-      const before = failures.get(container.name);
-      if (before && before.image === image && clock.nowMs() < before.retryAtMs) {
-        about('Normal', 'BackOff', `Back-off pulling image "${image}"`);
-        const message = `Back-off pulling image "${image}": ${before.message}`;
-        about('Warning', 'Failed', 'Error: ImagePullBackOff');
-        throw new ContainerConfigError('ImagePullBackOff', message);
-      }
-      about('Normal', 'Pulling', `Pulling image "${image}"`);
-      const beganMs = clock.monotonicMs();
-      try {
-        const credentials = await pullCredentials(pod, image, options.objects);
-        const request = { reference: image, credentials, policy: 'always' as const };
-        const pulled = await hyperd.pullImage(request, signal);
-        failures.delete(container.name);
-        const took = `${((clock.monotonicMs() - beganMs) / 1000).toFixed(3)}s`;
-        const details = `(${took} including waiting). Image size: ${pulled.diskBytes} bytes.`;
-        const text = `Successfully pulled image "${image}" in ${took} ${details}`;
-        about('Normal', 'Pulled', text);
-        return pulled;
-      } catch (error) {
-        if (signal.aborted) throw error;
-        throw recordFailure(image, container.name, before, error, about);
-      }
+    ensure(pod, container, signal) {
+      // Containers of one image take turns: the first pulls it, and the others find it there.
+      const { name, image = '' } = container;
+      const about: About = (type, reason, message) => events.emit(pod, type, reason, message, name);
+      const turn = (turns.get(image) ?? Promise.resolve()).then(async () => {
+        const found = await findPresent(pod, container, about, signal);
+        return found ?? pull(pod, container, about, signal);
+      });
+      const settled = turn.catch(() => {});
+      turns.set(image, settled);
+      return turn;
     },
   };
+
+  async function findPresent(
+    pod: Pod,
+    { name, image = '', imagePullPolicy = '' }: Container,
+    about: About,
+    signal: AbortSignal,
+  ): Promise<ImageStatus | undefined> {
+    const policy = POLICIES[imagePullPolicy] ?? defaultPolicy(image);
+    if (policy === 'always') return undefined;
+    const found = await lookUp(pod, image, signal);
+    if (found) {
+      failures.delete(name);
+      about('Normal', 'Pulled', `Container image "${image}" already present on machine`);
+      return found;
+    }
+    if (policy === 'if-not-present') return undefined;
+    const message = `Container image "${image}" is not present with pull policy of Never`;
+    about('Warning', 'ErrImageNeverPull', message);
+    about('Warning', 'Failed', 'Error: ErrImageNeverPull');
+    throw new ContainerConfigError('ErrImageNeverPull', message);
+  }
+
+  async function pull(
+    pod: Pod,
+    { name, image = '' }: Container,
+    about: About,
+    signal: AbortSignal,
+  ): Promise<ImageStatus> {
+    const before = failures.get(name);
+    if (before && before.image === image && clock.nowMs() < before.retryAtMs) {
+      about('Normal', 'BackOff', `Back-off pulling image "${image}"`);
+      const message = `Back-off pulling image "${image}": ${before.message}`;
+      about('Warning', 'Failed', 'Error: ImagePullBackOff');
+      throw new ContainerConfigError('ImagePullBackOff', message);
+    }
+    about('Normal', 'Pulling', `Pulling image "${image}"`);
+    const beganMs = clock.monotonicMs();
+    try {
+      const credentials = await pullCredentials(pod, image, options.objects);
+      const request = { reference: image, credentials, policy: 'always' as const };
+      const pulled = await hyperd.pullImage(request, signal);
+      failures.delete(name);
+      const took = `${((clock.monotonicMs() - beganMs) / 1000).toFixed(3)}s`;
+      const details = `(${took} including waiting). Image size: ${pulled.diskBytes} bytes.`;
+      about('Normal', 'Pulled', `Successfully pulled image "${image}" in ${took} ${details}`);
+      return pulled;
+    } catch (error) {
+      if (signal.aborted) throw error;
+      throw recordFailure(image, name, before, error, about);
+    }
+  }
 
   /** Secrets are read only for an image that is not there for everyone. */
   async function lookUp(pod: Pod, reference: string, signal: AbortSignal) {
@@ -108,7 +131,7 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
     name: string,
     before: Failure | undefined,
     error: unknown,
-    about: (type: 'Normal' | 'Warning', reason: string, message: string) => void,
+    about: About,
   ): ContainerConfigError {
     const count = before?.image === image ? before.count + 1 : 0;
     const why = describeError(error);
