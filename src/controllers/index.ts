@@ -38,7 +38,7 @@ import { runPodGarbageCollector } from './node/pod-gc.ts';
 import { runReplicaSetController } from './replicaset/index.ts';
 import { runServiceAccountController } from './serviceaccount/index.ts';
 import { runStatefulSetController } from './statefulset/index.ts';
-import type { ControllerContext } from './shared/context.ts';
+import type { ControllerContext } from './common/context.ts';
 
 export interface ControllersOptions {
   /** As the user `system:kube-controller-manager`. */

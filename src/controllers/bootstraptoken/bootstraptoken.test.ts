@@ -4,7 +4,7 @@ import type { Secret } from '../../api/types.generated.ts';
 import { createBootstrapToken } from '../../auth/bootstrap-tokens.ts';
 import { seededRandom } from '../../base/random.ts';
 import { SECRETS } from '../../client/resources.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
 import { runBootstrapTokenCleaner } from './index.ts';
 
 const HOUR_MS = 3600 * 1000;

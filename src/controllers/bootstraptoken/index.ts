@@ -5,8 +5,8 @@ import { runController } from '../../client/controller.ts';
 import { createInformer, objectKey } from '../../client/informer.ts';
 import { SECRETS } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
-import { splitKey } from '../shared/context.ts';
+import type { ControllerContext } from '../common/context.ts';
+import { splitKey } from '../common/context.ts';
 
 /** Timers are relative and clocks are set: a token that is far from expiring is looked at daily. */
 const RECHECK_MAX_MS = 24 * 3600 * 1000;

@@ -11,7 +11,7 @@ import { FakeClock } from '../../base/clock.fake.ts';
 import { seededRandom } from '../../base/random.ts';
 import { CERTIFICATE_REQUESTS, NODES } from '../../client/resources.ts';
 import type { Resource } from '../../client/resources.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
 import { findViolation } from './approval.ts';
 import { runCertificateController } from './index.ts';
 

@@ -11,7 +11,7 @@ import { runController } from '../../client/controller.ts';
 import { CERTIFICATE_REQUESTS, NODES } from '../../client/resources.ts';
 import type { Resource } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
+import type { ControllerContext } from '../common/context.ts';
 import { findViolation, namesFitNode, SIGNER } from './approval.ts';
 
 const ACCESS_REVIEWS: Resource = {

@@ -4,7 +4,7 @@ import type { ClusterRole } from '../../api/types.generated.ts';
 import { runController } from '../../client/controller.ts';
 import { CLUSTER_ROLES } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
+import type { ControllerContext } from '../common/context.ts';
 
 /** Fills ClusterRoles that aggregate others with the rules of those that their selectors match. */
 export function runClusterRoleController(context: ControllerContext): Promise<void> {

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { DaemonSet, Node, Pod } from '../../api/types.generated.ts';
 import { CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS } from '../../client/resources.ts';
-import { hashOf } from '../shared/history.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
-import type { TestCluster } from '../shared/testing.fake.ts';
+import { hashOf } from '../common/history.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
+import type { TestCluster } from '../common/testing.fake.ts';
 import { runDaemonSetController } from './index.ts';
 import { nodeOf } from './nodes.ts';
 

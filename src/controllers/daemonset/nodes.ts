@@ -1,8 +1,8 @@
 import { matchesNodeAffinity, tolerates } from '../../api/placement.ts';
 import type { DaemonSet, Node, Pod, Toleration } from '../../api/types.generated.ts';
 import { DAEMON_SETS } from '../../client/resources.ts';
-import { REVISION_HASH_LABEL } from '../shared/history.ts';
-import { podFromTemplate } from '../shared/pods.ts';
+import { REVISION_HASH_LABEL } from '../common/history.ts';
+import { podFromTemplate } from '../common/pods.ts';
 
 /** Daemons stay where other pods are driven away, and start where others may not yet. */
 const TOLERATIONS: Toleration[] = [

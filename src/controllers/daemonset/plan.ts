@@ -1,7 +1,7 @@
 import type { DaemonSet, Node, Pod } from '../../api/types.generated.ts';
-import { hashOf } from '../shared/history.ts';
-import { isTerminal, untilAvailableMs } from '../shared/pods.ts';
-import { resolveLimit } from '../shared/limits.ts';
+import { hashOf } from '../common/history.ts';
+import { isTerminal, untilAvailableMs } from '../common/pods.ts';
+import { resolveLimit } from '../common/limits.ts';
 import { judgeNode, nodeOf } from './nodes.ts';
 
 /** A DaemonSet, its nodes and its pods, while it is reconciled. */

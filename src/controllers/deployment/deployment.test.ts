@@ -3,10 +3,10 @@ import { test } from 'node:test';
 import type { Deployment, ReplicaSet } from '../../api/types.generated.ts';
 import { DEPLOYMENTS, PODS, REPLICA_SETS } from '../../client/resources.ts';
 import { runReplicaSetController } from '../replicaset/index.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
-import type { TestCluster } from '../shared/testing.fake.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
+import type { TestCluster } from '../common/testing.fake.ts';
 import { runDeploymentController } from './index.ts';
-import { templateHash } from '../shared/template-hash.ts';
+import { templateHash } from '../common/template-hash.ts';
 import { limitsOf } from './replicasets.ts';
 import { planOldSets, planScaling } from './scaling.ts';
 

@@ -4,9 +4,9 @@ import { runController } from '../../client/controller.ts';
 import { objectKey } from '../../client/informer.ts';
 import { DEPLOYMENTS, PODS, REPLICA_SETS } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
-import { splitKey } from '../shared/context.ts';
-import { claim, controllerOf, indexByController } from '../shared/ownership.ts';
+import type { ControllerContext } from '../common/context.ts';
+import { splitKey } from '../common/context.ts';
+import { claim, controllerOf, indexByController } from '../common/ownership.ts';
 import { syncDeployment } from './rollout.ts';
 
 const CONCURRENCY = 5;

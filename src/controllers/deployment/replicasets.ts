@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Deployment, PodTemplateSpec, ReplicaSet } from '../../api/types.generated.ts';
-import { resolveLimit } from '../shared/limits.ts';
-import { normalize } from '../shared/template-hash.ts';
+import { resolveLimit } from '../common/limits.ts';
+import { normalize } from '../common/template-hash.ts';
 
 /** Facts about a Deployment and its ReplicaSets that every strategy needs. */
 export const HASH_LABEL = 'pod-template-hash';

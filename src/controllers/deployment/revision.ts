@@ -3,9 +3,9 @@ import type { Deployment, ReplicaSet } from '../../api/types.generated.ts';
 import { isStatus } from '../../api/status.ts';
 import { describeError } from '../../base/log.ts';
 import { DEPLOYMENTS, REPLICA_SETS } from '../../client/resources.ts';
-import type { ControllerContext } from '../shared/context.ts';
-import { controllerOf, controllerReference } from '../shared/ownership.ts';
-import { templateHash } from '../shared/template-hash.ts';
+import type { ControllerContext } from '../common/context.ts';
+import { controllerOf, controllerReference } from '../common/ownership.ts';
+import { templateHash } from '../common/template-hash.ts';
 import {
   DESIRED_REPLICAS,
   findNewSet,

@@ -2,10 +2,10 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Deployment, DeploymentStatus, ReplicaSet } from '../../api/types.generated.ts';
 import { isStatus } from '../../api/status.ts';
 import { DEPLOYMENTS, PODS, REPLICA_SETS } from '../../client/resources.ts';
-import type { ControllerContext } from '../shared/context.ts';
-import { owned } from '../shared/ownership.ts';
-import { isTerminal } from '../shared/pods.ts';
-import { isSameStatus } from '../shared/status.ts';
+import type { ControllerContext } from '../common/context.ts';
+import { owned } from '../common/ownership.ts';
+import { isTerminal } from '../common/pods.ts';
+import { isSameStatus } from '../common/status.ts';
 import {
   byAge,
   DESIRED_REPLICAS,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Pod, Service } from '../../api/types.generated.ts';
 import { ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES } from '../../client/resources.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
 import { runEndpointsController } from './index.ts';
 
 const service = (more: Partial<Service['spec']> & object = {}): Service => ({

@@ -5,9 +5,9 @@ import { runController } from '../../client/controller.ts';
 import { objectKey } from '../../client/informer.ts';
 import { ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
-import { splitKey } from '../shared/context.ts';
-import { controllerReference } from '../shared/ownership.ts';
+import type { ControllerContext } from '../common/context.ts';
+import { splitKey } from '../common/context.ts';
+import { controllerReference } from '../common/ownership.ts';
 import { groupByPorts, hasSelector, isServing, selects } from './resolve.ts';
 import type { PortGroup } from './resolve.ts';
 

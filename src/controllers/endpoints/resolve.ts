@@ -1,6 +1,6 @@
 import { matchesLabelSelector } from '../../api/selectors.ts';
 import type { Pod, Service } from '../../api/types.generated.ts';
-import { isReady, isTerminal } from '../shared/pods.ts';
+import { isReady, isTerminal } from '../common/pods.ts';
 
 export interface ResolvedPort {
   name: string;

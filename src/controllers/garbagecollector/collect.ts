@@ -2,7 +2,7 @@ import type { KubeObject, OwnerReference } from '../../api/object.ts';
 import { isStatus } from '../../api/status.ts';
 import { apiVersionOf, metadataOf } from '../../client/resources.ts';
 import type { Resource } from '../../client/resources.ts';
-import type { ControllerContext } from '../shared/context.ts';
+import type { ControllerContext } from '../common/context.ts';
 import { FOREGROUND, ORPHAN } from './graph.ts';
 import type { GraphNode, OwnerGraph } from './graph.ts';
 

@@ -6,7 +6,7 @@ import { createClient } from '../../client/client.ts';
 import { CONFIG_MAPS, NAMESPACES, PODS, REPLICA_SETS, SECRETS } from '../../client/resources.ts';
 import type { Resource } from '../../client/resources.ts';
 import { runNamespaceController } from '../namespace/index.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
 import { runGarbageCollector } from './index.ts';
 
 const WIDGETS: Resource = {

@@ -4,8 +4,8 @@ import type { Job, Pod } from '../../api/types.generated.ts';
 import { StatusError } from '../../api/status.ts';
 import { rfc3339 } from '../../base/clock.ts';
 import { JOBS, PODS } from '../../client/resources.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
-import type { TestCluster } from '../shared/testing.fake.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
+import type { TestCluster } from '../common/testing.fake.ts';
 import { runJobController } from './index.ts';
 import { TRACKING_FINALIZER } from './pods.ts';
 

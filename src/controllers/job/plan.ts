@@ -1,5 +1,5 @@
 import type { Job, JobStatus, Pod } from '../../api/types.generated.ts';
-import { isActive, rankForDeletion } from '../shared/pods.ts';
+import { isActive, rankForDeletion } from '../common/pods.ts';
 import { freeIndexes, indexOf } from './indexes.ts';
 import { isIndexed, isTerminating, restartsOf, waitsForEnd } from './pods.ts';
 import { matchSuccess } from './policy.ts';

@@ -1,6 +1,6 @@
 import type { Container, Job, Pod } from '../../api/types.generated.ts';
 import { JOBS } from '../../client/resources.ts';
-import { isTerminal, podFromTemplate } from '../shared/pods.ts';
+import { isTerminal, podFromTemplate } from '../common/pods.ts';
 import { INDEX_ANNOTATION } from './indexes.ts';
 
 /** Keeps a pod until its end has been counted. */

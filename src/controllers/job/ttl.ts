@@ -1,7 +1,7 @@
 import { isStatus } from '../../api/status.ts';
 import type { Job } from '../../api/types.generated.ts';
 import { JOBS } from '../../client/resources.ts';
-import type { ControllerContext } from '../shared/context.ts';
+import type { ControllerContext } from '../common/context.ts';
 import { finalCondition } from './status.ts';
 
 /** Milliseconds until a Job that has ended is to be deleted; undefined when it stays. */

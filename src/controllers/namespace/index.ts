@@ -6,10 +6,10 @@ import { describeError } from '../../base/log.ts';
 import { runController } from '../../client/controller.ts';
 import { metadataOf, NAMESPACES, PODS } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
-import { discover, hasVerbs } from '../shared/discovery.ts';
-import type { DiscoveredResource } from '../shared/discovery.ts';
-import { isSameStatus } from '../shared/status.ts';
+import type { ControllerContext } from '../common/context.ts';
+import { discover, hasVerbs } from '../common/discovery.ts';
+import type { DiscoveredResource } from '../common/discovery.ts';
+import { isSameStatus } from '../common/status.ts';
 
 const FINALIZER = 'kubernetes';
 /** How soon a namespace that is not empty yet is looked at again, if nothing tells sooner. */

@@ -3,7 +3,7 @@ import { assert } from '../../base/assert.ts';
 import { runController } from '../../client/controller.ts';
 import { NODES } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
+import type { ControllerContext } from '../common/context.ts';
 
 export interface NodeIpamOptions {
   /** IPv4 range of all pods. */

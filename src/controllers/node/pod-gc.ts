@@ -4,8 +4,8 @@ import { rfc3339 } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import { objectKey } from '../../client/informer.ts';
 import { NODES, PODS } from '../../client/resources.ts';
-import type { ControllerContext } from '../shared/context.ts';
-import { isTerminal } from '../shared/pods.ts';
+import type { ControllerContext } from '../common/context.ts';
+import { isTerminal } from '../common/pods.ts';
 
 const INTERVAL_MS = 20_000;
 /** A node has to be missing for so long before its pods are given up. */

@@ -5,13 +5,13 @@ import { runController } from '../../client/controller.ts';
 import { objectKey } from '../../client/informer.ts';
 import { PODS, REPLICA_SETS } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
-import { splitKey } from '../shared/context.ts';
-import { createExpectations } from '../shared/expectations.ts';
-import type { Expectations } from '../shared/expectations.ts';
-import { claim, controllerOf, indexByController, owned } from '../shared/ownership.ts';
-import { createPods, deletePods } from '../shared/pod-control.ts';
-import { followOwners, followPods } from '../shared/pod-events.ts';
+import type { ControllerContext } from '../common/context.ts';
+import { splitKey } from '../common/context.ts';
+import { createExpectations } from '../common/expectations.ts';
+import type { Expectations } from '../common/expectations.ts';
+import { claim, controllerOf, indexByController, owned } from '../common/ownership.ts';
+import { createPods, deletePods } from '../common/pod-control.ts';
+import { followOwners, followPods } from '../common/pod-events.ts';
 import {
   isActive,
   isReady,
@@ -19,8 +19,8 @@ import {
   podFromTemplate,
   rankForDeletion,
   untilAvailableMs,
-} from '../shared/pods.ts';
-import { isSameStatus } from '../shared/status.ts';
+} from '../common/pods.ts';
+import { isSameStatus } from '../common/status.ts';
 
 /** Of one reconcile; the rest follows in the next. */
 const BURST_REPLICAS = 500;

@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import type { Pod, ReplicaSet } from '../../api/types.generated.ts';
 import { StatusError } from '../../api/status.ts';
 import { PODS, REPLICA_SETS } from '../../client/resources.ts';
-import { rankForDeletion } from '../shared/pods.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
+import { rankForDeletion } from '../common/pods.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
 import { runReplicaSetController } from './index.ts';
 
 const labels = { app: 'web' };

@@ -4,7 +4,7 @@ import { runController } from '../../client/controller.ts';
 import { createInformer } from '../../client/informer.ts';
 import { CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
+import type { ControllerContext } from '../common/context.ts';
 
 export const DEFAULT_ACCOUNT = 'default';
 export const ROOT_CA_CONFIG_MAP = 'kube-root-ca.crt';

@@ -9,7 +9,7 @@ import {
   SERVICE_ACCOUNTS,
 } from '../../client/resources.ts';
 import { runClusterRoleController } from '../clusterrole/index.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
 import { runServiceAccountController } from './index.ts';
 
 test('every namespace has its default account and the CA, whatever is done to them', async (t) => {

@@ -1,8 +1,8 @@
 import type { PersistentVolumeClaim, Pod, StatefulSet } from '../../api/types.generated.ts';
 import { apiVersionOf, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS } from '../../client/resources.ts';
-import { REVISION_HASH_LABEL } from '../shared/history.ts';
-import { controllerReference } from '../shared/ownership.ts';
-import { podFromTemplate } from '../shared/pods.ts';
+import { REVISION_HASH_LABEL } from '../common/history.ts';
+import { controllerReference } from '../common/ownership.ts';
+import { podFromTemplate } from '../common/pods.ts';
 
 /** What makes a replica of a StatefulSet the same one after it was replaced. */
 const NAME_LABEL = 'statefulset.kubernetes.io/pod-name';

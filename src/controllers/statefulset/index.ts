@@ -13,22 +13,22 @@ import {
   STATEFUL_SETS,
 } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
-import type { ControllerContext } from '../shared/context.ts';
-import { splitKey } from '../shared/context.ts';
-import { createExpectations } from '../shared/expectations.ts';
-import type { Expectations } from '../shared/expectations.ts';
+import type { ControllerContext } from '../common/context.ts';
+import { splitKey } from '../common/context.ts';
+import { createExpectations } from '../common/expectations.ts';
+import type { Expectations } from '../common/expectations.ts';
 import {
   currentRevision,
   hashOf,
   listRevisions,
   templateOf,
   trimRevisions,
-} from '../shared/history.ts';
-import { claim, indexByController } from '../shared/ownership.ts';
-import { createPods, deletePods } from '../shared/pod-control.ts';
-import { followOwners, followPods } from '../shared/pod-events.ts';
-import { isReady, untilAvailableMs } from '../shared/pods.ts';
-import { isSameStatus } from '../shared/status.ts';
+} from '../common/history.ts';
+import { claim, indexByController } from '../common/ownership.ts';
+import { createPods, deletePods } from '../common/pod-control.ts';
+import { followOwners, followPods } from '../common/pod-events.ts';
+import { isReady, untilAvailableMs } from '../common/pods.ts';
+import { isSameStatus } from '../common/status.ts';
 import { claimsOf, ordinalOf, replicaOf } from './identity.ts';
 import { isAvailable, planStep } from './plan.ts';
 import type { View } from './plan.ts';

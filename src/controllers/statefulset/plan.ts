@@ -1,7 +1,7 @@
 import type { Pod, StatefulSet } from '../../api/types.generated.ts';
-import { hashOf } from '../shared/history.ts';
-import { resolveLimit } from '../shared/limits.ts';
-import { isTerminal, untilAvailableMs } from '../shared/pods.ts';
+import { hashOf } from '../common/history.ts';
+import { resolveLimit } from '../common/limits.ts';
+import { isTerminal, untilAvailableMs } from '../common/pods.ts';
 import { ordinalOf } from './identity.ts';
 
 /** A StatefulSet and its pods, while it is reconciled. */

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Pod, StatefulSet } from '../../api/types.generated.ts';
 import { PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS } from '../../client/resources.ts';
-import { startTestCluster } from '../shared/testing.fake.ts';
-import type { TestCluster } from '../shared/testing.fake.ts';
+import { startTestCluster } from '../common/testing.fake.ts';
+import type { TestCluster } from '../common/testing.fake.ts';
 import { runStatefulSetController } from './index.ts';
 
 const labels = { app: 'db' };
