@@ -17,7 +17,9 @@ import {
   selectableFields,
 } from './fields.ts';
 import { openApiV3Document, openApiV3Index } from './openapi.ts';
+import { openApiV2Documents } from './openapi-v2.ts';
 import { apiVersionOf, builtinTable } from './table.ts';
+import { WireReader } from './wire.ts';
 
 const table = builtinTable();
 const bytesOf = (text: string) => new TextEncoder().encode(text);
@@ -85,6 +87,38 @@ test('OpenAPI documents refer only to what they contain', () => {
   }
   assert.equal(openApiV3Document(table, 'nope/v1'), undefined);
 });
+
+test('OpenAPI v2 says the same as v3, in JSON and in protobuf', () => {
+  const { json, protobuf } = openApiV2Documents(table);
+  const document = JSON.parse(Buffer.from(json.bytes).toString());
+  const { properties } = document.definitions['io.k8s.api.core.v1.PodSpec'];
+  assert.equal(properties.containers['x-kubernetes-patch-merge-key'], 'name');
+  assert.equal(properties.containers.items.$ref, '#/definitions/io.k8s.api.core.v1.Container');
+  const missing = [...JSON.stringify(document).matchAll(/"#\/definitions\/([^"]+)"/g)]
+    .map(([, name]) => name as string)
+    .filter((name) => !Object.hasOwn(document.definitions, name));
+  assert.deepEqual(missing, []);
+  assert.doesNotMatch(JSON.stringify(properties), /allOf|oneOf|default/);
+  const patch = document.paths['/api/v1/namespaces/{namespace}/pods/{name}'].patch;
+  assert.ok(patch.parameters.some(({ name }: { name: string }) => name === 'dryRun'));
+  const definitions = new WireReader(fieldOf(protobuf.bytes, 9));
+  const names: string[] = [];
+  while (!definitions.done) {
+    definitions.tag();
+    names.push(Buffer.from(fieldOf(definitions.bytes(), 1)).toString());
+  }
+  assert.deepEqual(names, Object.keys(document.definitions));
+});
+
+/** The first field of this number, which holds bytes. */
+function fieldOf(message: Uint8Array, number: number): Uint8Array {
+  const reader = new WireReader(message);
+  while (!reader.done) {
+    const bytes = reader.tag().field === number ? reader.bytes() : void reader.bytes();
+    if (bytes) return bytes;
+  }
+  return assert.fail(`no field ${number}`);
+}
 
 test('OpenAPI carries what kubectl apply and explain read', () => {
   const document = JSON.parse(Buffer.from(openApiV3Document(table, 'apps/v1')!.bytes).toString());

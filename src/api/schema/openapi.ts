@@ -81,7 +81,8 @@ function rootOf(groupVersion: string): string {
   return groupVersion.includes('/') ? `/apis/${groupVersion}` : `/api/${groupVersion}`;
 }
 
-function buildDocument(table: SchemaTable, rows: ResourceRow[]): Json {
+/** The document of these rows and of all types that they refer to, before it is encoded. */
+export function buildDocument(table: SchemaTable, rows: readonly ResourceRow[]): Json {
   const paths: Json = {};
   const wanted = new Set<string>([`${META}.DeleteOptions`, `${META}.Status`]);
   for (const row of rows) {

@@ -5,7 +5,9 @@ import {
   apiResourceList,
   apiVersions,
 } from '../../api/schema/discovery.ts';
+import type { OpenApiDocument } from '../../api/schema/openapi.ts';
 import { openApiV3Document, openApiV3Index } from '../../api/schema/openapi.ts';
+import { OPENAPI_V2_PROTOBUF, openApiV2Documents } from '../../api/schema/openapi-v2.ts';
 import { StatusError } from '../../api/status.ts';
 import { parseAccept } from '../codec/negotiate.ts';
 import { bytesReply, encodeJson, jsonReply, textReply } from '../codec/reply.ts';
@@ -35,6 +37,7 @@ const PATHS: Record<string, PathAnswer | undefined> = Object.assign(Object.creat
   '/version': () => jsonReply(200, versionInfo),
   '/api': (context: RequestContext) => discovery(context, 'api'),
   '/apis': (context: RequestContext) => discovery(context, 'apis'),
+  '/openapi/v2': openApiV2,
   '/openapi/v3': ({ server }: RequestContext) => jsonReply(200, openApiV3Index(server.schema)),
   '/metrics': metrics,
   '/.well-known/openid-configuration': (context: RequestContext) =>
@@ -63,12 +66,35 @@ function resourceList(group: string, version: string): PathAnswer {
 }
 
 /** The address carries the content's hash, so a client that has it need never ask again. */
-function openApiDocument({ server, exchange }: RequestContext, groupVersion: string): ApiReply {
+function openApiDocument(context: RequestContext, groupVersion: string): ApiReply {
+  const { server, exchange } = context;
   const document = openApiV3Document(server.schema, groupVersion);
   if (!document) return textReply(404, '404 page not found\n');
-  const reply = bytesReply(200, document.bytes, 'application/json');
-  reply.headers.etag = `"${document.hash}"`;
+  const reply = documentReply(context, document, 'application/json');
   if (exchange.query.has('hash')) reply.headers['cache-control'] = 'public, immutable';
+  return reply;
+}
+
+function openApiV2(context: RequestContext): ApiReply {
+  const { server, exchange } = context;
+  const [first] = parseAccept(exchange.headers.accept ?? '');
+  const { json, protobuf } = openApiV2Documents(server.schema);
+  const reply =
+    first && Object.values(OPENAPI_V2_PROTOBUF).includes(first.type)
+      ? documentReply(context, protobuf, OPENAPI_V2_PROTOBUF.answered)
+      : documentReply(context, json, 'application/json');
+  reply.headers.vary = 'Accept';
+  return reply;
+}
+
+/** Clients ask again with what they have; mostly that is still right. */
+function documentReply(
+  { exchange }: RequestContext,
+  document: OpenApiDocument,
+  contentType: string,
+): ApiReply {
+  const reply = bytesReply(200, document.bytes, contentType);
+  reply.headers.etag = `"${document.hash}"`;
   if (exchange.headers['if-none-match'] !== reply.headers.etag) return reply;
   return { ...reply, status: 304, body: EMPTY };
 }
