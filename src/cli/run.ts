@@ -3,6 +3,7 @@ import { dataDirectory, dataPaths } from './config.ts';
 import type { DataPaths, MachineConfig } from './config.ts';
 import { readConfig } from './data.ts';
 import { UsageError } from './errors.ts';
+import { portProblem } from './ports.ts';
 import type { ComponentMessage } from './supervisor.ts';
 
 /** What a component's own process gets, and how it says how it is. */
@@ -20,17 +21,6 @@ const COMPONENTS: Record<string, () => Promise<Component>> = {
   server: async () => (await import('./run/server.ts')).runServer,
   kubelet: async () => (await import('./run/kubelet.ts')).runKubelet,
   hyperd: async () => (await import('./run/hyperd.ts')).runHyperd,
-};
-
-const PORTS = [
-  { field: 'apiPort', use: 'API server', option: '--api-port' },
-  { field: 'kubeletPort', use: 'kubelet', option: '--kubelet-port' },
-  { field: 'registryPort', use: 'embedded registry', option: '--registry-port' },
-] as const;
-
-const PORT_PROBLEMS: Record<string, string> = {
-  EADDRINUSE: 'is taken',
-  EACCES: 'may not be used by this process',
 };
 
 const END_TIMEOUT_MS = 8_000;
@@ -69,14 +59,7 @@ export async function runComponent(dataDir: string | undefined, name: string): P
 
 /** For an error that no further attempt mends: what the person at the terminal has to know. */
 export function fatalReason(error: unknown, config: MachineConfig): string | undefined {
-  const { code = '', name, message, port, syscall } = error as NodeJS.ErrnoException & {
-    port?: number;
-  };
+  const { name, message } = error as Error;
   if (error instanceof UsageError || name === 'StoreOpenError') return message;
-  if (syscall !== 'listen' || port === undefined) return undefined;
-  const problem = PORT_PROBLEMS[code] ?? `cannot be listened on (${code})`;
-  const found = PORTS.find(({ field }) => config[field] === port);
-  return found
-    ? `Cannot start: port ${port} ${problem} (${found.use}). Choose another with ${found.option}.`
-    : `Cannot start: port ${port} ${problem}.`;
+  return portProblem(error, config);
 }

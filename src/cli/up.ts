@@ -12,6 +12,7 @@ import { prepareData } from './data.ts';
 import type { ConfigOverrides } from './data.ts';
 import { UsageError } from './errors.ts';
 import { removeLocalPods } from './local-pods.ts';
+import { refuseTakenPorts } from './ports.ts';
 import { superviseComponents } from './supervisor.ts';
 import type { ComponentSpec, Supervisor } from './supervisor.ts';
 import { versionString } from './version.ts';
@@ -133,6 +134,7 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
     process.once(signal, () => stopping.resolve({ keepPods: signal === 'SIGTERM' }));
   }
   try {
+    await refuseTakenPorts(config);
     if (config.role === 'server') {
       // Only this process needs it: whoever waits for a detached one is there sooner.
       const { prepareIdentities } = await import('./identities.ts');
