@@ -1,7 +1,6 @@
 import type { Container, Pod, Probe } from '../api/types.generated.ts';
 import type { ImageStatus, ProcessSpec } from '../api/hyperd.ts';
 import { isStatus } from '../api/status.ts';
-import type { Timer } from '../base/clock.ts';
 import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
 import { PODS } from '../client/resources.ts';
@@ -17,6 +16,8 @@ import { isAlive, sandboxNumber, viewPod } from './history.ts';
 import type { Attempt, ContainerView, PodView } from './history.ts';
 import { createImagePuller } from './images.ts';
 import type { ImagePuller } from './images.ts';
+import { createJobs, RETRY_MAX_MS, RETRY_MIN_MS } from './jobs.ts';
+import type { Jobs } from './jobs.ts';
 import { createProbes } from './probes.ts';
 import type { Probes, ProbeTarget } from './probes.ts';
 import { sandboxSpec } from './sandbox-spec.ts';
@@ -71,9 +72,6 @@ export interface PodWorker {
 }
 
 const GRACE_DEFAULT_SECONDS = 30;
-const RETRY_MIN_MS = 500;
-/** Between attempts to make a VM or to read what a pod refers to. */
-const RETRY_MAX_MS = 120_000;
 
 export function createPodWorker(context: NodeContext, pod: Pod): PodWorker {
   return new Worker(context, pod);
@@ -91,9 +89,8 @@ class Worker implements PodWorker {
   readonly #probes: Probes;
   readonly #status: StatusWriter;
   readonly #refreshVolumes: VolumeRefresher;
-  readonly #jobs = new Map<string, Promise<void>>();
+  readonly #jobs: Jobs;
   readonly #problems = new Map<string, { reason: string; message: string }>();
-  readonly #retries = new Map<string, { count: number; atMs: number }>();
   readonly #processes = new Map<string, ProcessSpec>();
   /** Containers whose postStart hook has not finished: not started yet, in Kubernetes' eyes. */
   readonly #hooked = new Set<string>();
@@ -108,7 +105,6 @@ class Worker implements PodWorker {
   #imagesReadyMs = 0;
   #dirty = false;
   #turn: Promise<void> | undefined;
-  #timer: Timer | undefined;
   #resolveDone: () => void = () => {};
 
   constructor(context: NodeContext, pod: Pod) {
@@ -117,6 +113,7 @@ class Worker implements PodWorker {
     this.uid = pod.metadata.uid ?? '';
     this.#log = context.log.with({ pod: `${pod.metadata.namespace}/${pod.metadata.name}` });
     this.done = new Promise((resolve) => (this.#resolveDone = resolve));
+    this.#jobs = createJobs(context.clock, this.#log, () => this.wake());
     this.#images = createImagePuller(context);
     this.#probes = this.#createProbes();
     this.#status = createStatusWriter(context, this.#log, (newer) => this.update(newer));
@@ -152,10 +149,9 @@ class Worker implements PodWorker {
   async close(): Promise<void> {
     this.#life.abort(new Error('kubelet is stopping'));
     this.#running.abort(this.#life.signal.reason);
-    this.#timer?.cancel();
     this.#probes.stop();
     await this.#turn;
-    await Promise.all(this.#jobs.values());
+    await this.#jobs.end();
     await this.#status.close();
   }
 
@@ -174,7 +170,7 @@ class Worker implements PodWorker {
         await this.#takeTurn();
       } catch (error) {
         this.#log.error('pod cannot be synced', { error: describeError(error) });
-        this.#wakeAfter(RETRY_MIN_MS);
+        this.#jobs.wakeAfter(RETRY_MIN_MS);
       }
     }
     // At once, not when the promise is seen to settle: a wake in between would be lost.
@@ -182,8 +178,7 @@ class Worker implements PodWorker {
   }
 
   async #takeTurn(): Promise<void> {
-    this.#timer?.cancel();
-    this.#wakeAt = Number.POSITIVE_INFINITY;
+    this.#jobs.sleepNoMore();
     if (this.#removed) return this.#removeAll();
     const view = this.view();
     this.#noteStopped(view);
@@ -197,7 +192,7 @@ class Worker implements PodWorker {
       if (this.#pod.metadata.deletionTimestamp) this.#deleteAll();
       else if (isAlive(view.sandbox)) this.#stopSandbox(view.sandbox.id);
     }
-    if (decision.wakeInMs !== undefined) this.#wakeAfter(decision.wakeInMs);
+    if (decision.wakeInMs !== undefined) this.#jobs.wakeAfter(decision.wakeInMs);
   }
 
   #decide(view: PodView): Decision {
@@ -241,7 +236,7 @@ class Worker implements PodWorker {
     if (limitSeconds === undefined || !status?.startTime) return;
     const leftMs = Date.parse(status.startTime) + limitSeconds * 1000 - this.#context.clock.nowMs();
     if (leftMs > 0) {
-      this.#wakeAfter(leftMs);
+      this.#jobs.wakeAfter(leftMs);
       return;
     }
     const message = 'Pod was active on the node longer than the specified deadline';
@@ -261,19 +256,19 @@ class Worker implements PodWorker {
   }
 
   #act(view: PodView, decision: Decision): void {
-    if (decision.createSandbox && this.#hasNetwork() && this.#isDue('sandbox')) {
+    if (decision.createSandbox && this.#hasNetwork() && this.#jobs.isDue('sandbox')) {
       this.#job('sandbox', (signal) => this.#createSandbox(view, signal));
     }
     if (isAlive(view.sandbox) && view.sandbox.phase === 'running') {
       this.#sandboxProblem = undefined;
       if (this.#pod.spec?.volumes?.some(isFileVolume)) {
-        this.#wakeAfter(this.#refreshVolumes(this.#pod, view.sandbox.id));
+        this.#jobs.wakeAfter(this.#refreshVolumes(this.#pod, view.sandbox.id));
       }
     }
     // Images are pulled while the VM boots: containers are due as soon as there is a VM at all.
     for (const { view: container, attempt, streak } of decision.start) {
       const name = `start/${container.container.name}`;
-      if (!this.#isDue(name)) continue;
+      if (!this.#jobs.isDue(name)) continue;
       this.#job(name, (signal) => this.#startContainer(container, attempt, streak, signal));
     }
     for (const name of decision.backoff.keys()) this.#reportBackoff(name, decision);
@@ -292,50 +287,10 @@ class Worker implements PodWorker {
     if (message) this.#context.events.emit(this.#pod, 'Warning', 'BackOff', text, name);
   }
 
-  // --- Jobs ----------------------------------------------------------------------------------
-
-  /** Runs beside the turns, at most one of each name. Wakes the worker when it ends. */
+  /** Runs beside the turns, as long as the pod is to run unless `signal` says otherwise. */
   #job(name: string, work: (signal: AbortSignal) => Promise<void>, signal?: AbortSignal): void {
-    if (this.#jobs.has(name)) return;
-    const limit = signal ?? AbortSignal.any([this.#life.signal, this.#running.signal]);
-    const job = work(limit)
-      .catch((error: unknown) => {
-        if (limit.aborted) return;
-        this.#log.warn('step failed', { step: name, error: describeError(error) });
-        this.#retryLater(name);
-      })
-      .finally(() => {
-        this.#jobs.delete(name);
-        this.wake();
-      });
-    this.#jobs.set(name, job);
-  }
-
-  #isDue(name: string): boolean {
-    const retry = this.#retries.get(name);
-    const leftMs = (retry?.atMs ?? 0) - this.#context.clock.nowMs();
-    if (leftMs <= 0) return true;
-    this.#wakeAfter(leftMs);
-    return false;
-  }
-
-  #retryLater(name: string, atMs?: number): void {
-    const count = (this.#retries.get(name)?.count ?? -1) + 1;
-    const delayMs = Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** Math.min(count, 10));
-    this.#retries.set(name, { count, atMs: atMs ?? this.#context.clock.nowMs() + delayMs });
-  }
-
-  #wakeAt = Number.POSITIVE_INFINITY;
-  #wakeAfter(delayMs: number): void {
-    const { clock } = this.#context;
-    const atMs = clock.monotonicMs() + delayMs;
-    if (this.#wakeAt <= atMs && this.#wakeAt > clock.monotonicMs()) return;
-    this.#timer?.cancel();
-    this.#wakeAt = atMs;
-    this.#timer = clock.after(delayMs, () => {
-      this.#wakeAt = Number.POSITIVE_INFINITY;
-      this.wake();
-    });
+    const whileRunning = AbortSignal.any([this.#life.signal, this.#running.signal]);
+    this.#jobs.start(name, work, signal ?? whileRunning);
   }
 
   // --- The VM --------------------------------------------------------------------------------
@@ -377,17 +332,21 @@ class Worker implements PodWorker {
       if (created.phase === 'deleting') throw new Error(`VM "${spec.id}" is still being removed`);
       sandboxes.put(created);
       this.#sandboxProblem = undefined;
-      this.#retries.delete('sandbox');
+      this.#jobs.forget('sandbox');
     } catch (error) {
       if (signal.aborted) return;
       const isUnsupported = error instanceof UnsupportedError;
-      const reason = error instanceof ContainerConfigError ? error.reason : 'FailedCreatePodSandBox';
+      const reason =
+        error instanceof ContainerConfigError ? error.reason : 'FailedCreatePodSandBox';
       const prefix = reason === 'FailedMount' ? '' : 'Failed to create pod sandbox: ';
       const message = describeError(error);
       this.#sandboxProblem = { reason: isUnsupported ? 'Unsupported' : reason, message };
       events.emit(pod, 'Warning', reason, `${prefix}${message}`);
       // What is not supported stays so until the pod is another one.
-      this.#retryLater('sandbox', isUnsupported ? clock.nowMs() + RETRY_MAX_MS * 5 : undefined);
+      this.#jobs.retryLater(
+        'sandbox',
+        isUnsupported ? clock.nowMs() + RETRY_MAX_MS * 5 : undefined,
+      );
     }
   }
 
@@ -416,7 +375,8 @@ class Worker implements PodWorker {
       const image = await this.#images.ensure(this.#pod, container, signal);
       this.#problems.delete(container.name);
       this.#imagesReadyMs = Math.max(this.#imagesReadyMs, clock.nowMs());
-      const isReady = () => !isAlive(this.view().sandbox) || this.view().sandbox?.phase === 'running';
+      const isReady = () =>
+        !isAlive(this.view().sandbox) || this.view().sandbox?.phase === 'running';
       await sandboxes.waitFor(isReady, RETRY_MAX_MS, signal);
       const { sandbox } = this.view();
       if (!sandbox || sandbox.phase !== 'running' || signal.aborted) return;
@@ -427,7 +387,7 @@ class Worker implements PodWorker {
         events.emit(this.#pod, type, reason, message, container.name);
       about('Normal', 'Created', `Created container: ${container.name}`);
       const state = await hyperd.startContainer(sandbox.id, spec, signal);
-      this.#retries.delete(step);
+      this.#jobs.forget(step);
       await this.#dropOldAttempts(target, sandbox.id, signal);
       await sandboxes.refresh(sandbox.id);
       if (state.exit && !state.startedAtMs) {
@@ -443,7 +403,7 @@ class Worker implements PodWorker {
         // The VM ended in between: what to do about that is the next turn's question.
         const { sandbox } = this.view();
         if (sandbox) await sandboxes.refresh(sandbox.id);
-        if (isAlive(this.view().sandbox)) this.#retryLater(step);
+        if (isAlive(this.view().sandbox)) this.#jobs.retryLater(step);
         return;
       }
       const known = error instanceof ContainerConfigError;
@@ -456,7 +416,7 @@ class Worker implements PodWorker {
       }
       // A pull that failed is shown once as it is, and then as waiting for its back-off.
       const retryAtMs = isImage ? this.#nextPullMs(reason, container.name) : undefined;
-      this.#retryLater(step, retryAtMs ?? clock.nowMs() + backoffMs(0));
+      this.#jobs.retryLater(step, retryAtMs ?? clock.nowMs() + backoffMs(0));
     }
   }
 
@@ -496,7 +456,13 @@ class Worker implements PodWorker {
       const timeoutMs = Number.POSITIVE_INFINITY;
       const failure = await runHook(this.#context, running, handler, timeoutMs, signal);
       if (!failure || signal.aborted) return;
-      this.#context.events.emit(this.#pod, 'Warning', 'FailedPostStartHook', failure, container.name);
+      this.#context.events.emit(
+        this.#pod,
+        'Warning',
+        'FailedPostStartHook',
+        failure,
+        container.name,
+      );
       await stopContainer(this.#context, running, this.#graceMs(), 'FailedPostStartHook', signal);
     } finally {
       this.#hooked.delete(id);
@@ -594,7 +560,8 @@ class Worker implements PodWorker {
     const { deletionTimestamp } = this.#pod.metadata;
     const graceMs = this.#graceSeconds() * 1000;
     if (!deletionTimestamp) return graceMs;
-    const leftMs = Date.parse(deletionTimestamp) - this.#context.clock.nowMs();
+    // Written in whole seconds, rounded down: nobody gets less than was asked for.
+    const leftMs = Date.parse(deletionTimestamp) + 1000 - this.#context.clock.nowMs();
     return Math.max(0, Math.min(graceMs, leftMs));
   }
 
@@ -607,8 +574,8 @@ class Worker implements PodWorker {
 
   #stopAll(view: PodView): void {
     // A start under way is waited for: it may have reached hyperd already.
-    const starting = [...this.#jobs.keys()].some((name) => /^(start|sandbox)/.test(name));
-    if (starting || !this.#isDue('stop')) return;
+    const starting = [...this.#jobs.running].some((name) => /^(start|sandbox)/.test(name));
+    if (starting || !this.#jobs.isDue('stop')) return;
     if (!this.#hasRunning(view)) {
       this.#enter('stopped');
       this.#dirty = true;
@@ -642,7 +609,7 @@ class Worker implements PodWorker {
 
   /** A pod that has ended needs no VM; its logs and exit codes stay with hyperd. */
   #stopSandbox(id: string): void {
-    if (!this.#isDue('power-off')) return;
+    if (!this.#jobs.isDue('power-off')) return;
     const { hyperd, sandboxes } = this.#context;
     this.#job(
       'power-off',
@@ -660,7 +627,7 @@ class Worker implements PodWorker {
   #deleteAll(): void {
     const { client, hyperd, sandboxes, tokens } = this.#context;
     const { namespace, name = '' } = this.#pod.metadata;
-    if (this.#deleted || !this.#isDue('delete')) return;
+    if (this.#deleted || !this.#jobs.isDue('delete')) return;
     this.#job(
       'delete',
       async (signal) => {
@@ -685,7 +652,7 @@ class Worker implements PodWorker {
     if (this.#state === 'gone') return;
     this.#running.abort(new Error('pod is gone from the API'));
     this.#probes.stop();
-    if (this.#jobs.size > 0) return;
+    if (this.#jobs.running.size > 0) return;
     const { hyperd, sandboxes, tokens } = this.#context;
     for (const sandbox of sandboxes.of(this.uid)) {
       await hyperd.deletePod(sandbox.id, this.#life.signal);
@@ -707,7 +674,8 @@ class Worker implements PodWorker {
       hostIp,
       problems: this.#problems,
       probes: {
-        isReady: (attempt) => !this.#hooked.has(attempt.containerId) && this.#probes.isReady(attempt),
+        isReady: (attempt) =>
+          !this.#hooked.has(attempt.containerId) && this.#probes.isReady(attempt),
         hasStarted: (attempt) => this.#probes.hasStarted(attempt),
       },
       verdict: this.#verdict,
