@@ -180,9 +180,9 @@ test('OnFailure restarts what failed until it succeeds', async () => {
 });
 
 test('a container that crashes is restarted with back-off in the same VM', async () => {
-  const pod = await until('restarts', (each) => {
-    return (of(each, 'crash')?.restartCount ?? 0) > 0 && waiting(each, 'crash') === 'CrashLoopBackOff';
-  });
+  const hasCrashed = (count: number) => (each: Pod) =>
+    (of(each, 'crash')?.restartCount ?? 0) >= count && waiting(each, 'crash') === 'CrashLoopBackOff';
+  const pod = await until('restarts', hasCrashed(1));
   const { uid } = pod.metadata;
   const message = of(pod, 'crash').state?.waiting?.message ?? '';
   assert.match(message, /^back-off (10|20|40|1m20)s restarting failed container=crash /);
@@ -191,7 +191,7 @@ test('a container that crashes is restarted with back-off in the same VM', async
   const told = await events('restarts', 'BackOff', 'crash');
   const text = `Back-off restarting failed container crash in pod restarts_default(${uid})`;
   assert.ok(told.includes(`BackOff: ${text}`), told.join('; '));
-  const again = await until('restarts', (each) => (of(each, 'crash')?.restartCount ?? 0) > 1);
+  const again = await until('restarts', hasCrashed(2));
   assert.equal(of(again, 'steady').restartCount, 0);
   const boot = await logs('restarts', 'steady');
   assert.match(boot, /^[0-9a-f-]{36}\n$/);
