@@ -21,6 +21,7 @@ export interface TestCluster {
   dataDir: string;
   kubeconfig: string;
   apiPort: number;
+  kubeletPort: number;
   registryPort: number;
   access: ClusterAccess;
   transport: HttpsTransport;
@@ -87,6 +88,7 @@ export async function startCluster(
     dataDir,
     kubeconfig,
     apiPort,
+    kubeletPort,
     registryPort,
     access,
     transport,
