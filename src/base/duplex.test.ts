@@ -78,4 +78,3 @@ test('joinDuplexes() breaks the other side off when one breaks off', async () =>
   await joined;
   assert.ok(side.destroyed);
 });
-

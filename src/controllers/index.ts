@@ -87,29 +87,31 @@ export function startControllers(options: ControllersOptions): Promise<void> {
   const { clock, random, log, signal, signer } = options;
   const client = createClient(options.transport, { userAgent: COMPONENT });
   const base = { client, clock, random, log, signal };
-  const context: ControllerContext = {
+  const informers = createInformerFactory(base);
+  /** Events name the controller that they come from, as Kubernetes' do. */
+  const as = (component: string): ControllerContext => ({
     ...base,
-    informers: createInformerFactory(base),
-    events: createEventRecorder({ ...base, component: COMPONENT }),
-  };
+    informers,
+    events: createEventRecorder({ ...base, component }),
+  });
   const clusterCidr = options.clusterCidr ?? DEFAULT_CLUSTER_CIDR;
   const nodeMaskSize = options.nodeMaskSize ?? DEFAULT_NODE_MASK_SIZE;
   const controllers: Promise<void>[] = [
-    runServiceAccountController(context, { caCert: signer.caCert }),
-    runNodeIpamController(context, { clusterCidr, nodeMaskSize }),
-    runNodeLifecycleController(context),
-    runCertificateController(context, { signer }),
-    runBootstrapTokenCleaner(context),
-    runReplicaSetController(context),
-    runDeploymentController(context),
-    runStatefulSetController(context),
-    runDaemonSetController(context),
-    runJobController(context),
-    runEndpointsController(context),
-    runNamespaceController(context),
-    runClusterRoleController(context),
-    runPodGarbageCollector(context),
-    runGarbageCollector(context, HELD),
+    runServiceAccountController(as('serviceaccount-controller'), { caCert: signer.caCert }),
+    runNodeIpamController(as('node-ipam-controller'), { clusterCidr, nodeMaskSize }),
+    runNodeLifecycleController(as('node-controller')),
+    runCertificateController(as('certificate-controller'), { signer }),
+    runBootstrapTokenCleaner(as('token-cleaner')),
+    runReplicaSetController(as('replicaset-controller')),
+    runDeploymentController(as('deployment-controller')),
+    runStatefulSetController(as('statefulset-controller')),
+    runDaemonSetController(as('daemonset-controller')),
+    runJobController(as('job-controller')),
+    runEndpointsController(as('endpoint-controller')),
+    runNamespaceController(as('namespace-controller')),
+    runClusterRoleController(as('clusterrole-aggregation-controller')),
+    runPodGarbageCollector(as('pod-garbage-collector')),
+    runGarbageCollector(as('garbage-collector-controller'), HELD),
   ];
   return Promise.all(controllers).then(
     () => undefined,

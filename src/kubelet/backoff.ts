@@ -26,12 +26,13 @@ export function restartAfter(run: { streak: number; startedMs: number; finishedM
   return { delayMs: streak === 0 ? 0 : backoffMs(streak - 1), streak: streak + 1 };
 }
 
-/** `10s`, `1m20s`, `5m0s`: as Go prints a duration of whole seconds. */
+/** `825ms`, `1.5s`, `10s`, `1m20s`, `5m0s`: as Go prints a duration of whole milliseconds. */
 export function goDuration(ms: number): string {
-  const seconds = Math.round(ms / 1000);
-  if (seconds < 60) return `${seconds}s`;
-  const minutes = Math.floor(seconds / 60);
-  const rest = `${seconds % 60}s`;
+  const whole = Math.round(ms);
+  if (whole > 0 && whole < 1000) return `${whole}ms`;
+  const minutes = Math.floor(whole / 60_000);
+  const rest = `${(whole - minutes * 60_000) / 1000}s`;
+  if (minutes === 0) return rest;
   if (minutes < 60) return `${minutes}m${rest}`;
   return `${Math.floor(minutes / 60)}h${minutes % 60}m${rest}`;
 }

@@ -3,7 +3,7 @@ import type { Container, Pod } from '../api/types.generated.ts';
 import type { ImageStatus, PullImage } from '../api/hyperd.ts';
 import type { Clock } from '../base/clock.ts';
 import { describeError } from '../base/log.ts';
-import { backoffMs } from './backoff.ts';
+import { backoffMs, goDuration } from './backoff.ts';
 import { ContainerConfigError } from './errors.ts';
 import type { PodEvents } from './events.ts';
 import type { HyperdClient } from './hyperd-client.ts';
@@ -107,7 +107,7 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
       const request = { reference: image, credentials, policy: 'always' as const };
       const pulled = await hyperd.pullImage(request, signal);
       failures.delete(name);
-      const took = `${((clock.monotonicMs() - beganMs) / 1000).toFixed(3)}s`;
+      const took = goDuration(clock.monotonicMs() - beganMs);
       const details = `(${took} including waiting). Image size: ${pulled.diskBytes} bytes.`;
       about('Normal', 'Pulled', `Successfully pulled image "${image}" in ${took} ${details}`);
       return pulled;

@@ -74,13 +74,11 @@ export function checkFieldSelector(row: ResourceRow, requirements: FieldRequirem
   const allowed = selectableFields(row);
   for (const { field } of requirements) {
     if (allowed.includes(field) || field === 'metadata.namespace') continue;
-    const subject = `${row.group ? `${row.group}/` : ''}${row.version}, Kind=${row.kind}`;
-    const known =
-      row.group === ''
-        ? `field label not supported: ${field}`
-        : `field label "${field}" not supported for ${subject}`;
+    // Kinds without fields of their own share one sentence.
     throw badRequest(
-      `Unable to find "${subject}" that match label selector "", field selector "${field}": ${known}`,
+      SELECTABLE[keyOf(row)]
+        ? `field label not supported: ${field}`
+        : `"${field}" is not a known field selector: only "metadata.name", "metadata.namespace"`,
     );
   }
 }

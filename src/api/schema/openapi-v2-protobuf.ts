@@ -60,10 +60,7 @@ function parameter(value: Json): Uint8Array {
 
 function responseMessage(value: Json): Uint8Array {
   const body = value['schema'] as Json | undefined;
-  return message(
-    text(1, value['description']),
-    body ? block(2, block(1, schema(body))) : NOTHING,
-  );
+  return message(text(1, value['description']), body ? block(2, block(1, schema(body))) : NOTHING);
 }
 
 function schema(value: Json): Uint8Array {

@@ -263,6 +263,12 @@ function once(response: ServerResponse, gone: AbortSignal): Promise<void> {
   });
 }
 
+/** The reasons that Kubernetes puts into words. */
+const WAITING_WORDS: Record<string, string | undefined> = {
+  ErrImagePull: "image can't be pulled",
+  ImagePullBackOff: 'trying and failing to pull image',
+};
+
 function chooseLog({ worker, view, attempt }: Target, previous: boolean): Attempt {
   const { name } = view.container;
   const podName = worker.pod.metadata.name ?? '';
@@ -278,7 +284,8 @@ function chooseLog({ worker, view, attempt }: Target, previous: boolean): Attemp
     throw badRequest(`previous terminated container "${name}" in pod "${podName}" not found`);
   }
   if (!attempt) {
-    const waiting = status?.state?.waiting?.reason ?? 'ContainerCreating';
+    const reason = status?.state?.waiting?.reason ?? 'ContainerCreating';
+    const waiting = WAITING_WORDS[reason] ?? reason;
     throw badRequest(`container "${name}" in pod "${podName}" is waiting to start: ${waiting}`);
   }
   if (attempt.sandboxId) return attempt;
@@ -290,7 +297,8 @@ function since(query: URLSearchParams, seconds: number | undefined, clock: Clock
   const text = query.get('sinceTime');
   if (!text) return 0n;
   const ms = Date.parse(text);
-  if (Number.isNaN(ms)) throw badRequest(`query parameter "sinceTime" must be RFC 3339, is "${text}"`);
+  if (Number.isNaN(ms))
+    throw badRequest(`query parameter "sinceTime" must be RFC 3339, is "${text}"`);
   // Date keeps milliseconds; the digits below them are added back.
   const digits = /\.([0-9]+)/.exec(text)?.[1] ?? '';
   const below = BigInt(digits.padEnd(9, '0').slice(3, 9) || 0);
