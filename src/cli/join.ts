@@ -24,7 +24,7 @@ export async function joinNode(
   const stored = await readConfig(dataPaths(dataDirectory(dataDir)));
   if ((!url || !token) && (url || token || !stored)) {
     throw new UsageError(
-      'Cannot join: --server and --token are both needed; "hypernetes token" on the server ' +
+      'Cannot join: --server and --token are both needed; "hypernetes token create" on the server ' +
         'prints the whole command.',
     );
   }
@@ -32,7 +32,7 @@ export async function joinNode(
   if (url && token) {
     checkJoin(url, token);
     given.server = { url, token };
-    if (!stored) given.address ??= await addressTowards(url);
+    if (stored?.server?.url !== url) given.address ??= await addressTowards(url);
   }
   await bringUp(dataDir, 'node', given, detach ?? false, 'node');
 }

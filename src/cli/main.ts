@@ -41,7 +41,7 @@ program
   .command('node')
   .description('join this machine to a cluster')
   .option('--server <url>', 'https://address:port of the server')
-  .option('--token <token>', 'from "hypernetes token" on the server')
+  .option('--token <token>', 'from "hypernetes token create" on the server')
   .option('--detach', 'return when the node is Ready')
   .option('--address <ip>', 'address under which the server reaches this machine')
   .option('--node-name <name>', 'name of this machine in the cluster')

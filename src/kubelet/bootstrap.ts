@@ -253,7 +253,7 @@ function finalError(options: JoinOptions, error: unknown, elapsedMs: number): Er
   if (error instanceof CertificateError) return new JoinError(error.message);
   if (isRefusal(error)) {
     if (elapsedMs < REFUSAL_PATIENCE_MS) return undefined;
-    const hint = 'make a new one with "hypernetes token" on the server';
+    const hint = 'make a new one with "hypernetes token create" on the server';
     const what = 'the server does not accept the token: it is wrong or has expired';
     return new JoinError(`Cannot join "${server}": ${what}; ${hint}`);
   }
