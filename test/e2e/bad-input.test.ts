@@ -118,8 +118,8 @@ test('commands that cannot be run say why', async () => {
     ['StartError', 'StartError'],
   );
   const messages = statuses.map(({ state }) => state?.terminated?.message);
-  assert.match(messages[0] ?? '', /"\/bin\/none".*no such file or directory/);
-  assert.match(messages[1] ?? '', /"\/etc\/plain".*permission denied/);
+  assert.match(messages[0] ?? '', /"\/bin\/none".*no such file or directory/i);
+  assert.match(messages[1] ?? '', /"\/etc\/plain".*permission denied/i);
   await kubectl.ok(['delete', 'pod', 'commands', '--timeout=60s']);
   await assertWell();
 });
