@@ -100,11 +100,14 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     retries.add(timer);
   };
   const endVm = (directory: string) => options.hypervisor.destroy(directory);
-  for (const record of await loadPodRecords(podsDirectory, endVm, options.log)) {
-    const { id } = record.spec;
-    uids.set(id, record.uid);
-    pods.set(id, adoptPod(record, dependencies));
-    if (record.phase === 'deleting') remove(id).catch(() => {});
+  const records = await loadPodRecords(podsDirectory, endVm, options.log);
+  const adopted = records.map(async (record) => {
+    uids.set(record.spec.id, record.uid);
+    pods.set(record.spec.id, await adoptPod(record, dependencies));
+  });
+  await Promise.all(adopted);
+  for (const { spec, phase } of records) {
+    if (phase === 'deleting') remove(spec.id).catch(() => {});
   }
   await removeOrphans(options, pods);
   return {

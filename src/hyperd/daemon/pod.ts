@@ -100,9 +100,14 @@ export function createPod(record: PodRecord, dependencies: PodDependencies): Pod
   return new HyperPod(record, dependencies).begin('create');
 }
 
-/** Takes over a pod of an earlier daemon, whatever it was doing. */
-export function adoptPod(record: PodRecord, dependencies: PodDependencies): Pod {
-  return new HyperPod(record, dependencies).begin('adopt');
+/**
+ * Takes over a pod of an earlier daemon, whatever it was doing. Its containers and their logs are
+ * there when this resolves; the rest goes on by itself.
+ */
+export async function adoptPod(record: PodRecord, dependencies: PodDependencies): Promise<Pod> {
+  const pod = new HyperPod(record, dependencies);
+  const problem = await pod.loadContainers().catch((error: unknown) => error);
+  return pod.begin('adopt', problem);
 }
 
 class HyperPod implements Pod {
@@ -147,8 +152,9 @@ class HyperPod implements Pod {
     return this.#save();
   }
 
-  begin(how: 'create' | 'adopt'): this {
-    const work = how === 'create' ? this.#boot() : this.#adopt();
+  /** @param problem with what an earlier daemon left, for which the pod cannot go on */
+  begin(how: 'create' | 'adopt', problem?: unknown): this {
+    const work = how === 'create' ? this.#boot() : this.#adopt(problem);
     this.#begun = work.catch((error) => this.#end('StartFailed', describeError(error)));
     return this;
   }
@@ -177,12 +183,16 @@ class HyperPod implements Pod {
     await this.#runGuest(this.#vm);
   }
 
-  async #adopt(): Promise<void> {
+  async loadContainers(): Promise<void> {
+    for (const record of this.#record.containers) this.#hold(await this.#openContainer(record));
+  }
+
+  async #adopt(problem: unknown): Promise<void> {
     const { hypervisor, images } = this.#deps;
     const { phase, timings, containers } = this.#record;
-    for (const record of containers) this.#hold(await this.#openContainer(record));
     if (phase === 'deleting') return;
     if (phase === 'stopped') return this.#stopAgain();
+    if (problem !== undefined) throw problem;
     if (timings.vmm === undefined) return this.#boot();
     const vm = await hypervisor.adopt(this.#paths.vm, this.#life.signal).catch((error) => {
       this.#life.signal.throwIfAborted();

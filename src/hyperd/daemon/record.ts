@@ -10,7 +10,7 @@ import type {
 } from '../../api/hyperd.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
-import { readFileIfExists, writeFileAtomic } from '../../base/files.ts';
+import { readFileIfExists, removeTemporaries, writeFileAtomic } from '../../base/files.ts';
 import type { Port } from '../../network/driver.ts';
 
 /**
@@ -95,6 +95,7 @@ export async function loadPodRecords(
     const text = await readFileIfExists(paths.record);
     const record = text === undefined ? undefined : parseRecord(text, id, log);
     if (record) {
+      await removeTemporaries(paths.root);
       records.push(record);
       continue;
     }

@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readFileIfExists, writeFileAtomic } from '../../base/files.ts';
+import { readFileIfExists, removeTemporaries, writeFileAtomic } from '../../base/files.ts';
 import type { NetworkRecord, PortRecord } from '../allocation.ts';
 import { NetworkError } from '../driver.ts';
 
@@ -27,6 +27,7 @@ const FORMAT = 1;
 
 export async function loadState(directory: string): Promise<LinuxNetworkState> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
+  await removeTemporaries(directory);
   const path = join(directory, FILE);
   const text = await readFileIfExists(path);
   if (text === undefined) return { networks: new Map(), ports: new Map(), forwardingWasOff: [] };
