@@ -125,9 +125,10 @@ function configureServer(
   );
   server.on('request', (request, response) => {
     serve(request, response, options).catch((error) => {
-      if (!(error instanceof StalledClientError)) {
-        log.warn('Cannot finish an answer', { error: describeError(error), path: request.url });
-      }
+      if (error instanceof StalledClientError) return;
+      // A client that has read enough closes its stream: nothing that anybody should look into.
+      const level = response.destroyed ? 'debug' : 'warn';
+      log[level]('Cannot finish an answer', { error: describeError(error), path: request.url });
     });
   });
   server.on(
