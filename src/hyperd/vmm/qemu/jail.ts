@@ -45,11 +45,9 @@ export async function startJail(
     env: {},
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  // Until it has started; afterwards nothing ties it to us.
-  const abort = () => child.kill('SIGKILL');
-  signal?.addEventListener('abort', abort, { once: true });
+  // Never killed half-way: what it had forked by then would run on, with nothing to find it by.
+  // It says within milliseconds that it has started, and can then be ended in order.
   const { text, error } = await jailOutput(child);
-  signal?.removeEventListener('abort', abort);
   child.unref();
   if (error !== undefined) {
     throw new HypervisorError('Failed', `Cannot run "${jailPath}": ${error.message}`, error);
