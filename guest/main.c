@@ -33,6 +33,7 @@
 #include "volume.h"
 
 #define CONTROL_PORT "io.hypernetes.control"
+#define SCSI_SCAN "/sys/class/scsi_host/host0/scan"
 #define FILES_MAX 1048576
 
 static uint64_t started_ms, ready_ms;
@@ -234,15 +235,20 @@ static void mount_root(void) {
     if (mkdir(DIRECTORIES[i], 0755) < 0) fatal("%s: %s", DIRECTORIES[i], strerror(errno));
 }
 
-/* `/modules/list` names the files in the order in which they depend on each other. */
+/*
+ * `/modules/list` names the files in the order in which they depend on each other, one to a line,
+ * with parameters after a space.
+ */
 static void load_modules(void) {
   char list[8192];
   if (read_file("/modules/list", list, sizeof list) < 0) return;
   for (char *name = strtok(list, "\n"); name; name = strtok(NULL, "\n")) {
-    char path[256];
+    char path[256], *space = strchr(name, ' ');
+    const char *parameters = space ? space + 1 : "";
+    if (space) *space = 0;
     if (!format_path(path, sizeof path, "/modules/%s", name)) continue;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
+    if (fd < 0 || (syscall(SYS_finit_module, fd, parameters, 0) < 0 && errno != EEXIST))
       note("module %s: %s", name, strerror(errno));
     if (fd >= 0) close(fd);
     /* The archive's copy is memory of the VM. */
@@ -274,6 +280,8 @@ static void boot(void) {
   mount_root();
   enter_root();
   open_console();
+  /* All disks are units of the first target; the others are not looked at, which takes long. */
+  write_file(SCSI_SCAN, "0 0 -");
   setrlimit(RLIMIT_NOFILE, &files);
   cgroup_init();
   write_file("/proc/sys/kernel/printk", "1");

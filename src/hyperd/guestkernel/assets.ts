@@ -7,7 +7,13 @@ import { writeFileAtomic } from '../../base/files.ts';
 import { extractVmlinux } from './bzimage.ts';
 import { CPIO_CHARACTER_DEVICE, CPIO_DIRECTORY, CPIO_FILE, cpioArchive } from './cpio.ts';
 import type { CpioEntry } from './cpio.ts';
-import { GUEST_MODULES, canonicalName, orderModules, stripModule } from './modules.ts';
+import {
+  GUEST_MODULES,
+  MODULE_PARAMETERS,
+  canonicalName,
+  orderModules,
+  stripModule,
+} from './modules.ts';
 
 /**
  * Makes what a VM boots from: a kernel as an ELF file and an initial file system with hyperstart
@@ -103,7 +109,8 @@ async function findModules(unpacked: string, release: string) {
 }
 
 function initrdEntries(init: Buffer, modules: { name: string; content: Buffer }[]): CpioEntry[] {
-  const list = modules.map((module) => `${module.name}.ko\n`).join('');
+  const line = (name: string) => [`${name}.ko`, MODULE_PARAMETERS[name] ?? ''].join(' ').trim();
+  const list = modules.map(({ name }) => `${line(name)}\n`).join('');
   return [
     { path: 'dev', mode: CPIO_DIRECTORY | 0o755 },
     // The kernel opens it for PID 1 before anything is mounted.
