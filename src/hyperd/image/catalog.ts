@@ -36,7 +36,7 @@ export interface ImageRecord extends Image {
   pulledAtMs: number;
 }
 
-const CATALOG_VERSION = 1;
+const CATALOG_VERSION = 2;
 /** As part of a file name. */
 export const OWNER_CHARS_MAX = 120;
 const OWNER = /^[a-zA-Z0-9][a-zA-Z0-9._-]*$/;
