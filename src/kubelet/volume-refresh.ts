@@ -3,6 +3,7 @@ import type { Pod } from '../api/types.generated.ts';
 import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
 import type { NodeContext } from './context.ts';
+import type { ReferencedObjects } from './objects.ts';
 import { isFileVolume, volumeFiles } from './volumes.ts';
 
 /**
@@ -49,10 +50,16 @@ async function refresh(context: NodeContext, pod: Pod, sandboxId: string): Promi
   const { hostIp, size } = context;
   const node = { cpuMillis: size.cpuCount * 1000, memoryBytes: size.memoryBytes };
   const downward = { pod, podIp: sandbox.address, hostIp, node };
+  // What was read for another pod a moment ago may be older than what called for this refresh.
+  const objects: ReferencedObjects = {
+    ...context.objects,
+    configMap: (namespace, name) => context.objects.configMap(namespace, name, 0),
+    secret: (namespace, name) => context.objects.secret(namespace, name, 0),
+  };
   for (const volume of pod.spec?.volumes ?? []) {
     const known = sandbox.spec.volumes.find((each) => each.name === volume.name);
     if (!isFileVolume(volume) || known?.type !== 'files') continue;
-    const files = await volumeFiles(volume, { ...context, downward });
+    const files = await volumeFiles(volume, { ...context, objects, downward });
     if (isDeepStrictEqual(files, known.content.files)) continue;
     const version = known.content.version + 1;
     await context.hyperd.writeVolume(sandboxId, volume.name, { version, files });
