@@ -80,7 +80,7 @@ export async function demo(
     say('\nWhat each start took, counted from the admission of the pod:\n');
     say(renderTimelines(timelines));
     const seconds = Number(((systemClock.monotonicMs() - startMs) / 1000).toFixed(1));
-    say(nextSteps(paths, namespace, options.keep ?? false, seconds));
+    say(nextSteps(paths, { namespace, image, kept: options.keep ?? false, seconds }));
     const result = { namespace, image, pods: stories, exec, followed, seconds };
     if (options.json) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
   } finally {
@@ -274,13 +274,17 @@ async function followLog(
   return ticks;
 }
 
-function nextSteps(paths: DataPaths, namespace: string, kept: boolean, seconds: number): string {
+function nextSteps(
+  paths: DataPaths,
+  done: { namespace: string; image: string; kept: boolean; seconds: number },
+): string {
+  const { namespace, image, kept, seconds } = done;
   const lines = [
     `All of it took ${seconds} s. What to type next:`,
     '',
     `  export KUBECONFIG=${paths.adminKubeconfig}`,
     kept ? `  kubectl -n ${namespace} get pods -o wide` : '  kubectl get nodes -o wide',
-    '  kubectl run shell -it --image localhost:5000/demo/busybox:1 -- sh',
+    `  kubectl run shell -it --image ${image} -- sh`,
     '  ./hypernetes status',
     '  ./hypernetes down',
   ];
