@@ -16,7 +16,7 @@ static void load_modules(void) {
   FILE *list = fopen("/modules/list", "r");
   char name[128], path[160];
   while (list && fgets(name, sizeof name, list)) {
-    name[strcspn(name, "\n")] = 0;
+    name[strcspn(name, " \n")] = 0;  // without parameters: the kernel searches all targets by itself
     snprintf(path, sizeof path, "/modules/%s", name);
     int fd = open(path, O_RDONLY);
     syscall(SYS_finit_module, fd, "", 0);
