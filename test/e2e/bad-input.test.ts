@@ -57,7 +57,7 @@ async function assertWell(): Promise<void> {
 }
 
 const createPod = (name: string, spec: Pod['spec']) =>
-  kubectl.ok(['create', '--validate=ignore', '-f', '-'], {
+  kubectl.ok(['create', '--validate=false', '-f', '-'], {
     input: JSON.stringify({ apiVersion: 'v1', kind: 'Pod', metadata: { name }, spec }),
   });
 
@@ -148,7 +148,7 @@ test('names and objects that are too large are refused with the limit', async ()
     metadata: { name: 'large' },
     data: { text: 'x'.repeat(4 << 20) },
   };
-  const args = ['create', '--validate=ignore', '-f', '-'];
+  const args = ['create', '--validate=false', '-f', '-'];
   const large = await kubectl(args, { input: JSON.stringify(object) });
   assert.equal(large.exitCode, 1);
   assert.match(large.stderr, /Request entity too large: limit is 3145728/);

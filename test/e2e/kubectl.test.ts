@@ -253,8 +253,9 @@ async function testCopy({ kubectl, namespace }: Client): Promise<void> {
   assert.equal((await readFile(join(local, 'back/empty'))).length, 0);
   await kubectl.ok(['cp', 'web:/tmp/tree/deep/binary', join(local, 'file')]);
   assert.ok((await readFile(join(local, 'file'))).equals(bytes));
-  const missing = await kubectl(['cp', 'web:/nowhere', join(local, 'none')]);
-  assert.match(missing.stdout + missing.stderr, /nowhere: No such file or directory/);
+  const missing = await kubectl(['cp', join(local, 'none'), 'web:/tmp/']);
+  assert.equal(missing.exitCode, 1);
+  assert.match(missing.stderr, /none.* doesn't exist in local filesystem/);
 }
 
 async function testForward(user: Client): Promise<void> {

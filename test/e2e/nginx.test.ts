@@ -69,7 +69,7 @@ async function createPullSecret(name: string, password: string): Promise<void> {
 }
 
 const create = (items: object[]) =>
-  kubectl.ok(['create', '--validate=ignore', '-f', '-'], {
+  kubectl.ok(['create', '--validate=false', '-f', '-'], {
     input: JSON.stringify({ apiVersion: 'v1', kind: 'List', items }),
   });
 
@@ -131,8 +131,9 @@ test('an image that may not be had says which registry refused, and why', async 
     await waitingMessage('unknown'),
     new RegExp(`${plain.host}/web/nginx:2.*not found`, 's'),
   );
-  const events = await kubectl.ok(['events', '--for', 'pod/wrong']);
-  assert.match(events, /Warning\s+Failed\s+Pod\/wrong\s+Failed to pull image .*unauthorized/);
+  const selector = 'involvedObject.name=wrong';
+  const events = await kubectl.ok(['get', 'events', '--field-selector', selector]);
+  assert.match(events, /Warning\s+Failed\s+pod\/wrong\s+Failed to pull image .*unauthorized/);
   assert.doesNotMatch(events, /guess/);
   await kubectl.ok(['delete', 'pod', 'anonymous', 'wrong', 'unknown', '--timeout=60s']);
 });
@@ -172,7 +173,6 @@ test('its page comes through port-forward byte for byte, and the log shows it', 
 test('scaling down ends one pod, deleting ends all', async () => {
   await kubectl.ok(['scale', 'deployment/plain', '--replicas=1']);
   await waitForReplicas('plain', 1);
-  await kubectl.ok(['wait', '--for=jsonpath={.status.replicas}=1', 'deployment/plain']);
   await kubectl.ok(['delete', 'deployment', 'plain', 'secure', '--timeout=60s']);
   await kubectl.ok(['wait', '--for=delete', 'pod', '-l', 'app in (plain, secure)', '--timeout=60s']);
   assert.equal(await kubectl.ok(['get', 'pods', '-o', 'name']), '');

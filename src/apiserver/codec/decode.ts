@@ -19,6 +19,8 @@ export interface ExpectedType {
   kind: string;
   /** Name in the type table. */
   type: string;
+  /** Older versions of the same fields, which clients may send as well: `policy/v1beta1`. */
+  alsoAs?: readonly string[];
 }
 
 const FIELD_VALIDATIONS = new Set(['Strict', 'Warn', 'Ignore']);
@@ -77,7 +79,8 @@ function reportProblems(context: RequestContext, expected: ExpectedType, problem
 }
 
 function checkKind(decoded: DecodedBody, expected: ExpectedType, apiVersion: string): void {
-  if (decoded.kind === expected.kind && decoded.apiVersion === apiVersion) return;
+  const versions = [apiVersion, ...(expected.alsoAs ?? [])];
+  if (decoded.kind === expected.kind && versions.includes(decoded.apiVersion)) return;
   if (decoded.kind === expected.kind && decoded.apiVersion) {
     throw badRequest(
       `the API version in the data (${decoded.apiVersion}) does not match the expected API ` +

@@ -23,7 +23,7 @@ const RETRY_SECONDS = 10;
 export async function handleEviction(context: ResourceContext): Promise<ApiReply> {
   const { server, info, row, exchange } = context;
   const expected = optionType(server.schema, 'policy', 'v1', 'Eviction');
-  const eviction = await readObject(context, expected);
+  const eviction = await readObject(context, { ...expected, alsoAs: ['policy/v1beta1'] });
   checkIdentity(eviction, info.namespace, info.name);
   await server.store.barrier();
   const entry = requireEntry(context);

@@ -66,17 +66,18 @@ test('an eviction takes from the budget and stops when there is nothing left', a
     status: { disruptionsAllowed: 1, currentHealthy: 2, desiredHealthy: 1, expectedPods: 2 },
   };
   await api.want('PATCH', `${budgets}/p/status`, status, MERGE);
-  const evict = (name: string) =>
+  const evict = (name: string, version: string) =>
     api.send('POST', `${NS}/pods/${name}/eviction`, {
-      apiVersion: 'policy/v1',
+      apiVersion: `policy/${version}`,
       kind: 'Eviction',
       metadata: { name, namespace: 'default' },
     });
-  const both = await Promise.all([evict('a'), evict('b')]);
+  const both = await Promise.all([evict('a', 'v1'), evict('b', 'v1beta1')]);
   assert.deepEqual(both.map(({ code }) => code).sort(), [201, 429]);
   const refused = both.find(({ code }) => code === 429);
   assert.equal(refused?.headers['retry-after'], '10');
   assert.equal(refused?.body.details?.causes?.[0]?.reason, 'DisruptionBudget');
+  assert.equal((await evict('a', 'v2')).code, 400);
 });
 
 test('tokens are issued for accounts and pods that exist', async () => {
