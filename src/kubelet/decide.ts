@@ -100,9 +100,10 @@ function decideSandbox(input: DecisionInput, decision: Decision): void {
 }
 
 /** The back-off of the VM itself; `streak` is what the next one carries. */
-export function sandboxRestart(
-  input: Pick<DecisionInput, 'view' | 'nowMs' | 'sandboxStoppedMs'>,
-): { delayMs: number; streak: number } {
+export function sandboxRestart(input: Pick<DecisionInput, 'view' | 'nowMs' | 'sandboxStoppedMs'>): {
+  delayMs: number;
+  streak: number;
+} {
   const { sandbox } = input.view;
   return restartAfter({
     streak: Number(sandbox?.labels['hypernetes.io/streak'] ?? 0),

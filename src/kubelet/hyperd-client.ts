@@ -196,7 +196,10 @@ async function readAll(response: IncomingMessage): Promise<string> {
     size += part.length;
     if (size > BODY_BYTES_MAX) {
       response.destroy();
-      throw new StatusError('InternalError', `hyperd's answer has more than ${BODY_BYTES_MAX} bytes`);
+      throw new StatusError(
+        'InternalError',
+        `hyperd's answer has more than ${BODY_BYTES_MAX} bytes`,
+      );
     }
     parts.push(part);
   }
@@ -216,7 +219,8 @@ async function* lines(body: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
       if (line.trim() !== '') yield line;
     }
     size += rest.length;
-    if (size > LINE_BYTES_MAX) throw new StatusError('InternalError', 'event of hyperd is too long');
+    if (size > LINE_BYTES_MAX)
+      throw new StatusError('InternalError', 'event of hyperd is too long');
     if (rest.length > 0) parts.push(rest);
   }
 }

@@ -54,7 +54,10 @@ test('a failing container is restarted with back-off in the same VM', async () =
   assert.equal(first.status?.containerStatuses?.[0]?.lastState?.terminated?.exitCode, 3);
   await rig.clock.advance(10_000);
   const second = await rig.until('crash', waits('CrashLoopBackOff', 2));
-  assert.match(second.status?.containerStatuses?.[0]?.state?.waiting?.message ?? '', /back-off 20s/);
+  assert.match(
+    second.status?.containerStatuses?.[0]?.state?.waiting?.message ?? '',
+    /back-off 20s/,
+  );
   assert.equal(rig.hyperd.pods.size, 1);
   await rig.clock.advance(20_000);
   await rig.until('crash', waits('CrashLoopBackOff', 3));

@@ -9,7 +9,8 @@ const ARCHITECTURES: Record<string, string> = { x64: 'amd64', arm64: 'arm64' };
 
 /** Facts for `Node.status.nodeInfo`. What the host does not tell is empty. */
 export async function readMachineFacts(): Promise<MachineFacts> {
-  const read = async (path: string) => ((await readFileIfExists(path).catch(() => '')) ?? '').trim();
+  const read = async (path: string) =>
+    ((await readFileIfExists(path).catch(() => '')) ?? '').trim();
   const release = await read('/etc/os-release');
   const machineId = await read('/etc/machine-id');
   return {

@@ -42,7 +42,10 @@ test('readiness follows the probe, with its thresholds', async () => {
 
 test('a failing liveness probe restarts the container', async () => {
   await start();
-  rig.addPod('sick', one({ livenessProbe: { exec: { command: ['exit', '1'] }, failureThreshold: 1 } }));
+  rig.addPod(
+    'sick',
+    one({ livenessProbe: { exec: { command: ['exit', '1'] }, failureThreshold: 1 } }),
+  );
   const pod = await rig.until('sick', (each) => (status(each)?.restartCount ?? 0) > 0);
   assert.equal(status(pod)?.lastState?.terminated?.exitCode, 143);
   const events = await rig.events('sick');
@@ -78,12 +81,16 @@ test('a sidecar starts before the containers and ends after them', async () => {
   const proxy = rig.containerId('side', 'proxy');
   const main = rig.containerId('side', 'main');
   const started = rig.hyperd.requests.filter((each) => each.startsWith('PUT') && /\//.test(each));
-  const order = started.filter((each) => each.includes('/containers/')).map((each) => each.slice(-64));
+  const order = started
+    .filter((each) => each.includes('/containers/'))
+    .map((each) => each.slice(-64));
   assert.deepEqual(order, [proxy, main]);
   rig.hyperd.exit(main, 0);
   const pod = await rig.until('side', (each) => each.status?.phase === 'Succeeded');
   await rig.waitUntil(() => {
-    const state = rig.hyperd.pods.get(rig.uid('side'))?.containers.find((each) => each.id === proxy);
+    const state = rig.hyperd.pods
+      .get(rig.uid('side'))
+      ?.containers.find((each) => each.id === proxy);
     return state?.phase === 'exited';
   });
   assert.equal(status(pod)?.state?.terminated?.exitCode, 0);
@@ -137,7 +144,9 @@ for (const [what, spec, words] of [
 
 test('environment, command and mounts come from spec, image and what they refer to', async () => {
   await start();
-  rig.api.create('/api/v1/namespaces/default/configmaps/settings', { data: { color: 'red', n: '1' } });
+  rig.api.create('/api/v1/namespaces/default/configmaps/settings', {
+    data: { color: 'red', n: '1' },
+  });
   const password = Buffer.from('s3cret').toString('base64');
   rig.api.create('/api/v1/namespaces/default/secrets/login', { data: { password } });
   rig.api.create('/api/v1/namespaces/default/services/db', {
@@ -155,13 +164,18 @@ test('environment, command and mounts come from spec, image and what they refer 
         { name: 'NONE', valueFrom: { secretKeyRef: { name: 'login', key: 'x', optional: true } } },
         { name: 'NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } },
         { name: 'IP', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } },
-        { name: 'MEM', valueFrom: { resourceFieldRef: { resource: 'limits.memory', divisor: '1Mi' } } },
+        {
+          name: 'MEM',
+          valueFrom: { resourceFieldRef: { resource: 'limits.memory', divisor: '1Mi' } },
+        },
       ],
       resources: { limits: { memory: '64Mi', cpu: '250m' } },
       volumeMounts: [{ name: 'files', mountPath: '/etc/files', readOnly: true }],
       securityContext: { runAsUser: 1000, capabilities: { drop: ['ALL'], add: ['NET_ADMIN'] } },
     }),
-    volumes: [{ name: 'files', configMap: { name: 'settings', items: [{ key: 'n', path: 'a/n' }] } }],
+    volumes: [
+      { name: 'files', configMap: { name: 'settings', items: [{ key: 'n', path: 'a/n' }] } },
+    ],
   });
   await rig.until('env', running);
   const spec = rig.hyperd.specs.get(rig.containerId('env', 'main'));
@@ -182,7 +196,9 @@ test('environment, command and mounts come from spec, image and what they refer 
   assert.equal(spec?.process.workingDir, '/srv');
   assert.equal(spec?.process.user, '1000');
   assert.deepEqual(spec?.process.security.capabilities, ['CAP_NET_ADMIN']);
-  assert.deepEqual(spec?.mounts, [{ volume: 'files', path: '/etc/files', subPath: '', readOnly: true }]);
+  assert.deepEqual(spec?.mounts, [
+    { volume: 'files', path: '/etc/files', subPath: '', readOnly: true },
+  ]);
   const pod = rig.hyperd.pods.get(rig.uid('env'));
   assert.equal(pod?.spec.memoryMib, 64 + 64 + 1);
   assert.equal(pod?.spec.limits.cpuMillis, 250);
@@ -295,7 +311,10 @@ test('restart counts and previous exits survive the loss of all VMs', async () =
   await rig.stopKubelet();
   (rig.hyperd.pods as Map<string, unknown>).clear();
   await rig.startKubelet();
-  const pod = await rig.until('reboot', (each) => status(each)?.restartCount === 2 && running(each));
+  const pod = await rig.until(
+    'reboot',
+    (each) => status(each)?.restartCount === 2 && running(each),
+  );
   assert.equal(status(pod)?.lastState?.terminated?.reason, 'ContainerStatusUnknown');
 });
 

@@ -74,7 +74,10 @@ export function createProbes(driver: ProbeDriver, clock: Clock): Probes {
   const schedule = (worker: Worker, kind: ProbeKind, delayMs: number) => {
     if (worker.stopped) return;
     worker.timers.get(kind)?.cancel();
-    worker.timers.set(kind, clock.after(delayMs, () => void turn(worker, kind)));
+    worker.timers.set(
+      kind,
+      clock.after(delayMs, () => void turn(worker, kind)),
+    );
   };
 
   const begin = (worker: Worker) => {
@@ -141,7 +144,13 @@ export function createProbes(driver: ProbeDriver, clock: Clock): Probes {
       for (const target of targets) {
         const id = target.attempt.containerId;
         if (workers.has(id)) continue;
-        const worker: Worker = { target, results: {}, counts: {}, timers: new Map(), stopped: false };
+        const worker: Worker = {
+          target,
+          results: {},
+          counts: {},
+          timers: new Map(),
+          stopped: false,
+        };
         workers.set(id, worker);
         begin(worker);
       }

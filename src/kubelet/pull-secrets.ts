@@ -45,7 +45,10 @@ function readConfig(data: Record<string, string>): [string, AuthEntry][] {
   const text = data['.dockerconfigjson'] ?? data['.dockercfg'];
   if (text === undefined) return [];
   try {
-    const config = JSON.parse(Buffer.from(text, 'base64').toString('utf8')) as Record<string, unknown>;
+    const config = JSON.parse(Buffer.from(text, 'base64').toString('utf8')) as Record<
+      string,
+      unknown
+    >;
     const auths = '.dockerconfigjson' in data ? config['auths'] : config;
     if (typeof auths !== 'object' || auths === null) return [];
     return (Object.entries(auths) as [string, AuthEntry][]).slice(0, ENTRIES_MAX);

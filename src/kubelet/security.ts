@@ -52,10 +52,7 @@ const ALL_CAPABILITIES = [
   'WAKE_ALARM',
 ];
 
-export type ProcessIdentity = Pick<
-  ProcessSpec,
-  'user' | 'gid' | 'supplementalGroups' | 'security'
->;
+export type ProcessIdentity = Pick<ProcessSpec, 'user' | 'gid' | 'supplementalGroups' | 'security'>;
 
 /**
  * Who a container's process is and what it may do. The container's own settings come before the
@@ -91,7 +88,9 @@ export function processIdentity(
 
 function supplementalGroups(pod: Pod): number[] {
   const { supplementalGroups = [], fsGroup } = pod.spec?.securityContext ?? {};
-  return [...new Set(fsGroup === undefined ? supplementalGroups : [...supplementalGroups, fsGroup])];
+  return [
+    ...new Set(fsGroup === undefined ? supplementalGroups : [...supplementalGroups, fsGroup]),
+  ];
 }
 
 function refuseRoot(pod: Pod, container: Container, image: ImageStatus, uid?: number): void {

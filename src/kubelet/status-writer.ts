@@ -124,5 +124,7 @@ function coversConditions(actual: Typed[], wanted: Typed[]): boolean {
 
 /** A patch removes what is null; undefined would leave it as it is. */
 function nullify(value: unknown): unknown {
-  return JSON.parse(JSON.stringify(value, (_key, each: unknown) => (each === undefined ? null : each)));
+  return JSON.parse(
+    JSON.stringify(value, (_key, each: unknown) => (each === undefined ? null : each)),
+  );
 }

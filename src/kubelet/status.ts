@@ -73,7 +73,10 @@ function podPhase(input: StatusInput, statuses: ContainerStatus[]): string {
   // A phase that is final stays: what it says has been acted upon.
   if (isTerminal(old)) return old as string;
   if (input.verdict) return 'Failed';
-  if (decision.finished || (input.terminating && statuses.every((each) => each.state?.terminated))) {
+  if (
+    decision.finished ||
+    (input.terminating && statuses.every((each) => each.state?.terminated))
+  ) {
     const failed = view.containers.some(
       (each) => each.role !== 'sidecar' && (latest(each)?.exit?.exitCode ?? 0) !== 0,
     );
@@ -140,7 +143,9 @@ function idleReason(view: ContainerView, input: StatusInput): string {
 
 function terminated(attempt: Attempt): NonNullable<ContainerState['terminated']> {
   const exit = attempt.exit;
-  const message = Buffer.from(exit?.message ?? '').subarray(-MESSAGE_BYTES_MAX).toString('utf8');
+  const message = Buffer.from(exit?.message ?? '')
+    .subarray(-MESSAGE_BYTES_MAX)
+    .toString('utf8');
   return {
     exitCode: exit?.exitCode ?? 137,
     reason: exitReason(exit),
@@ -224,7 +229,9 @@ function containersReady(
   if (phase === 'Succeeded') return { isTrue: false, reason: 'PodCompleted' };
   if (phase === 'Failed') return { isTrue: false, reason: 'PodFailed' };
   const sidecars = new Set(
-    input.view.containers.filter((each) => each.role === 'sidecar').map((each) => each.container.name),
+    input.view.containers
+      .filter((each) => each.role === 'sidecar')
+      .map((each) => each.container.name),
   );
   const all = [...initStatuses.filter((each) => sidecars.has(each.name)), ...statuses];
   const unready = all.filter((each) => !each.ready).map((each) => each.name);

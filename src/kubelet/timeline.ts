@@ -13,7 +13,10 @@ export function timeline(view: PodView, imagesReadyMs: number): Record<string, s
   const main = view.containers.filter((each) => each.role === 'main');
   const first = main.flatMap((each) => latest(each) ?? []);
   const timings = sandbox?.timings ?? {};
-  const started = latestOf(first.map((each) => each.startedMs), main.length);
+  const started = latestOf(
+    first.map((each) => each.startedMs),
+    main.length,
+  );
   const stages: Record<string, number | undefined> = {
     network: timings.network,
     vm: timings.vmm,

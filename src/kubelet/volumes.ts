@@ -131,20 +131,34 @@ async function projectionFiles(
   const namespace = context.downward.pod.metadata.namespace ?? '';
   const { configMap, secret, downwardAPI, serviceAccountToken } = projection;
   if (projection.clusterTrustBundle) {
-    throw new UnsupportedError(`volume "${volume.name}" projects a clusterTrustBundle: not supported`);
+    throw new UnsupportedError(
+      `volume "${volume.name}" projects a clusterTrustBundle: not supported`,
+    );
   }
   if (configMap) {
     const name = configMap.name ?? '';
     const object = await context.objects.configMap(namespace, name);
     if (!object && !configMap.optional) throw mountError(volume, `configmap "${name}" not found`);
     const data = { ...object?.binaryData, ...encodeValues(object?.data) };
-    return selectKeys(data, configMap, mode, volume, `configmap references non-existent config key`);
+    return selectKeys(
+      data,
+      configMap,
+      mode,
+      volume,
+      `configmap references non-existent config key`,
+    );
   }
   if (secret) {
     const name = secret.name ?? '';
     const object = await context.objects.secret(namespace, name);
     if (!object && !secret.optional) throw mountError(volume, `secret "${name}" not found`);
-    return selectKeys(object?.data ?? {}, secret, mode, volume, 'references non-existent secret key');
+    return selectKeys(
+      object?.data ?? {},
+      secret,
+      mode,
+      volume,
+      'references non-existent secret key',
+    );
   }
   if (downwardAPI) {
     return (downwardAPI.items ?? []).map((item) => downwardFile(item, mode, volume, context));
@@ -224,7 +238,9 @@ export function containerMounts(
   variables: ReadonlyMap<string, string>,
 ): ContainerMount[] {
   return (container.volumeMounts ?? []).map((mount) => {
-    const subPath = mount.subPathExpr ? expand(mount.subPathExpr, variables) : (mount.subPath ?? '');
+    const subPath = mount.subPathExpr
+      ? expand(mount.subPathExpr, variables)
+      : (mount.subPath ?? '');
     if (subPath.startsWith('/') || subPath.split('/').includes('..')) {
       const subject = `volumeMount "${mount.name}" of container "${container.name}"`;
       const message = `failed to prepare subPath for ${subject}`;

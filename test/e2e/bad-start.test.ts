@@ -176,6 +176,8 @@ test('a disk that is too small is told before anything is installed', async () =
   const result = await execute('unshare', args);
   assertRefused(
     result,
-    new RegExp(`1 MiB of disk are free at ${dataDir}, 3072 are needed: make room or use --data-dir`),
+    new RegExp(
+      `1 MiB of disk are free at ${dataDir}, 3072 are needed: make room or use --data-dir`,
+    ),
   );
 });

@@ -49,7 +49,10 @@ function until(name: string, holds: (pod: Pod) => boolean): Promise<Pod> {
 }
 
 function of(pod: Pod, container: string): ContainerStatus {
-  const all = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
+  const all = [
+    ...(pod.status?.initContainerStatuses ?? []),
+    ...(pod.status?.containerStatuses ?? []),
+  ];
   return all.find(({ name }) => name === container) as ContainerStatus;
 }
 
@@ -98,7 +101,10 @@ async function events(pod: string, reason: string, container?: string): Promise<
     );
     const told = mine.map((event) => `${event.reason}: ${event.message}`);
     if (mine.some((event) => event.reason === reason)) return told;
-    assert.ok(systemClock.monotonicMs() < deadlineMs, `no ${reason} of ${pod} in ${told.join('; ')}`);
+    assert.ok(
+      systemClock.monotonicMs() < deadlineMs,
+      `no ${reason} of ${pod} in ${told.join('; ')}`,
+    );
     await systemClock.sleep(200);
   }
 }
@@ -181,7 +187,8 @@ test('OnFailure restarts what failed until it succeeds', async () => {
 
 test('a container that crashes is restarted with back-off in the same VM', async () => {
   const hasCrashed = (count: number) => (each: Pod) =>
-    (of(each, 'crash')?.restartCount ?? 0) >= count && waiting(each, 'crash') === 'CrashLoopBackOff';
+    (of(each, 'crash')?.restartCount ?? 0) >= count &&
+    waiting(each, 'crash') === 'CrashLoopBackOff';
   const pod = await until('restarts', hasCrashed(1));
   const { uid } = pod.metadata;
   const message = of(pod, 'crash').state?.waiting?.message ?? '';
@@ -227,7 +234,10 @@ test('what cannot be started says why, and does not disturb the others', async (
   assert.equal(phase(pod), 'Pending');
   const told = await events('broken', 'BackOff', 'ghost');
   for (const reason of ['Pulling', 'Failed']) {
-    assert.ok(told.some((each) => each.startsWith(`${reason}: `)), told.join('; '));
+    assert.ok(
+      told.some((each) => each.startsWith(`${reason}: `)),
+      told.join('; '),
+    );
   }
   assert.ok(told.includes('Failed: Error: ErrImagePull'), told.join('; '));
 });
@@ -237,7 +247,10 @@ test('a pod that fits nowhere stays Pending and says why', async () => {
   assert.equal(conditions(pod)['PodScheduled'], 'False Unschedulable');
   const told = await events('huge', 'FailedScheduling');
   const text = 'FailedScheduling: 0/1 nodes are available: 1 Insufficient memory.';
-  assert.ok(told.some((each) => each.startsWith(text)), told.join('; '));
+  assert.ok(
+    told.some((each) => each.startsWith(text)),
+    told.join('; '),
+  );
   assert.equal(await shownStatus('huge'), 'Pending');
 });
 

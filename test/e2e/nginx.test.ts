@@ -174,6 +174,13 @@ test('scaling down ends one pod, deleting ends all', async () => {
   await kubectl.ok(['scale', 'deployment/plain', '--replicas=1']);
   await waitForReplicas('plain', 1);
   await kubectl.ok(['delete', 'deployment', 'plain', 'secure', '--timeout=60s']);
-  await kubectl.ok(['wait', '--for=delete', 'pod', '-l', 'app in (plain, secure)', '--timeout=60s']);
+  await kubectl.ok([
+    'wait',
+    '--for=delete',
+    'pod',
+    '-l',
+    'app in (plain, secure)',
+    '--timeout=60s',
+  ]);
   assert.equal(await kubectl.ok(['get', 'pods', '-o', 'name']), '');
 });

@@ -26,7 +26,10 @@ interface Report {
 }
 
 /** How a round ends: some while opening, most under load, a few in good order. */
-function planOf(number: number, random: Random): { end: 'stop' | 'SIGKILL'; acks: number; delayMs: number } {
+function planOf(
+  number: number,
+  random: Random,
+): { end: 'stop' | 'SIGKILL'; acks: number; delayMs: number } {
   // The first process ends in good order, and leaves its compiled modules to the others.
   const choice = number === 0 ? 0.1 : random.next();
   const delayMs = random.next() * 8;

@@ -73,11 +73,14 @@ describe('HistoryChecker', () => {
     spoil: (recovery: Recovery, events: Write[], state: string[]) => void,
   ) =>
     it(`refuses ${title}`, () => {
-      assert.throws(() => judge(spoil), (error) => {
-        assert.ok(error instanceof HistoryError, String(error));
-        assert.match(error.message, message);
-        return true;
-      });
+      assert.throws(
+        () => judge(spoil),
+        (error) => {
+          assert.ok(error instanceof HistoryError, String(error));
+          assert.match(error.message, message);
+          return true;
+        },
+      );
     });
 
   refuses('a lost write', /write 1\.1\.1 of pods\/a at 3 on 2 is lost/, (_, events, state) => {

@@ -39,13 +39,15 @@ async function withPod(check: (pair: Pair) => Promise<void>, host = makeTestHost
 }
 
 const shell = (id: string, script: string) => containerSpec(id, ['sh', '-c', script]);
-const isRefusal = (reason: string, message: RegExp, exitCode = 0) => (error: unknown) => {
-  assert.ok(error instanceof AgentError, String(error));
-  assert.equal(error.reason, reason);
-  assert.match(error.message, message);
-  assert.equal(error.exitCode, exitCode);
-  return true;
-};
+const isRefusal =
+  (reason: string, message: RegExp, exitCode = 0) =>
+  (error: unknown) => {
+    assert.ok(error instanceof AgentError, String(error));
+    assert.equal(error.reason, reason);
+    assert.match(error.message, message);
+    assert.equal(error.exitCode, exitCode);
+    return true;
+  };
 
 describe('containers', () => {
   test('print, exit with their code and leave a message', () =>

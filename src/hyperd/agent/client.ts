@@ -107,8 +107,7 @@ class Client {
     return {
       hello,
       setupPod: (setup) => this.#setupPod(setup),
-      startContainer: (spec) =>
-        shared(this.#starting, spec.id, () => this.#startContainer(spec)),
+      startContainer: (spec) => shared(this.#starting, spec.id, () => this.#startContainer(spec)),
       signalContainer: (id, signal) => this.#simple('signal', { stream: this.#baseOf(id), signal }),
       removeContainer: (id) => shared(this.#removing, id, () => this.#removeContainer(id)),
       writeVolume: (volume, content) => this.#writeVolume(volume, content),

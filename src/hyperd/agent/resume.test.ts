@@ -23,8 +23,7 @@ before(async () => {
 });
 
 const LINES = 9_000;
-const numbers = (from: number) =>
-  Array.from({ length: LINES }, (_, i) => `${from + i}\n`).join('');
+const numbers = (from: number) => Array.from({ length: LINES }, (_, i) => `${from + i}\n`).join('');
 
 test(`Output survives hosts that vanish at any byte (seed ${SEED})`, async () => {
   const random = seededRandom(SEED);

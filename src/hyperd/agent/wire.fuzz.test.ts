@@ -130,7 +130,10 @@ test(`The guest outlives any host (seed ${SEED})`, async () => {
     const results = await Promise.allSettled(removed);
     agent.close();
     assert.equal(await agent.closed, undefined);
-    assert.ok(results.every(({ status }) => status === 'fulfilled'), 'a container stays');
+    assert.ok(
+      results.every(({ status }) => status === 'fulfilled'),
+      'a container stays',
+    );
   }
   if (over) assert.fail(`the guest ended after ${sessions} sessions: ${(await guest.ended).text}`);
   assert.ok(sessions > 5, `${sessions} sessions`);

@@ -86,7 +86,8 @@ describe('lz4LegacyDecompress()', () => {
     const good = lz4(Buffer.alloc(300, 7), 100);
     for (let i = 0; i < 3000; i += 1) {
       const bytes = Buffer.from(good);
-      for (let k = 0; k < 3; k += 1) bytes[Math.floor(random.next() * 20)] = random.bytes(1)[0] ?? 0;
+      for (let k = 0; k < 3; k += 1)
+        bytes[Math.floor(random.next() * 20)] = random.bytes(1)[0] ?? 0;
       try {
         lz4LegacyDecompress(bytes, 10_000);
       } catch (error) {
@@ -109,7 +110,9 @@ test('cpioArchive() makes what cpio reads', async () => {
       { path: 'a/file', mode: CPIO_FILE | 0o640, content },
     ]);
     await writeFile(join(directory, 'archive'), archive);
-    await run('busybox', ['cpio', '-i', '-d', '-F', join(directory, 'archive')], { cwd: directory });
+    await run('busybox', ['cpio', '-i', '-d', '-F', join(directory, 'archive')], {
+      cwd: directory,
+    });
     assert.deepEqual(await readFile(join(directory, 'a/file')), content);
   } finally {
     await rm(directory, { recursive: true });

@@ -106,7 +106,7 @@ function checkElf(vmlinux: Buffer): void {
 
 function hasPvhNote(notes: Buffer): boolean {
   const align = (value: number) => (value + 3) & ~3;
-  for (let at = 0; at + 12 <= notes.length; ) {
+  for (let at = 0; at + 12 <= notes.length;) {
     const nameBytes = notes.readUInt32LE(at);
     const descriptionBytes = notes.readUInt32LE(at + 4);
     if (notes.readUInt32LE(at + 8) === PVH_NOTE_TYPE) return true;

@@ -18,7 +18,7 @@ export function lz4LegacyDecompress(packed: Buffer, bytesMax: number): Buffer {
   if (packed.length < 4 || packed.readUInt32LE(0) !== MAGIC) fail('wrong magic number');
   const blocks: Buffer[] = [];
   let total = 0;
-  for (let at = 4; at + 4 <= packed.length; ) {
+  for (let at = 4; at + 4 <= packed.length;) {
     const length = packed.readUInt32LE(at);
     at += 4;
     if (length === 0 || length > COMPRESSED_BLOCK_BYTES_MAX || at + length > packed.length) break;

@@ -37,7 +37,10 @@ const ELF_SECTION_HEADER_BYTES = 64;
 /** Names of the modules that this one needs, from its `.modinfo` section. */
 export function moduleDependencies(module: Buffer): string[] {
   const match = /(?:^|\0)depends=([^\0]*)\0/.exec(module.toString('latin1'));
-  return (match?.[1] ?? '').split(',').filter((name) => name !== '').map(canonicalName);
+  return (match?.[1] ?? '')
+    .split(',')
+    .filter((name) => name !== '')
+    .map(canonicalName);
 }
 
 /** Files call a module with dashes or underscores; the kernel takes both for the same. */

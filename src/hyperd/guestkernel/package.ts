@@ -18,7 +18,10 @@ export async function downloadKernelPackage(
   await mkdir(directory, { recursive: true });
   const find = async () => {
     const names = await readdir(directory);
-    const found = names.filter((name) => /^linux-image-.*\.deb$/.test(name)).sort().at(-1);
+    const found = names
+      .filter((name) => /^linux-image-.*\.deb$/.test(name))
+      .sort()
+      .at(-1);
     return found === undefined ? undefined : join(directory, found);
   };
   const present = await find();

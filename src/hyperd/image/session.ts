@@ -237,9 +237,7 @@ async function errorDetail(response: HttpResponse): Promise<string> {
     };
     const first = json.errors?.[0];
     const code = typeof first?.code === 'string' && first.code.toLowerCase().replaceAll('_', ' ');
-    const text = [code, first?.message]
-      .filter((part) => typeof part === 'string')
-      .join(': ');
+    const text = [code, first?.message].filter((part) => typeof part === 'string').join(': ');
     return text.replace(/[^\x20-\x7e]/g, '?').slice(0, ERROR_TEXT_CHARS_MAX);
   } catch {
     return '';

@@ -22,7 +22,10 @@ let rig: Rig;
 let server: KubeletServer;
 let hyperd: HyperdClient;
 let port: number;
-let credentials: Record<'apiServer' | 'tenant' | 'none', { ca: string; cert?: string; key?: string }>;
+let credentials: Record<
+  'apiServer' | 'tenant' | 'none',
+  { ca: string; cert?: string; key?: string }
+>;
 
 before(async () => {
   rig = await createRig();
@@ -58,7 +61,13 @@ after(async () => {
 });
 
 async function get(path: string, who: keyof typeof credentials = 'apiServer') {
-  const outgoing = httpsRequest({ host: '127.0.0.1', port, path, agent: false, ...credentials[who] });
+  const outgoing = httpsRequest({
+    host: '127.0.0.1',
+    port,
+    path,
+    agent: false,
+    ...credentials[who],
+  });
   outgoing.end();
   const [response] = (await once(outgoing, 'response')) as [import('node:http').IncomingMessage];
   let text = '';
@@ -88,7 +97,10 @@ test('logs: tail, timestamps, limit and what is not there', async () => {
   assert.equal(stamped[2], '2026-01-01T00:00:00.000000000Z partial');
   const previous = await log('previous=true');
   assert.equal(previous.status, 400);
-  assert.match(previous.text, /previous terminated container \\"main\\" in pod \\"web\\" not found/);
+  assert.match(
+    previous.text,
+    /previous terminated container \\"main\\" in pod \\"web\\" not found/,
+  );
   assert.equal((await get('/containerLogs/default/web/other')).status, 400);
   assert.equal((await get('/containerLogs/default/none/main')).status, 404);
   assert.equal((await log('tailLines=-1')).status, 400);
@@ -138,7 +150,10 @@ test('exec: v5 carries input, its half-close, output and exit code', async () =>
 });
 
 test('exec: a failing command is a Status with its exit code', async () => {
-  const socket = open('/exec/default/web/main?command=exit&command=42&output=1', 'v4.channel.k8s.io');
+  const socket = open(
+    '/exec/default/web/main?command=exit&command=42&output=1',
+    'v4.channel.k8s.io',
+  );
   const { 3: text } = await collect(socket);
   const status = JSON.parse(text ?? '') as {
     reason: string;

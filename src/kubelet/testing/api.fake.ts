@@ -123,7 +123,8 @@ export function createFakeApi(clock: Clock): FakeApi {
     if (method === 'DELETE') {
       const wanted = (body as { preconditions?: { uid?: string } } | undefined)?.preconditions?.uid;
       const found = need(target);
-      if (wanted && wanted !== found.metadata.uid) throw conflict('', 'pods', target, 'uid differs');
+      if (wanted && wanted !== found.metadata.uid)
+        throw conflict('', 'pods', target, 'uid differs');
       store('DELETED', target, found);
       return respond(200, { kind: 'Status', status: 'Success' });
     }

@@ -144,7 +144,14 @@ function createState({ clock, bootMs = 0 }: FakeHyperdOptions) {
     if (state.exit) return;
     const finishedAtMs = clock.nowMs();
     const why = reason || (exitCode === 0 ? 'Completed' : 'Error');
-    const exit: ProcessExit = { exitCode, signal, oomKilled: false, reason: why, message, finishedAtMs };
+    const exit: ProcessExit = {
+      exitCode,
+      signal,
+      oomKilled: false,
+      reason: why,
+      message,
+      finishedAtMs,
+    };
     state.phase = 'exited';
     state.exit = exit;
     for (const wake of logs.get(id)?.wake ?? []) wake();
@@ -156,7 +163,9 @@ function createState({ clock, bootMs = 0 }: FakeHyperdOptions) {
     if (!log) return;
     const first = state.firstByteAtMs === 0;
     if (first) state.firstByteAtMs = clock.nowMs();
-    log.records.push(...splitIntoRecords(stream, Buffer.from(text), BigInt(clock.nowMs()) * 1_000_000n));
+    log.records.push(
+      ...splitIntoRecords(stream, Buffer.from(text), BigInt(clock.nowMs()) * 1_000_000n),
+    );
     for (const wake of log.wake) wake();
     if (first) emit(owner.id, id);
   };
@@ -399,7 +408,8 @@ async function answer(
   if (log) return streamLog(state, log[1] as string, url.searchParams, response);
   try {
     const route = ROUTES.find(([verb, pattern]) => verb === method && pattern.test(url.pathname));
-    if (!route) throw new StatusError('NotFound', `hyperd does not serve ${method} ${url.pathname}`);
+    if (!route)
+      throw new StatusError('NotFound', `hyperd does not serve ${method} ${url.pathname}`);
     const path = (route[1].exec(url.pathname) ?? []).slice(1).map(decodeURIComponent);
     const result = route[2](state, path, url.searchParams, () => JSON.parse(text) as unknown);
     response.writeHead(result === undefined ? 204 : 200, { 'content-type': 'application/json' });
@@ -489,7 +499,9 @@ async function upgrade(
     socket.pipe(socket);
     return;
   }
-  const exec = path.endsWith('/exec') ? (JSON.parse(body.toString('utf8')) as ExecRequest) : undefined;
+  const exec = path.endsWith('/exec')
+    ? (JSON.parse(body.toString('utf8')) as ExecRequest)
+    : undefined;
   const argv = exec?.process.argv ?? ['cat'];
   let exitCode = 0;
   if (argv[0] === 'exit') exitCode = Number(argv[1] ?? 0);
