@@ -28,7 +28,7 @@ export interface StoreBenchOptions {
 }
 
 /** The durable store alone, without HTTP: writes, lists, watches, memory, start. */
-export async function runStoreBench(options: StoreBenchOptions = {}): Promise<BenchReport> {
+async function runStoreBench(options: StoreBenchOptions = {}): Promise<BenchReport> {
   const folder = await mkdtemp(join(options.folder ?? tmpdir(), 'hypernetes-bench-'));
   const path = join(folder, 'store.db');
   const measured: Series[] = [];

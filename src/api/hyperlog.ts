@@ -12,7 +12,7 @@ export interface LogRecord {
 const FLAG_PARTIAL = 1;
 
 /** A line longer than this is split over several records, so that a reader's memory is bounded. */
-export const LOG_RECORD_BYTES_MAX = 16 * 1024;
+const LOG_RECORD_BYTES_MAX = 16 * 1024;
 
 export function encodeLogRecord(record: LogRecord): Buffer {
   const out = Buffer.allocUnsafe(LOG_RECORD_HEADER_BYTES + record.bytes.length);

@@ -2,10 +2,10 @@
  * The grammars of Kubernetes' names. Each function returns what is wrong, in the words that
  * clients see; an empty list is a valid name. Source: apimachinery, util/validation.
  */
-export const DNS1123_LABEL_MAX = 63;
-export const DNS1123_SUBDOMAIN_MAX = 253;
-export const LABEL_VALUE_MAX = 63;
-export const QUALIFIED_NAME_MAX = 63;
+const DNS1123_LABEL_MAX = 63;
+const DNS1123_SUBDOMAIN_MAX = 253;
+const LABEL_VALUE_MAX = 63;
+const QUALIFIED_NAME_MAX = 63;
 
 const LABEL = '[a-z0-9]([-a-z0-9]*[a-z0-9])?';
 const LABEL_1035 = '[a-z]([-a-z0-9]*[a-z0-9])?';
@@ -16,7 +16,6 @@ const DNS1035_LABEL = new RegExp(`^${LABEL_1035}$`);
 const DNS1123_SUBDOMAIN = new RegExp(`^${SUBDOMAIN}$`);
 const QUALIFIED = new RegExp(`^${NAME_PART}$`);
 const LABEL_VALUE = new RegExp(`^(${NAME_PART})?$`);
-const ENV_NAME = /^[-._a-zA-Z][-._a-zA-Z0-9]*$/;
 const RELAXED_ENV_NAME = /^[\x20-\x3c\x3e-\x7e]+$/;
 const CONFIG_KEY = /^[-._a-zA-Z0-9]+$/;
 const PORT_NAME = /^[-a-z0-9]+$/;
@@ -147,9 +146,4 @@ export function portName(value: string): string[] {
     problems.push('must not begin or end with a hyphen');
   }
   return problems;
-}
-
-/** Whether the name could be written in a shell; others still reach the container. */
-export function isShellName(value: string): boolean {
-  return ENV_NAME.test(value);
 }

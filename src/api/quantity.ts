@@ -16,7 +16,7 @@ export const QUANTITY_SYNTAX_ERROR =
 const SUFFIX_ERROR = "unable to parse quantity's suffix";
 
 /** Longer texts are refused: the work grows with the square of the digits. */
-export const QUANTITY_LENGTH_MAX = 64;
+const QUANTITY_LENGTH_MAX = 64;
 const EXPONENT_MAX = 40;
 const NANO = 1_000_000_000n;
 /** Kubernetes cuts larger magnitudes to the largest 64-bit integer. */
@@ -73,7 +73,7 @@ export function parseQuantity(text: string | number): Quantity {
 }
 
 /** The canonical text: no fraction, no precision lost, the largest suffix that allows it. */
-export function formatQuantity(quantity: Quantity): string {
+function formatQuantity(quantity: Quantity): string {
   const { nanos } = quantity;
   if (nanos === 0n) return '0';
   const small = nanos > -1024n * NANO && nanos < 1024n * NANO;
@@ -102,11 +102,11 @@ export function compareQuantities(a: string | number, b: string | number): -1 | 
 
 /** The sum in the format of `a`, or of `b` where `a` is zero. */
 export function addQuantities(a: string | number, b: string | number): string {
-  return combine(parseQuantity(a), parseQuantity(b), 1n);
-}
-
-export function subtractQuantities(a: string | number, b: string | number): string {
-  return combine(parseQuantity(a), parseQuantity(b), -1n);
+  const [left, right] = [parseQuantity(a), parseQuantity(b)];
+  return formatQuantity({
+    nanos: left.nanos + right.nanos,
+    format: left.nanos === 0n ? right.format : left.format,
+  });
 }
 
 /** Whole units, rounded up: bytes of memory, number of pods. */
@@ -117,13 +117,6 @@ export function quantityValue(text: string | number): number {
 /** Thousandths, rounded up: CPU. */
 export function quantityMillis(text: string | number): number {
   return Number(ceilDivide(parseQuantity(text).nanos, 1_000_000n));
-}
-
-function combine(a: Quantity, b: Quantity, sign: bigint): string {
-  return formatQuantity({
-    nanos: a.nanos + sign * b.nanos,
-    format: a.nanos === 0n ? b.format : a.format,
-  });
 }
 
 function divideRoundingUp(magnitude: bigint, divisor: bigint): bigint {

@@ -25,7 +25,7 @@ export interface FieldRequirement {
 }
 
 /** A selector longer than this costs more to match than any client needs. */
-export const SELECTOR_LENGTH_MAX = 16 * 1024;
+const SELECTOR_LENGTH_MAX = 16 * 1024;
 
 type Labels = Record<string, string> | undefined;
 
@@ -62,7 +62,7 @@ export function matchesLabelSelector(
 }
 
 /** The requirements of an object-form selector; operators it does not know match nothing. */
-export function requirementsOf(selector: LabelSelectorObject): LabelRequirement[] {
+function requirementsOf(selector: LabelSelectorObject): LabelRequirement[] {
   const equal = Object.entries(selector.matchLabels ?? {}).map(
     ([key, value]): LabelRequirement => ({ key, operator: '=', values: [value] }),
   );
@@ -84,7 +84,7 @@ export function formatLabelSelector(selector: LabelSelectorObject | undefined): 
   return formatRequirements(requirements);
 }
 
-export function formatRequirements(requirements: readonly LabelRequirement[]): string {
+function formatRequirements(requirements: readonly LabelRequirement[]): string {
   return [...requirements]
     .sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0))
     .map(formatRequirement)
@@ -105,16 +105,6 @@ export function parseFieldSelector(text: string): FieldRequirement[] {
     requirements.push({ field, operator: operator === '!=' ? '!=' : '=', value: unescape(value) });
   }
   return requirements;
-}
-
-/** `fields` gives the value of each selectable field; a field it lacks counts as empty. */
-export function matchesFields(
-  requirements: readonly FieldRequirement[],
-  fields: Record<string, string>,
-): boolean {
-  return requirements.every(
-    ({ field, operator, value }) => ((fields[field] ?? '') === value) === (operator === '='),
-  );
 }
 
 const OBJECT_OPERATORS: Record<string, LabelOperator> = {

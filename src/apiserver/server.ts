@@ -34,7 +34,7 @@ import { createLineCache } from './watch/line-cache.ts';
 /** Kubernetes' own period for its Service. */
 const SYSTEM_OBJECTS_INTERVAL_MS = 10_000;
 
-export const DEFAULT_SERVICE_CIDR = '10.96.0.0/16';
+const DEFAULT_SERVICE_CIDR = '10.96.0.0/16';
 
 export interface ApiServerOptions {
   store: Store;

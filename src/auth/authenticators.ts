@@ -1,6 +1,5 @@
 import type { PeerCertificate } from 'node:tls';
 import type { AuthenticationRequest, Authenticator, UserInfo } from '../api/auth.ts';
-import { StatusError } from '../api/status.ts';
 import type { Clock } from '../base/clock.ts';
 import { verifyBootstrapToken } from './bootstrap-tokens.ts';
 import type { SecretLookup } from './bootstrap-tokens.ts';
@@ -15,8 +14,8 @@ export const ANONYMOUS_USER: UserInfo = {
 };
 
 /**
- * Who a TLS peer is by its certificate. Call it only for a socket whose `authorized` is true:
- * chain and validity are the TLS layer's business.
+ * Who a TLS peer is by its certificate. Trust it only for a socket whose `authorized` is true:
+ * chain and validity are not looked at here.
  *
  * @returns undefined when there is no certificate or it names nobody unambiguously
  */
@@ -62,29 +61,6 @@ export function createBootstrapAuthenticator(lookup: SecretLookup, clock: Clock)
         const user = verifyBootstrapToken(bearerToken, lookup, clock);
         return user && { user };
       });
-    },
-  };
-}
-
-/**
- * Asks each authenticator in order. A request without any credential is anonymous; one whose
- * credential nobody recognises is refused, and so is one whose credential is bad.
- */
-export function createUnionAuthenticator(
-  authenticators: Authenticator[],
-  options: { anonymous: boolean },
-): Authenticator {
-  return {
-    async authenticate(request) {
-      for (const authenticator of authenticators) {
-        const result = await authenticator.authenticate(request);
-        if (result) return result;
-      }
-      const hasCredential = request.bearerToken !== undefined || request.clientCertificate;
-      if (hasCredential || !options.anonymous) {
-        throw new StatusError('Unauthorized', 'Unauthorized');
-      }
-      return { user: ANONYMOUS_USER };
     },
   };
 }

@@ -9,8 +9,8 @@ import type { Random } from '../base/random.ts';
 /** Bootstrap tokens: Secrets by which a machine that is new may ask for a certificate. */
 export const BOOTSTRAP_SECRET_TYPE = 'bootstrap.kubernetes.io/token';
 export const BOOTSTRAP_SECRET_NAMESPACE = 'kube-system';
-export const BOOTSTRAP_USER_PREFIX = 'system:bootstrap:';
-export const BOOTSTRAP_GROUP = 'system:bootstrappers';
+const BOOTSTRAP_USER_PREFIX = 'system:bootstrap:';
+const BOOTSTRAP_GROUP = 'system:bootstrappers';
 /** The group of tokens made for joining nodes; what it may do is in the default roles. */
 export const BOOTSTRAP_NODES_GROUP = 'system:bootstrappers:hypernetes:nodes';
 

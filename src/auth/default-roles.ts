@@ -11,7 +11,7 @@ import type { PolicyRule, Subject } from './rbac.ts';
  */
 const RBAC_API_VERSION = 'rbac.authorization.k8s.io/v1';
 const RBAC_GROUP = 'rbac.authorization.k8s.io';
-export const AUTOUPDATE_ANNOTATION = 'rbac.authorization.kubernetes.io/autoupdate';
+const AUTOUPDATE_ANNOTATION = 'rbac.authorization.kubernetes.io/autoupdate';
 
 const READ = 'get list watch';
 const WRITE = 'create delete deletecollection patch update';

@@ -39,7 +39,7 @@ export interface KeyPair {
   key: string;
 }
 
-export const ADMIN_USER = 'kubernetes-admin';
+const ADMIN_USER = 'kubernetes-admin';
 export const KUBELET_CLIENT_USER = 'kube-apiserver-kubelet-client';
 export const MASTERS_GROUP = 'system:masters';
 export const NODES_GROUP = 'system:nodes';

@@ -28,11 +28,8 @@ export interface Subject {
   apiGroup?: string;
 }
 
-/** Kinds whose objects the evaluator has to be told about. */
-export const RBAC_KINDS = ['Role', 'ClusterRole', 'RoleBinding', 'ClusterRoleBinding'] as const;
-
 export interface Rbac extends Authorizer {
-  /** Takes in a created or changed object of one of RBAC_KINDS; others are ignored. */
+  /** Takes in a created or changed role or binding; other kinds are ignored. */
   set(object: KubeObject): void;
   /** Forgets a deleted object. */
   delete(object: KubeObject): void;

@@ -195,12 +195,12 @@ function privateClaims(binding: TokenBinding): Claims['kubernetes.io'] {
   };
 }
 
-export function serviceAccountUser(namespace: string, name: string): string {
+function serviceAccountUser(namespace: string, name: string): string {
   return `${SERVICE_ACCOUNT_USER_PREFIX}${namespace}:${name}`;
 }
 
 /** The groups every service account of a namespace is in. */
-export function serviceAccountGroups(namespace: string): string[] {
+function serviceAccountGroups(namespace: string): string[] {
   return ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'];
 }
 

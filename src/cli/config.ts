@@ -22,7 +22,7 @@ export interface DataPaths {
   config: string;
 }
 
-export const DEFAULT_DATA_DIRECTORY = '/var/lib/hypernetes';
+const DEFAULT_DATA_DIRECTORY = '/var/lib/hypernetes';
 
 /** Absolute: components and their sandboxes work in other directories. */
 export function dataDirectory(option: string | undefined): string {

@@ -20,7 +20,7 @@ export interface LocalJoin {
 const LOCAL_TOKEN_LIFETIME_MS = 3600 * 1000;
 
 /** First address of the service range: where pods find the API server by Kubernetes' convention. */
-export function apiServiceAddress(serviceCidr: string): string {
+function apiServiceAddress(serviceCidr: string): string {
   const [base = ''] = serviceCidr.split('/');
   return base.replace(/\d+$/, (last) => String(Number(last) + 1));
 }

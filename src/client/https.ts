@@ -164,7 +164,7 @@ function keepAlive(session: http2.ClientHttp2Session, clock: Clock): void {
 }
 
 /** `/path?a=b`, with absent values left out. */
-export function pathWithQuery({ path, query }: Pick<ApiRequest, 'path' | 'query'>): string {
+function pathWithQuery({ path, query }: Pick<ApiRequest, 'path' | 'query'>): string {
   const parameters = new URLSearchParams();
   for (const [name, value] of Object.entries(query ?? {})) {
     for (const item of [value].flat()) if (item !== undefined) parameters.append(name, item);

@@ -4,7 +4,7 @@
  */
 export const BACKOFF_MIN_MS = 10_000;
 export const BACKOFF_MAX_MS = 300_000;
-export const BACKOFF_RESET_MS = 600_000;
+const BACKOFF_RESET_MS = 600_000;
 
 /** The wait after `failures` + 1 failures in a row. */
 export function backoffMs(failures: number): number {

@@ -42,13 +42,13 @@ export interface MachineFacts {
   kubeletVersion: string;
 }
 
-export const POD_COUNT_MAX = 110;
-export const LEASE_DURATION_SECONDS = 40;
+const POD_COUNT_MAX = 110;
+const LEASE_DURATION_SECONDS = 40;
 const HEARTBEAT_INTERVAL_MS = 10_000;
 /** An unchanged status is written once in this time, as Kubernetes does. */
 const STATUS_INTERVAL_MS = 300_000;
 const NODE_LEASE_NAMESPACE = 'kube-node-lease';
-export const OVERHEAD_ANNOTATION = 'hypernetes.io/vm-overhead-memory';
+const OVERHEAD_ANNOTATION = 'hypernetes.io/vm-overhead-memory';
 /** Kept back for the system: a tenth of the memory, but no less than this. */
 const MEMORY_RESERVE_MIN_BYTES = 256 << 20;
 const MEMORY_RESERVE_FRACTION = 0.1;
@@ -173,7 +173,7 @@ function nodeStatus(
 }
 
 /** What the machine has, and what of it pods may ask for. */
-export function nodeCapacity(info: HyperdInfo): Pick<NodeStatus, 'capacity' | 'allocatable'> {
+function nodeCapacity(info: HyperdInfo): Pick<NodeStatus, 'capacity' | 'allocatable'> {
   const { cpuCount, memoryBytes, diskBytes } = info.machine;
   const reserve = Math.max(MEMORY_RESERVE_MIN_BYTES, memoryBytes * MEMORY_RESERVE_FRACTION);
   const kib = (bytes: number) => `${Math.floor(bytes / 1024)}Ki`;

@@ -16,8 +16,8 @@ import { amountOf } from './quantity.ts';
  *
  * `spec.resources`, the pod's own, replaces the sums where it is given.
  */
-export const CONTAINER_MEMORY_DEFAULT_BYTES = 128 << 20;
-export const GUEST_MEMORY_MIB = 64;
+const CONTAINER_MEMORY_DEFAULT_BYTES = 128 << 20;
+const GUEST_MEMORY_MIB = 64;
 const CPU_DEFAULT_MILLIS = 1000;
 /** The least weight that Kubernetes gives (2 CPU shares of 1024). */
 const CPU_WEIGHT_MIN_MILLIS = 2;

@@ -104,7 +104,7 @@ export async function stopContainer(
   await context.sandboxes.waitFor(isDead, KILL_TIMEOUT_MS, signal);
 }
 
-export function isContainerDead(context: NodeContext, sandboxId: string, id: string): boolean {
+function isContainerDead(context: NodeContext, sandboxId: string, id: string): boolean {
   const sandbox = context.sandboxes.get(sandboxId);
   if (!sandbox || sandbox.phase === 'stopped' || sandbox.phase === 'deleting') return true;
   const state = sandbox.containers.find((each) => each.id === id);

@@ -5,11 +5,11 @@ import type { Node, Pod } from '../api/types.generated.ts';
 export type Resources = Readonly<Record<string, number>>;
 
 /** What a VM costs the node beside what its pod asks for; the kubelet measures and writes it. */
-export const OVERHEAD_MEMORY_ANNOTATION = 'hypernetes.io/vm-overhead-memory';
+const OVERHEAD_MEMORY_ANNOTATION = 'hypernetes.io/vm-overhead-memory';
 
 type Quantities = Record<string, string> | undefined;
 
-export function parseResources(quantities: Quantities): Resources {
+function parseResources(quantities: Quantities): Resources {
   const entries = Object.entries(quantities ?? {});
   return Object.fromEntries(
     entries.map(([name, text]) => [

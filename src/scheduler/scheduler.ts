@@ -30,9 +30,9 @@ export interface SchedulerOptions {
   signal: AbortSignal;
 }
 
-export const SCHEDULER_NAME = 'default-scheduler';
+const SCHEDULER_NAME = 'default-scheduler';
 /** Stamped on the pod through its binding; part of the boot timeline. */
-export const SCHEDULED_ANNOTATION = 'timeline.hypernetes.io/scheduled';
+const SCHEDULED_ANNOTATION = 'timeline.hypernetes.io/scheduled';
 
 /** Bindings under way at a time: more would only wait in the API server. */
 const BINDINGS_MAX = 64;

@@ -6,7 +6,7 @@
  *   control:  1 | version (15) | type (16) | flags (8) | length (24) | payload
  *   data:     0 | stream id (31)           | flags (8) | length (24) | payload
  */
-export const SPDY_VERSION = 3;
+const SPDY_VERSION = 3;
 
 export const FRAME = {
   synStream: 1,
@@ -34,7 +34,7 @@ export const RESET = {
 export const SETTING = { initialWindowSize: 7 } as const;
 
 /** A header block is the only payload that varies; kubectl's are below 200 bytes. */
-export const CONTROL_FRAME_BYTES_MAX = 32 * 1024;
+const CONTROL_FRAME_BYTES_MAX = 32 * 1024;
 
 const HEADER_BYTES = 8;
 

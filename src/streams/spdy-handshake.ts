@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { refuseUpgrade } from './websocket-handshake.ts';
 
-export const PROTOCOL_VERSION_HEADER = 'x-stream-protocol-version';
+const PROTOCOL_VERSION_HEADER = 'x-stream-protocol-version';
 
 /**
  * Answers `Upgrade: SPDY/3.1` with the first protocol of the client's that is in `supported`.

@@ -10,8 +10,8 @@ import { SPDY_DICTIONARY } from './spdy-dictionary.ts';
  */
 export type SpdyHeaders = Record<string, string>;
 
-export const HEADER_BLOCK_BYTES_MAX = 32 * 1024;
-export const HEADER_COUNT_MAX = 64;
+const HEADER_BLOCK_BYTES_MAX = 32 * 1024;
+const HEADER_COUNT_MAX = 64;
 
 export interface HeaderCodec {
   encode(headers: SpdyHeaders): Promise<Buffer>;

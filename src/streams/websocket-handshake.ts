@@ -4,7 +4,7 @@ import { WebSocketServer } from 'ws';
 import type { WebSocket } from 'ws';
 
 /** A single message is held in memory before it is handed on; clients send 32 KiB at a time. */
-export const WEBSOCKET_MESSAGE_BYTES_MAX = 4 << 20;
+const WEBSOCKET_MESSAGE_BYTES_MAX = 4 << 20;
 /** Keeps proxies and load balancers between us and the client from closing an idle stream. */
 export const PING_INTERVAL_MS = 5_000;
 

@@ -53,7 +53,7 @@ export function isLeaf(typeName: string): boolean {
 }
 
 /** Turns one property's schema into a type node. Throws on a construct it does not know. */
-export function typeNode(schema: OpenApiSchema): TypeNode {
+function typeNode(schema: OpenApiSchema): TypeNode {
   const node: TypeNode = { ...baseNode(schema) };
   if (schema.default !== undefined) node.default = schema.default;
   if (schema.enum) node.enum = schema.enum;

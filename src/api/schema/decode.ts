@@ -8,7 +8,7 @@ import type { SchemaTable } from './schema.ts';
 /** kube-apiserver's limit of a request body. */
 export const BODY_BYTES_MAX = 3 * 1024 * 1024;
 
-export const MEDIA_TYPES = {
+const MEDIA_TYPES = {
   json: 'application/json',
   yaml: 'application/yaml',
   protobuf: 'application/vnd.kubernetes.protobuf',

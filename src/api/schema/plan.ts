@@ -40,7 +40,7 @@ export function planFor<Rule>(
 }
 
 /** `io.k8s.api.core.v1.Pod` → `core.v1.Pod`. */
-export function shortTypeName(typeName: string): string {
+function shortTypeName(typeName: string): string {
   return typeName.split('.').slice(-3).join('.');
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { KubeObject } from '../object.ts';
-import { printCells, toTable } from './printer.ts';
+import { printCells } from './printer.ts';
 import { builtinTable } from './table.ts';
 
 const table = builtinTable();
@@ -292,38 +292,4 @@ test('services, deployments, events and volumes print as kubectl shows them', ()
     status: { succeeded: 1, startTime: '2026-11-21T11:59:00Z' },
   };
   assert.deepEqual(cells('batch/v1', 'Job', job).slice(1, 4), ['Running', '1/2', '60s']);
-});
-
-test('toTable() adds what kubectl needs of each object', () => {
-  const row = table.byKind('v1', 'ConfigMap')!;
-  const object: KubeObject = {
-    apiVersion: 'v1',
-    kind: 'ConfigMap',
-    metadata: { name: 'x' },
-    data: { a: '1' },
-  };
-  const options = { nowMs: NOW, metadata: { resourceVersion: '7' } };
-  const printed = toTable(row, [object], options);
-  assert.deepEqual(
-    printed.columnDefinitions.map((column) => column.name),
-    ['Name', 'Data', 'Age'],
-  );
-  assert.deepEqual(printed.rows, [
-    {
-      cells: ['x', 1, '<unknown>'],
-      object: {
-        kind: 'PartialObjectMetadata',
-        apiVersion: 'meta.k8s.io/v1',
-        metadata: { name: 'x' },
-      },
-    },
-  ]);
-  assert.equal(
-    toTable(row, [object], { ...options, includeObject: 'Object' }).rows[0]?.object,
-    object,
-  );
-  assert.equal(
-    'object' in toTable(row, [object], { ...options, includeObject: 'None' }).rows[0]!,
-    false,
-  );
 });

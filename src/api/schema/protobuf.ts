@@ -5,7 +5,7 @@ import type { ObjectType, ProtobufMessage, SchemaTable, TypeNode } from './schem
 import { WIRE, WireReader } from './wire.ts';
 
 /** `k8s` and a zero byte open every body in `application/vnd.kubernetes.protobuf`. */
-export const PROTOBUF_MAGIC = Uint8Array.of(0x6b, 0x38, 0x73, 0x00);
+const PROTOBUF_MAGIC = Uint8Array.of(0x6b, 0x38, 0x73, 0x00);
 /** Messages in messages; the deepest built-in kind needs 20, schemas of custom resources more. */
 const DEPTH_MAX = 100;
 /** Two bytes can make an empty object of some 50; without a bound 3 MiB would become 80 MB. */

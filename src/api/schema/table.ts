@@ -51,12 +51,6 @@ export function apiVersionOf(group: string, version: string): string {
   return group ? `${group}/${version}` : version;
 }
 
-/** `apps/v1` → `['apps', 'v1']`; `v1` → `['', 'v1']`. */
-export function splitApiVersion(apiVersion: string): [group: string, version: string] {
-  const slash = apiVersion.indexOf('/');
-  return slash < 0 ? ['', apiVersion] : [apiVersion.slice(0, slash), apiVersion.slice(slash + 1)];
-}
-
 /** A further table over `base`: the added rows and types are found first. */
 export function extendTable(
   base: SchemaTable,

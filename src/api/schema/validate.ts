@@ -12,9 +12,9 @@ import type {
 } from './schema.ts';
 
 /** Further unknown fields are dropped in silence, as Kubernetes' decoder does. */
-export const UNKNOWN_FIELDS_MAX = 100;
+const UNKNOWN_FIELDS_MAX = 100;
 /** One is enough for the client; more would let a small body make a large answer. */
-export const STRUCTURAL_ERRORS_MAX = 16;
+const STRUCTURAL_ERRORS_MAX = 16;
 
 /** Required by the documents, yet empty or filled in later: Go's decoder never asks for them. */
 const MAY_BE_ABSENT = new Set([
@@ -349,7 +349,7 @@ function goType(node: TypeNode): string {
 }
 
 /** `spec.containers[0].foo`. */
-export function pathText(path: readonly (string | number)[]): string {
+function pathText(path: readonly (string | number)[]): string {
   let text = '';
   for (const segment of path) {
     if (typeof segment === 'number') text += `[${segment}]`;

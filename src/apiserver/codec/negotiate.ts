@@ -28,7 +28,7 @@ const ENCODINGS: Record<string, Representation['encoding']> = {
 const META_VERSIONS = new Set(['v1', 'v1beta1']);
 const ACCEPT_RANGES_MAX = 32;
 
-export const PLAIN_JSON: Representation = { shape: 'object', metaVersion: 'v1', encoding: 'json' };
+const PLAIN_JSON: Representation = { shape: 'object', metaVersion: 'v1', encoding: 'json' };
 
 /** @throws StatusError 406 when nothing that the client takes can be produced */
 export function negotiate(accept: string | undefined): Representation {
@@ -46,7 +46,7 @@ export function negotiate(accept: string | undefined): Representation {
   throw notAcceptable();
 }
 
-export function notAcceptable(): StatusError {
+function notAcceptable(): StatusError {
   const types = 'application/json, application/yaml';
   return new StatusError('NotAcceptable', `only the following media types are accepted: ${types}`);
 }

@@ -82,7 +82,7 @@ export async function handleDeleteCollection(context: ResourceContext): Promise<
 }
 
 /** From the body where there is one, else from the query; both are in use. */
-export async function readDeleteOptions(context: ResourceContext): Promise<DeleteOptions> {
+async function readDeleteOptions(context: ResourceContext): Promise<DeleteOptions> {
   const { server, exchange } = context;
   const bytes = await readBody(exchange, server.limits, server.clock);
   const options = bytes.length > 0 ? bodyOptions(context, bytes) : queryOptions(exchange.query);

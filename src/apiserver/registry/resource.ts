@@ -10,7 +10,7 @@ export function apiVersionOf(row: ResourceRow): string {
 }
 
 /** The row in whose version a kind is stored; the row itself for nearly all. */
-export function storageRow(schema: SchemaTable, row: ResourceRow): ResourceRow {
+function storageRow(schema: SchemaTable, row: ResourceRow): ResourceRow {
   if (row.storageVersion === apiVersionOf(row)) return row;
   return schema.byKind(row.storageVersion, row.kind) ?? row;
 }

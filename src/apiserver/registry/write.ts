@@ -32,7 +32,7 @@ export function parseDryRun(values: string[]): boolean {
   throw badRequest(`the option "dryRun" is ${JSON.stringify(values)}: it has to be All`);
 }
 
-export function hookContext(target: WriteTarget): StrategyContext {
+function hookContext(target: WriteTarget): StrategyContext {
   const { context, subresource, dryRun } = target;
   const warn = (text: string) => void context.warnings.push(text);
   return { server: context.server, user: context.user, subresource, dryRun, warn };
@@ -162,7 +162,7 @@ function isolate(
   return { ...cloneObject(old), metadata, status: draft.status ?? {} };
 }
 
-export function hasStatus(row: ResourceRow): boolean {
+function hasStatus(row: ResourceRow): boolean {
   return row.subresources.some((subresource) => subresource.name === 'status');
 }
 
@@ -211,7 +211,7 @@ export function isUnchanged(object: KubeObject, old: KubeObject): boolean {
 }
 
 /** An object that was only waiting for this write goes with it: its last finalizer is gone. */
-export function isReleased(row: ResourceRow, object: KubeObject): boolean {
+function isReleased(row: ResourceRow, object: KubeObject): boolean {
   const { deletionTimestamp, deletionGracePeriodSeconds, finalizers } = object.metadata;
   if (!deletionTimestamp || (deletionGracePeriodSeconds ?? 0) > 0) return false;
   return (finalizers ?? []).length === 0 && !strategyOf(row).isHeld?.(object);

@@ -76,6 +76,6 @@ function methodNotAllowed(): StatusError {
 }
 
 /** Not a Status: so clients tell a path that is not served from an object that is not there. */
-export function pathNotFound(): ApiReply {
+function pathNotFound(): ApiReply {
   return textReply(404, '404 page not found\n');
 }

@@ -9,6 +9,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
+import { peerIdentity } from '../../auth/authenticators.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
@@ -287,15 +288,15 @@ function connectionOf(request: AnyRequest): object {
   return session ?? request.socket;
 }
 
-interface PeerIdentity {
-  commonName: string;
-  organizations: string[];
+interface Peer {
+  /** Undefined where the certificate names nobody, or several. */
+  identity: ApiExchange['clientCertificate'];
   validFromMs: number;
   validToMs: number;
 }
 
 /** Parsed once a connection; a null is a client without a certificate. */
-const peers = new WeakMap<object, PeerIdentity | null>();
+const peers = new WeakMap<object, Peer | null>();
 
 type CertificateFields = Pick<ApiExchange, 'clientCertificate' | 'clientCertificateError'>;
 
@@ -315,7 +316,7 @@ function clientCertificateOf(
     peers.set(connection, peer);
   }
   if (peer === null) return none;
-  if (!peer.commonName) {
+  if (!peer.identity) {
     return { ...none, clientCertificateError: 'The certificate does not have one common name' };
   }
   if (!socket.authorized) {
@@ -325,18 +326,14 @@ function clientCertificateOf(
   if (nowMs < peer.validFromMs || nowMs > peer.validToMs) {
     return { ...none, clientCertificateError: 'The certificate is not valid at this time' };
   }
-  const { commonName, organizations } = peer;
-  return { ...none, clientCertificate: { commonName, organizations } };
+  return { ...none, clientCertificate: peer.identity };
 }
 
-function readPeer(socket: TLSSocket): PeerIdentity | null {
+function readPeer(socket: TLSSocket): Peer | null {
   const certificate = socket.getPeerCertificate?.();
-  if (!certificate || !certificate.subject) return null;
-  const { CN, O } = certificate.subject as Record<string, string | string[] | undefined>;
+  if (!certificate?.subject) return null;
   return {
-    // With several common names it is not clear who this is.
-    commonName: typeof CN === 'string' ? CN : '',
-    organizations: O === undefined ? [] : [O].flat(),
+    identity: peerIdentity(certificate),
     validFromMs: Date.parse(certificate.valid_from),
     validToMs: Date.parse(certificate.valid_to),
   };

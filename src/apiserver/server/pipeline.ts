@@ -153,7 +153,7 @@ function fromStore(error: unknown): StatusError | undefined {
 }
 
 /** Clients recognise the cause and come back after a second. */
-export function futureRevision(error: FutureRevisionError): StatusError {
+function futureRevision(error: FutureRevisionError): StatusError {
   const cause = { reason: 'ResourceVersionTooLarge', message: 'Too large resource version' };
   const message = `Timeout: Too large resource version: current: ${error.currentRevision}`;
   return new StatusError('Timeout', message, {

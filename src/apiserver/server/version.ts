@@ -1,5 +1,5 @@
 /** Clients choose their behaviour, and dispatchers a kubectl, by the minor version. */
-export const KUBERNETES_MINOR = 35;
+const KUBERNETES_MINOR = 35;
 
 export const versionInfo = {
   major: '1',

@@ -48,14 +48,14 @@ export interface Watcher {
   stop(): Promise<void>;
 }
 
-export const ADMIN: UserInfo = {
+const ADMIN: UserInfo = {
   name: 'admin',
   uid: '',
   groups: ['system:masters'],
   extra: {},
 };
 
-export const allowAll: Authorizer = { authorize: () => ({ decision: 'allow', reason: '' }) };
+const allowAll: Authorizer = { authorize: () => ({ decision: 'allow', reason: '' }) };
 
 export async function startHarness(
   options: Partial<ApiServerOptions> & { storeLimits?: MemoryStoreOptions['limits'] } = {},

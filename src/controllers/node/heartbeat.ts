@@ -8,9 +8,9 @@ export interface HeartbeatRecord {
 }
 
 /** Without a sign for so long a node is taken for lost. */
-export const NODE_GRACE_MS = 40_000;
+const NODE_GRACE_MS = 40_000;
 /** A node that registered but never reported gets longer: it is still starting. */
-export const NODE_STARTUP_GRACE_MS = 60_000;
+const NODE_STARTUP_GRACE_MS = 60_000;
 
 /** Conditions that become Unknown with the node. */
 const REPORTED = ['Ready', 'MemoryPressure', 'DiskPressure', 'PIDPressure'];

@@ -19,13 +19,13 @@ const MONITOR_INTERVAL_MS = 5000;
 const EVICTION_INTERVAL_MS = 10_000;
 const BY_NODE = 'node';
 
-export function indexPodsByNode(context: ControllerContext): void {
+function indexPodsByNode(context: ControllerContext): void {
   context.informers
     .informer(PODS)
     .addIndex(BY_NODE, ({ spec }) => (spec?.nodeName ? [spec.nodeName] : []));
 }
 
-export function podsOnNode(context: ControllerContext, node: string): Pod[] {
+function podsOnNode(context: ControllerContext, node: string): Pod[] {
   return context.informers.informer(PODS).byIndex(BY_NODE, node);
 }
 

@@ -4,8 +4,8 @@ import type { Node, Pod, Taint } from '../../api/types.generated.ts';
 import { nodeCondition } from './heartbeat.ts';
 
 export const NOT_READY = 'node.kubernetes.io/not-ready';
-export const UNREACHABLE = 'node.kubernetes.io/unreachable';
-export const UNSCHEDULABLE = 'node.kubernetes.io/unschedulable';
+const UNREACHABLE = 'node.kubernetes.io/unreachable';
+const UNSCHEDULABLE = 'node.kubernetes.io/unschedulable';
 
 /** Condition and its value → the taint that keeps new pods away. */
 const CONDITION_TAINTS: [type: string, status: string, key: string][] = [

@@ -7,7 +7,7 @@ import { createWorkQueue } from '../../client/workqueue.ts';
 import type { ControllerContext } from '../common/context.ts';
 
 export const DEFAULT_ACCOUNT = 'default';
-export const ROOT_CA_CONFIG_MAP = 'kube-root-ca.crt';
+const ROOT_CA_CONFIG_MAP = 'kube-root-ca.crt';
 const CA_KEY = 'ca.crt';
 
 /** Gives every namespace its default service account and the certificate of the cluster's CA. */

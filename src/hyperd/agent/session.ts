@@ -13,7 +13,7 @@ import type { Frame } from './wire.ts';
  */
 
 /** Requests that wait for their answer. More callers wait in line. */
-export const REQUESTS_MAX = 64;
+const REQUESTS_MAX = 64;
 const LATE_ANSWERS_MAX = 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
 const ANSWER_TEXT_BYTES_MAX = 4096;

@@ -44,7 +44,7 @@ export interface LogLimits {
   fileCount: number;
 }
 
-export const LOG_LIMITS: LogLimits = { fileBytes: 10 << 20, fileCount: 5 };
+const LOG_LIMITS: LogLimits = { fileBytes: 10 << 20, fileCount: 5 };
 
 const MAGIC = Buffer.from('HYLOG01\n', 'latin1');
 const FILE_PREAMBLE_BYTES = MAGIC.length + 16;

@@ -10,7 +10,7 @@ import { lz4LegacyDecompress } from './lz4.ts';
  */
 
 /** Larger than any kernel of a distribution, with room. */
-export const VMLINUX_BYTES_MAX = 256 << 20;
+const VMLINUX_BYTES_MAX = 256 << 20;
 
 const SETUP_SECTORS_OFFSET = 0x1f1;
 const HEADER_MAGIC_OFFSET = 0x202;

@@ -22,7 +22,7 @@ export interface RepositoryAccess {
 const HOLDERS_MAX = 64;
 
 /** Written to disk in place of the credential; the repository keeps equal ones apart. */
-export function credentialHash(repository: string, credential: RegistryCredential): string {
+function credentialHash(repository: string, credential: RegistryCredential): string {
   const { username, password } = credential;
   return createHash('sha256')
     .update(JSON.stringify([repository, username, password]))

@@ -11,9 +11,9 @@ const OPAQUE_WHITEOUT = '.wh..wh..opq';
 const WHITEOUT_META_PREFIX = '.wh..wh.';
 
 /** Of all layers of an image together; each entry costs memory while the disk is made. */
-export const IMAGE_ENTRIES_MAX = 500_000;
+const IMAGE_ENTRIES_MAX = 500_000;
 /** Of one inode: Linux' XATTR_SIZE_MAX for one value, here for all. */
-export const XATTR_BYTES_MAX = 64 * 1024 - 4096;
+const XATTR_BYTES_MAX = 64 * 1024 - 4096;
 const XATTR_NAME_BYTES_MAX = 255;
 /** Path components that symbolic links may add over all entries: following them costs time. */
 const LINK_STEPS_MAX = 10_000_000;

@@ -30,7 +30,7 @@ export interface IndexEntry extends Descriptor {
 /** Of a manifest or an index: what registries accept. */
 export const MANIFEST_BYTES_MAX = 4 << 20;
 export const CONFIG_BYTES_MAX = 4 << 20;
-export const LAYERS_MAX = 256;
+const LAYERS_MAX = 256;
 /** Of all layers of an image together, compressed. */
 export const IMAGE_BYTES_MAX = 16 * 2 ** 30;
 const INDEX_ENTRIES_MAX = 1000;
@@ -209,7 +209,7 @@ export function hostPlatform(): Platform {
   return { os: 'linux', architecture: architectures[process.arch] ?? process.arch };
 }
 
-export function showPlatform(platform: Platform): string {
+function showPlatform(platform: Platform): string {
   return `${platform.os}/${platform.architecture}`.slice(0, 100);
 }
 

@@ -22,9 +22,9 @@ const LEGACY_DEFAULT_REGISTRY = 'index.docker.io';
 const OFFICIAL_NAMESPACE = 'library/';
 
 /** Of registry and repository together: the limit of the distribution specification. */
-export const REFERENCE_NAME_CHARS_MAX = 255;
+const REFERENCE_NAME_CHARS_MAX = 255;
 /** Longer ones are refused before any pattern looks at them. */
-export const REFERENCE_CHARS_MAX = REFERENCE_NAME_CHARS_MAX + 1 + 128 + 1 + 7 + 128;
+const REFERENCE_CHARS_MAX = REFERENCE_NAME_CHARS_MAX + 1 + 128 + 1 + 7 + 128;
 
 const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
 const HOST =

@@ -42,7 +42,7 @@ const BLOCK_BYTES = 512;
 /** Of one pax header: room for the largest set of extended attributes that Linux allows. */
 export const PAX_HEADER_BYTES_MAX = 1 << 20;
 /** Linux' PATH_MAX. */
-export const PATH_BYTES_MAX = 4096;
+const PATH_BYTES_MAX = 4096;
 /** Extension headers before one entry. Real ones have at most three. */
 const EXTENSIONS_MAX = 16;
 const SIZE_MAX = 2 ** 46;

@@ -34,9 +34,9 @@ export interface TreeNode {
 }
 
 /** Linux' NAME_MAX, and EROFS'. */
-export const NAME_BYTES_MAX = 255;
+const NAME_BYTES_MAX = 255;
 /** Deeper trees exist only to exhaust whoever walks them. */
-export const TREE_DEPTH_MAX = 256;
+const TREE_DEPTH_MAX = 256;
 /** Symbolic links followed for one path; Linux' own limit. */
 const LINKS_FOLLOWED_MAX = 40;
 

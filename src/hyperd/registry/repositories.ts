@@ -43,9 +43,9 @@ export interface Repositories {
   change<T>(name: string, edit: (repository: Repository) => T): Promise<T>;
 }
 
-export const REPOSITORIES_MAX = 10_000;
+const REPOSITORIES_MAX = 10_000;
 /** Of one repository: tags, manifests, and blobs, each. */
-export const REPOSITORY_ITEMS_MAX = 20_000;
+const REPOSITORY_ITEMS_MAX = 20_000;
 
 export async function openRepositories(directory: string): Promise<Repositories> {
   await mkdir(directory, { recursive: true, mode: 0o700 });

@@ -19,7 +19,7 @@ import type { HyperdClient } from '../hyperd-client.ts';
  */
 export type OpenStream = (signal: AbortSignal) => Promise<Duplex>;
 
-export function failureStatus(message: string): Status {
+function failureStatus(message: string): Status {
   const text = `Internal error occurred: ${message}`;
   const shape = { apiVersion: 'v1', kind: 'Status', metadata: {} } as const;
   return { ...shape, status: 'Failure', message: text, reason: 'InternalError', code: 500 };

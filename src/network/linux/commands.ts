@@ -23,8 +23,8 @@ export interface Names {
   linkPattern: string;
 }
 
-export const BRIDGE = 'br0';
-export const UPLINK = 'up0';
+const BRIDGE = 'br0';
+const UPLINK = 'up0';
 
 /** Links of all daemons on this machine, as nftables matches them. */
 const ANY_LINK = 'hn*';

@@ -141,7 +141,7 @@ async function removeForgotten(context: Context): Promise<void> {
 }
 
 /** MTU of the way out, for whoever describes networks. */
-export async function uplinkMtu(exec: Exec): Promise<number> {
+async function uplinkMtu(exec: Exec): Promise<number> {
   const uplinks = await createKernel(exec).uplinks();
   return Math.min(MTU_DEFAULT, ...uplinks.map((uplink) => uplink.mtu));
 }

@@ -63,6 +63,6 @@ export async function packagedProgram(
   return { path, env: { ...process.env, LD_LIBRARY_PATH: folders.join(':') } };
 }
 
-export function debianMultiarch(): string {
+function debianMultiarch(): string {
   return process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu';
 }

@@ -4,9 +4,9 @@ import { badRequest, StatusError } from '../../status.ts';
 /** kube-apiserver's limit. */
 export const JSON_PATCH_OPERATIONS_MAX = 10_000;
 /** Bytes that `copy` may add in all: each can double the document, and thirty make 3 TB of 3 KB. */
-export const JSON_PATCH_COPY_BYTES_MAX = 3 * 1024 * 1024;
+const JSON_PATCH_COPY_BYTES_MAX = 3 * 1024 * 1024;
 /** List elements that all operations may shift; ten thousand inserts before a long list would. */
-export const JSON_PATCH_SHIFTS_MAX = 20_000_000;
+const JSON_PATCH_SHIFTS_MAX = 20_000_000;
 /** Segments of a path; no document that is accepted is deeper. */
 const PATH_SEGMENTS_MAX = 400;
 

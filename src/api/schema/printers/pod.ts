@@ -36,11 +36,6 @@ interface Counter {
   lastRestartMs: number;
 }
 
-/** The words under STATUS, for conditions and events as well as for the table. */
-export function podReason(pod: Fields, nowMs: number): string {
-  return summarize(pod, nowMs).reason;
-}
-
 function summarize(pod: Fields, nowMs: number): Summary {
   const sidecars = new Set(
     list(pod, 'spec.initContainers')

@@ -4,7 +4,7 @@ import { fields, items, text, texts } from './report.ts';
 import type { Fields, Report } from './report.ts';
 
 /** Data of a ConfigMap or Secret, names included. */
-export const DATA_BYTES_MAX = 1024 * 1024;
+const DATA_BYTES_MAX = 1024 * 1024;
 const PRIORITY_MAX = 1_000_000_000;
 const RBAC_GROUP = 'rbac.authorization.k8s.io';
 const ACCESS_MODES = ['ReadOnlyMany', 'ReadWriteMany', 'ReadWriteOnce', 'ReadWriteOncePod'];
@@ -178,11 +178,4 @@ export function checkPriorityClass(priority: Fields, report: Report): void {
 
 export function checkStorageClass(storageClass: Fields, report: Report): void {
   if (text(storageClass['provisioner']) === '') report.at('provisioner').required();
-}
-
-export function checkResourceList(report: Report, list: unknown): void {
-  for (const [name, value] of Object.entries(fields(list))) {
-    if (compareQuantities(String(value), '0') >= 0) continue;
-    report.key(name).invalid(value, 'must be greater than or equal to 0');
-  }
 }

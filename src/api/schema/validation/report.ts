@@ -4,7 +4,7 @@ export type Fields = Record<string, unknown>;
 type Segment = string | number;
 
 /** Errors told of one object. A body can hold thousands; clients show a handful. */
-export const CAUSES_MAX = 100;
+const CAUSES_MAX = 100;
 const SHOWN_VALUE_MAX = 1024;
 
 /**

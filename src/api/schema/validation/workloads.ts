@@ -176,7 +176,7 @@ function isTimeZone(zone: string): boolean {
 }
 
 /** A number of pods or a percentage of them. */
-export function checkAmount(value: unknown, report: Report, percentMax = Infinity): void {
+function checkAmount(value: unknown, report: Report, percentMax = Infinity): void {
   if (typeof value === 'number' && value < 0) {
     report.invalid(value, 'must be greater than or equal to 0');
   }

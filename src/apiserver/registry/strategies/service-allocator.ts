@@ -22,8 +22,8 @@ export interface ServiceSpec {
   loadBalancerClass?: string;
 }
 
-export const NODE_PORT_MIN = 30_000;
-export const NODE_PORT_MAX = 32_767;
+const NODE_PORT_MIN = 30_000;
+const NODE_PORT_MAX = 32_767;
 const HEADLESS = 'None';
 const ALLOCATION_ATTEMPTS = 64;
 

@@ -18,7 +18,7 @@ const GROUP = 'autoscaling';
 const VERSION = 'v1';
 
 /** The view of a workload through which anything that has replicas is scaled. */
-export function scaleOf(object: KubeObject): KubeObject {
+function scaleOf(object: KubeObject): KubeObject {
   const { name, namespace, uid, resourceVersion, creationTimestamp } = object.metadata;
   const spec = (object.spec ?? {}) as { replicas?: number; selector?: unknown };
   const status = (object.status ?? {}) as { replicas?: number };

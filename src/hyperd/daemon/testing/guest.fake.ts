@@ -54,7 +54,7 @@ export interface ScriptedProcess {
 
 const EPOCH_MS = 1_767_225_600_000;
 
-export function processExit(exitCode: number, signal = 0): ProcessExit {
+function processExit(exitCode: number, signal = 0): ProcessExit {
   const reason = exitCode === 0 ? 'Completed' : 'Error';
   const finishedAtMs = EPOCH_MS;
   return { exitCode, signal, oomKilled: false, reason, message: '', finishedAtMs };

@@ -102,7 +102,7 @@ export function publish(
 }
 
 /** Time that passes at once where the code waits between attempts. */
-export const hastyClock: Clock = {
+const hastyClock: Clock = {
   ...systemClock,
   sleep: (_delayMs, signal) =>
     signal?.aborted ? Promise.reject(signal.reason) : Promise.resolve(),

@@ -37,8 +37,8 @@ export const SOCKET_NAMES = {
   control: 'control.sock',
 } as const;
 
-export const CONTROL_PORT_NAME = 'io.hypernetes.control';
-export const CONTROL_PORT_ID = 'control';
+const CONTROL_PORT_NAME = 'io.hypernetes.control';
+const CONTROL_PORT_ID = 'control';
 export const SCSI_BUS = 'scsi.0';
 
 /** Emulator, its event loops, clients of its sockets, disks: far below this. */
@@ -48,7 +48,7 @@ const OPEN_FILES_MAX = 1024;
  * Buffer for translated code. A Debian kernel and a few processes use some 25 MiB of it; when it
  * is full QEMU throws all of it away and translates again, which a busy pod notices.
  */
-export const TRANSLATION_BUFFER_MIB = 64;
+const TRANSLATION_BUFFER_MIB = 64;
 
 /** Worker threads for disk requests; QEMU's default of 64 would not fit the limit of processes. */
 const DISK_THREAD_COUNT_MAX = 8;
