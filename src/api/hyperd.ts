@@ -89,22 +89,28 @@ export interface PullImage {
 }
 
 export interface ImageStatus {
+  /** Digest of the image's configuration: `sha256:…`. */
   id: string;
+  /** Digest of the manifest, as in `repo@sha256:…`. */
   digest: string;
   references: string[];
+  /** Of the read-only disk. */
   diskBytes: number;
-  config: {
-    architecture: string;
-    user: string;
-    env: string[];
-    entrypoint: string[];
-    command: string[];
-    workingDir: string;
-    exposedPorts: string[];
-    volumes: string[];
-    stopSignal: string;
-    labels: Record<string, string>;
-  };
+  config: ImageConfig;
+}
+
+/** The part of the OCI image configuration that running a container needs. */
+export interface ImageConfig {
+  architecture: string;
+  user: string;
+  env: string[];
+  entrypoint: string[];
+  command: string[];
+  workingDir: string;
+  exposedPorts: string[];
+  volumes: string[];
+  stopSignal: string;
+  labels: Record<string, string>;
 }
 
 export interface HyperPodSpec {

@@ -5,8 +5,8 @@ import type { ProcessSpec } from '../../src/api/hyperd.ts';
 import type { Agent, GuestContainerSpec, PodSetup } from '../../src/hyperd/agent/agent.ts';
 import { AgentError } from '../../src/hyperd/agent/agent.ts';
 import { connectAgent } from '../../src/hyperd/agent/client.ts';
-import { containerSpec, makeTestHost } from '../../src/hyperd/agent/fixture.ts';
-import { processSpec, textOf } from '../../src/hyperd/agent/fixture.ts';
+import { containerSpec, makeTestHost } from '../../src/hyperd/agent/testing/guest.ts';
+import { processSpec, textOf } from '../../src/hyperd/agent/testing/guest.ts';
 import { GUEST_MAC, startGuestVm, testAssets } from './guest-vm.ts';
 import type { GuestVm } from './guest-vm.ts';
 

@@ -9,9 +9,9 @@ import { before, describe, test } from 'node:test';
 import type { ProbeRequest } from '../../api/hyperd.ts';
 import type { Agent, PodSetup } from './agent.ts';
 import { AgentError } from './agent.ts';
-import { TEST_SETUP, buildTestGuest, containerSpec, makeTestHost } from './fixture.ts';
-import { processSpec, startTestGuest, textOf } from './fixture.ts';
-import type { TestGuest, TestHost } from './fixture.ts';
+import { TEST_SETUP, buildTestGuest, containerSpec, makeTestHost } from './testing/guest.ts';
+import { processSpec, startTestGuest, textOf } from './testing/guest.ts';
+import type { TestGuest, TestHost } from './testing/guest.ts';
 
 // Goal: what agent.ts promises holds between the client and the real hyperstart. Method: the
 // guest's own code as a process on a line like QEMU's (fixture.ts), without VM and namespaces.

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import { seededRandom } from '../../base/random.ts';
 import type { Agent } from './agent.ts';
-import { TEST_SETUP, buildTestGuest, containerSpec, makeTestHost } from './fixture.ts';
-import { startTestGuest } from './fixture.ts';
+import { TEST_SETUP, buildTestGuest, containerSpec, makeTestHost } from './testing/guest.ts';
+import { startTestGuest } from './testing/guest.ts';
 
 // Goal: whenever the host vanishes, at any byte in either direction and with any of its output not
 // yet safe, nothing that containers wrote is lost or told twice, and every exit is told.

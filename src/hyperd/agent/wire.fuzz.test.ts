@@ -7,8 +7,8 @@ import { silentLog } from '../../base/log.ts';
 import { seededRandom } from '../../base/random.ts';
 import type { Random } from '../../base/random.ts';
 import { connectAgent } from './client.ts';
-import { buildTestGuest, containerSpec, makeTestHost, processSpec } from './fixture.ts';
-import { TEST_SETUP, startTestGuest } from './fixture.ts';
+import { buildTestGuest, containerSpec, makeTestHost, processSpec } from './testing/guest.ts';
+import { TEST_SETUP, startTestGuest } from './testing/guest.ts';
 import { FRAME, MAGIC, NONCE_BYTES, encodeData, encodeEnd, encodeFrame } from './wire.ts';
 import { encodeRequest, encodeWindow } from './wire.ts';
 

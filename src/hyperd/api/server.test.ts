@@ -12,6 +12,7 @@ import { readFrames, writeFrames } from '../../api/hyperstream.ts';
 import type { Status } from '../../api/status.ts';
 import { systemClock } from '../../base/clock.ts';
 import { silentLog } from '../../base/log.ts';
+import { processSpec } from '../agent/testing/guest.ts';
 import type { Daemon } from '../daemon/daemon.ts';
 import {
   IMAGE_ID,
@@ -20,7 +21,6 @@ import {
   isRunning,
   podSpec,
   podUntil,
-  processSpec,
   runningPod,
 } from '../daemon/testing/rig.ts';
 import type { Rig } from '../daemon/testing/rig.ts';
@@ -108,7 +108,13 @@ async function stream(door: Door, path: string, body?: unknown): Promise<Duplex>
   throw new Error(JSON.stringify(answer.status));
 }
 
-const EXEC = { process: processSpec(), stdin: true, stdout: true, stderr: true, timeoutMs: 0 };
+const EXEC = {
+  process: processSpec(['sh']),
+  stdin: true,
+  stdout: true,
+  stderr: true,
+  timeoutMs: 0,
+};
 const execPath = (pod: string) => `/pods/${pod}/containers/${pod}-c/exec`;
 
 /** Unlike `once`, also of one that ends with an error. */

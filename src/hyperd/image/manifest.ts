@@ -1,7 +1,7 @@
 import { isDigest } from './digest.ts';
 import type { Digest } from './digest.ts';
 import { ImageError } from './store.ts';
-import type { ImageConfig } from './store.ts';
+import type { ImageConfig } from '../../api/hyperd.ts';
 
 /**
  * Manifests, indexes and configurations of images, in their OCI and Docker forms, parsed

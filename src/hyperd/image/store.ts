@@ -1,3 +1,5 @@
+import type { ImageStatus } from '../../api/hyperd.ts';
+
 /**
  * Images of a node: pulled from OCI registries, verified, and turned into one read-only disk
  * file per image, shared by all VMs that use it.
@@ -43,30 +45,8 @@ export interface RegistryCredential {
   password: string;
 }
 
-export interface Image {
-  /** Digest of the image's configuration: `sha256:…`. */
-  id: string;
-  /** Digest of the manifest, as in `repo@sha256:…`. */
-  digest: string;
-  references: string[];
-  /** Of the read-only disk. */
-  diskBytes: number;
-  config: ImageConfig;
-}
-
-/** The part of the OCI image configuration that running a container needs. */
-export interface ImageConfig {
-  architecture: string;
-  user: string;
-  env: string[];
-  entrypoint: string[];
-  command: string[];
-  workingDir: string;
-  exposedPorts: string[];
-  volumes: string[];
-  stopSignal: string;
-  labels: Record<string, string>;
-}
+/** An image as hyperd's API tells of it. */
+export type Image = ImageStatus;
 
 export type ImageErrorReason =
   | 'InvalidReference'

@@ -8,7 +8,6 @@ import type {
   HyperContainerSpec,
   HyperPodSpec,
   PodState,
-  ProcessSpec,
 } from '../../../api/hyperd.ts';
 import { decodeLogRecords } from '../../../api/hyperlog.ts';
 import { systemClock } from '../../../base/clock.ts';
@@ -24,6 +23,7 @@ import type { FakeHypervisor, FakeStep } from '../../vmm/fake/fake.ts';
 import { startDaemon } from '../daemon.ts';
 import type { Daemon } from '../daemon.ts';
 import type { PodRecord } from '../record.ts';
+import { processSpec } from '../../agent/testing/guest.ts';
 import { createScriptedGuest } from './guest.fake.ts';
 import type { ScriptedGuest } from './guest.fake.ts';
 
@@ -186,24 +186,6 @@ export function podSpec(id: string, overrides: Partial<HyperPodSpec> = {}): Hype
   };
 }
 
-export function processSpec(argv: string[] = ['sh']): ProcessSpec {
-  return {
-    argv,
-    env: [],
-    workingDir: '/',
-    user: '',
-    supplementalGroups: [],
-    tty: false,
-    security: {
-      privileged: false,
-      runAsNonRoot: false,
-      noNewPrivileges: false,
-      capabilities: [],
-      seccompDefault: false,
-    },
-  };
-}
-
 export function containerSpec(
   id: string,
   overrides: Partial<HyperContainerSpec> = {},
@@ -213,7 +195,7 @@ export function containerSpec(
     name: id,
     attempt: 0,
     imageId: IMAGE_ID,
-    process: processSpec(),
+    process: processSpec(['sh']),
     stopSignal: 'TERM',
     readOnlyRootfs: false,
     mounts: [],

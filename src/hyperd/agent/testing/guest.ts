@@ -3,13 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { duplexPair } from 'node:stream';
 import type { Duplex } from 'node:stream';
-import type { ProcessExit, ProcessSpec } from '../../api/hyperd.ts';
-import { systemClock } from '../../base/clock.ts';
-import { run, start } from '../../base/exec.ts';
-import { silentLog } from '../../base/log.ts';
-import type { Agent, GuestContainerSpec, GuestOutput, PodSetup } from './agent.ts';
-import { connectAgent } from './client.ts';
-import type { ConnectOptions } from './client.ts';
+import type { ProcessExit, ProcessSpec } from '../../../api/hyperd.ts';
+import { systemClock } from '../../../base/clock.ts';
+import { run, start } from '../../../base/exec.ts';
+import { silentLog } from '../../../base/log.ts';
+import type { Agent, GuestContainerSpec, GuestOutput, PodSetup } from '../agent.ts';
+import { connectAgent } from '../client.ts';
+import type { ConnectOptions } from '../client.ts';
 
 /**
  * For tests: the real hyperstart, built with sanitizers and run as an ordinary process, on a line
@@ -18,7 +18,7 @@ import type { ConnectOptions } from './client.ts';
  * was cut off, even half a frame, arrives.
  */
 
-const ROOT = new URL('../../../', import.meta.url).pathname;
+const ROOT = new URL('../../../../', import.meta.url).pathname;
 const BUILD_TIMEOUT_MS = 120_000;
 
 /** Path of the program; builds what is out of date. */
