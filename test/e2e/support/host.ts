@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { execute, run } from '../../../src/base/exec.ts';
 import type { ExecResult } from '../../../src/base/exec.ts';
@@ -23,14 +24,28 @@ export interface TestHost {
 const MAIN = join(import.meta.dirname, '../../../src/cli/main.ts');
 const CLI_TIMEOUT_MS = 120_000;
 
+const namespaceOf = (pid: number, number: number) => `e2e-host-${pid}-${number}`;
+const deviceOf = (pid: number, number: number) => `e2e${pid % 1_000_000}x${number}`;
+
+/** Removes what a run left that was killed: its addresses would take the traffic of this one. */
+async function removeAbandoned(): Promise<void> {
+  const listed = await run('ip', ['netns', 'list']);
+  for (const [namespace, pid, number] of listed.matchAll(/^e2e-host-(\d+)-(\d+)/gm)) {
+    if (existsSync(`/proc/${pid}`)) continue;
+    await execute('ip', ['link', 'delete', deviceOf(Number(pid), Number(number))]);
+    await execute('ip', ['netns', 'delete', namespace]);
+  }
+}
+
 /** @param number below 64; picks the addresses, of 198.51.100.0/24 (RFC 5737) */
 export async function createHost(number: number): Promise<TestHost> {
-  const namespace = `e2e-host-${process.pid}-${number}`;
-  const device = `e2e${process.pid % 1_000_000}x${number}`;
+  const namespace = namespaceOf(process.pid, number);
+  const device = deviceOf(process.pid, number);
   const [peer, address] = [1, 2].map((last) => `198.51.100.${number * 4 + last}`) as [
     string,
     string,
   ];
+  await removeAbandoned();
   await run('ip', ['netns', 'add', namespace]);
   const dispose = async () => {
     await execute('ip', ['link', 'delete', device]);
