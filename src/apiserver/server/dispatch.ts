@@ -33,6 +33,16 @@ const STATUS_VERBS: Record<string, ResourceHandler> = {
 /** Verbs that work on a whole collection, and so also over all namespaces. */
 const CLUSTER_VERBS = new Set(['list', 'watch', 'deletecollection']);
 
+/** Whether a verb's path ends with a name. A list or watch may be of one name or of all. */
+const NAMED_VERBS: Record<string, boolean | undefined> = {
+  get: true,
+  create: false,
+  update: true,
+  patch: true,
+  delete: true,
+  deletecollection: false,
+};
+
 /** Finds who answers a request that has been authorized. */
 export async function dispatch(context: RequestContext): Promise<ApiReply> {
   const { info, server } = context;
@@ -47,8 +57,10 @@ export async function dispatch(context: RequestContext): Promise<ApiReply> {
 
 function fitsScope(context: RequestContext, isNamespaced: boolean): boolean {
   const { info } = context;
-  if (isNamespaced) return true;
-  return !info.namespace || (info.group === '' && info.resource === 'namespaces');
+  if (isNamespaced || !info.namespace) return true;
+  // A namespace is in itself, so far as authorization goes. What is permitted there must not reach
+  // another one, as it would by `namespaces/mine/namespaces/other`.
+  return info.group === '' && info.resource === 'namespaces' && info.name === info.namespace;
 }
 
 function handlerOf(context: ResourceContext): ResourceHandler | undefined | 'not-found' {
@@ -63,6 +75,10 @@ function handlerOf(context: ResourceContext): ResourceHandler | undefined | 'not
   const virtual = VIRTUAL_RESOURCES[resource];
   if (virtual) return virtual[info.verb];
   if (!row.verbs.includes(info.verb)) return undefined;
+  // A creation is of what its body names: it must not pass for one of the name in the path.
+  if (NAMED_VERBS[info.verb] !== undefined && NAMED_VERBS[info.verb] !== (info.name !== '')) {
+    return undefined;
+  }
   const isListOfName = CLUSTER_VERBS.has(info.verb);
   if (row.namespaced && !info.namespace && !(isListOfName && info.verb !== 'deletecollection')) {
     return undefined;

@@ -141,3 +141,44 @@ test('health, metrics, discovery and documents are there', async () => {
   const again = { headers: { 'if-none-match': document.headers.etag ?? '' } };
   assert.equal((await api.send('GET', url, undefined, again)).code, 304);
 });
+
+test('rights in one namespace do not reach another by a path through it', async () => {
+  await using api = await startWithRbac();
+  await api.want('POST', '/api/v1/namespaces', { metadata: { name: 'other' } });
+  await allow(api, { apiGroups: ['*'], resources: ['*'], verbs: ['*'] });
+  const as = api.server.loopback(BOB);
+  const through = `${NS}/namespaces`;
+  const label = { metadata: { labels: { mine: 'yes' } } };
+  const type = 'application/merge-patch+json';
+  const attempts: [string, string, unknown?][] = [
+    ['GET', through],
+    ['GET', `${through}/other`],
+    ['GET', `/api/v1/watch/namespaces/default/namespaces/other`],
+    ['POST', through, { metadata: { name: 'new' } }],
+    ['PATCH', `${through}/other`, label],
+    ['PATCH', `${through}/other/status`, label],
+    ['PUT', `${through}/other/finalize`, { metadata: { name: 'other' }, spec: {} }],
+    ['DELETE', `${through}/other`],
+    ['DELETE', through],
+  ];
+  for (const [method, path, body] of attempts) {
+    const { code, text } = await api.send(method, path, body, { as, type });
+    assert.ok(code === 404 || code === 405, `${method} ${path}: ${code} ${text}`);
+  }
+  const { metadata, status } = await api.want('GET', '/api/v1/namespaces/other');
+  assert.equal(metadata.labels?.mine, undefined);
+  assert.deepEqual(status, { phase: 'Active' });
+  assert.equal((await api.send('GET', NS, undefined, { as })).code, 200);
+  await as.close();
+});
+
+test('a right to create one name creates no other one', async () => {
+  await using api = await startWithRbac();
+  const resources = ['configmaps'];
+  await allow(api, { apiGroups: [''], resources, resourceNames: ['mine'], verbs: ['*'] });
+  const as = api.server.loopback(BOB);
+  const sly = await api.send('POST', `${NS}/configmaps/mine`, configMap('other'), { as });
+  assert.equal(sly.code, 405);
+  assert.equal((await api.send('GET', `${NS}/configmaps/other`)).code, 404);
+  await as.close();
+});
