@@ -14,7 +14,7 @@ import type { Attempt, ContainerView, PodView } from './history.ts';
  */
 export interface Decision {
   createSandbox: boolean;
-  start: { view: ContainerView; attempt: number; streak: number }[];
+  start: ContainerStart[];
   /** Containers that wait for their back-off, by name. */
   backoff: Map<string, { delayMs: number; message: string }>;
   /** When to decide again, if nothing happens before. */
@@ -23,6 +23,13 @@ export interface Decision {
   initialized: boolean;
   /** Every container has ended for good. Sidecars are not counted. */
   finished: boolean;
+}
+
+/** A container that is due, the number of its new attempt, and its restarts in a row. */
+export interface ContainerStart {
+  view: ContainerView;
+  attempt: number;
+  streak: number;
 }
 
 export interface DecisionInput {

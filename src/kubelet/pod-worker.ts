@@ -1,33 +1,35 @@
-import type { Container, Pod, Probe } from '../api/types.generated.ts';
-import type { ImageStatus, ProcessSpec } from '../api/hyperd.ts';
-import { isStatus } from '../api/status.ts';
+import type { Container, Pod } from '../api/types.generated.ts';
+import type { ProcessSpec } from '../api/hyperd.ts';
 import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
-import { PODS } from '../client/resources.ts';
-import { backoffMs } from './backoff.ts';
-import { containerSpec } from './container-spec.ts';
+import { createContainerStarter, startJob } from './container-starter.ts';
+import type { ContainerStarter } from './container-starter.ts';
 import type { NodeContext } from './context.ts';
-import { decide, latest, sandboxRestart } from './decide.ts';
+import { decide, latest } from './decide.ts';
 import type { Decision } from './decide.ts';
-import { ContainerConfigError, UnsupportedError } from './errors.ts';
-import { runCommand } from './exec.ts';
-import type { DownwardContext } from './field-ref.ts';
-import { isAlive, sandboxNumber, viewPod } from './history.ts';
-import type { Attempt, ContainerView, PodView } from './history.ts';
-import { createImagePuller } from './images.ts';
-import type { ImagePuller } from './images.ts';
-import { createJobs, RETRY_MAX_MS, RETRY_MIN_MS } from './jobs.ts';
+import { isAlive, viewPod } from './history.ts';
+import type { Attempt, PodView } from './history.ts';
+import { createJobs, RETRY_MIN_MS } from './jobs.ts';
 import type { Jobs } from './jobs.ts';
-import { createProbes } from './probes.ts';
-import type { Probes, ProbeTarget } from './probes.ts';
-import { sandboxSpec } from './sandbox-spec.ts';
+import { createPodProbes, probeTargets } from './pod-probes.ts';
+import type { PodScope, Problem } from './pod-scope.ts';
+import type { ProbeDriver, Probes } from './probes.ts';
+import { createSandboxStarter } from './sandbox-starter.ts';
+import type { SandboxStarter } from './sandbox-starter.ts';
 import { computeStatus, isTerminal } from './status.ts';
 import { createStatusWriter } from './status-writer.ts';
 import type { StatusWriter } from './status-writer.ts';
+import { stopContainer } from './stop.ts';
+import {
+  deleteObject,
+  deleteSandboxes,
+  graceSeconds,
+  hasRunning,
+  stopContainers,
+  stopSandbox,
+} from './termination.ts';
 import { timeline } from './timeline.ts';
-import { runHook, stopContainer } from './stop.ts';
-import type { RunningContainer } from './stop.ts';
-import { isFileVolume, podVolumes, refuseUnsupported } from './volumes.ts';
+import { isFileVolume } from './volumes.ts';
 import { createVolumeRefresher } from './volume-refresh.ts';
 import type { VolumeRefresher } from './volume-refresh.ts';
 
@@ -71,53 +73,54 @@ export interface PodWorker {
   readonly done: Promise<void>;
 }
 
-const GRACE_DEFAULT_SECONDS = 30;
-
 export function createPodWorker(context: NodeContext, pod: Pod): PodWorker {
   return new Worker(context, pod);
 }
 
-class Worker implements PodWorker {
+class Worker implements PodWorker, PodScope {
   readonly uid: string;
   readonly done: Promise<void>;
-  readonly #context: NodeContext;
-  readonly #log: Log;
+  readonly context: NodeContext;
+  readonly log: Log;
+  readonly jobs: Jobs;
   readonly #life = new AbortController();
   /** Ends what serves the running of containers, when they are to be stopped. */
   readonly #running = new AbortController();
-  readonly #images: ImagePuller;
+  readonly #sandbox: SandboxStarter;
+  readonly #containers: ContainerStarter;
   readonly #probes: Probes;
   readonly #status: StatusWriter;
   readonly #refreshVolumes: VolumeRefresher;
-  readonly #jobs: Jobs;
-  readonly #problems = new Map<string, { reason: string; message: string }>();
-  readonly #processes = new Map<string, ProcessSpec>();
-  /** Containers whose postStart hook has not finished: not started yet, in Kubernetes' eyes. */
-  readonly #hooked = new Set<string>();
   #pod: Pod;
   #state: PodWorkerState = 'syncing';
-  #verdict: { reason: string; message: string } | undefined;
-  #sandboxProblem: { reason: string; message: string } | undefined;
+  /** Why the pod has to end, where it is not its containers' doing. */
+  #verdict: Problem | undefined;
   #stoppedSeen: { id: string; atMs: number } | undefined;
+  /** The attempt of each container whose back-off has been told. */
+  readonly #backoffTold = new Map<string, string | undefined>();
   #removed = false;
   /** The object has been deleted by us; finalizers of others may keep it for a while. */
   #deleted = false;
-  #imagesReadyMs = 0;
   #dirty = false;
   #turn: Promise<void> | undefined;
   #resolveDone: () => void = () => {};
 
   constructor(context: NodeContext, pod: Pod) {
-    this.#context = context;
+    this.context = context;
     this.#pod = pod;
     this.uid = pod.metadata.uid ?? '';
-    this.#log = context.log.with({ pod: `${pod.metadata.namespace}/${pod.metadata.name}` });
+    this.log = context.log.with({ pod: `${pod.metadata.namespace}/${pod.metadata.name}` });
     this.done = new Promise((resolve) => (this.#resolveDone = resolve));
-    this.#jobs = createJobs(context.clock, this.#log, () => this.wake());
-    this.#images = createImagePuller(context);
-    this.#probes = this.#createProbes();
-    this.#status = createStatusWriter(context, this.#log, (newer) => this.update(newer));
-    this.#refreshVolumes = createVolumeRefresher(context, this.#log, this.#life.signal);
+    this.jobs = createJobs(context.clock, this.log, () => this.wake());
+    this.#sandbox = createSandboxStarter(this);
+    this.#containers = createContainerStarter(this);
+    this.#probes = createPodProbes(this, this.#containers, {
+      signal: this.#running.signal,
+      onUnhealthy: (...failure) => this.#killUnhealthy(...failure),
+      onChange: () => this.wake(),
+    });
+    this.#status = createStatusWriter(context, this.log, (newer) => this.update(newer));
+    this.#refreshVolumes = createVolumeRefresher(context, this.log, this.#life.signal);
   }
 
   get pod(): Pod {
@@ -151,12 +154,16 @@ class Worker implements PodWorker {
     this.#running.abort(this.#life.signal.reason);
     this.#probes.stop();
     await this.#turn;
-    await this.#jobs.end();
+    await this.jobs.end();
     await this.#status.close();
   }
 
   view(): PodView {
-    return viewPod(this.#pod, this.#context.sandboxes.of(this.uid));
+    return viewPod(this.#pod, this.context.sandboxes.of(this.uid));
+  }
+
+  processOf(container: Container, attempt: Attempt): Promise<ProcessSpec> {
+    return this.#containers.processOf(container, attempt);
   }
 
   // --- Turns ---------------------------------------------------------------------------------
@@ -169,8 +176,8 @@ class Worker implements PodWorker {
       try {
         await this.#takeTurn();
       } catch (error) {
-        this.#log.error('pod cannot be synced', { error: describeError(error) });
-        this.#jobs.wakeAfter(RETRY_MIN_MS);
+        this.log.error('pod cannot be synced', { error: describeError(error) });
+        this.jobs.wakeAfter(RETRY_MIN_MS);
       }
     }
     // At once, not when the promise is seen to settle: a wake in between would be lost.
@@ -178,25 +185,25 @@ class Worker implements PodWorker {
   }
 
   async #takeTurn(): Promise<void> {
-    this.#jobs.sleepNoMore();
+    this.jobs.sleepNoMore();
     if (this.#removed) return this.#removeAll();
     const view = this.view();
     this.#noteStopped(view);
     const decision = this.#decide(view);
     this.#enforceEnds(view, decision);
     if (this.#state === 'syncing') this.#act(view, decision);
-    this.#probes.update(this.#state === 'syncing' ? this.#probeTargets(view) : []);
+    this.#probes.update(this.#state === 'syncing' ? probeTargets(view, this.#containers) : []);
     if (this.#state === 'stopping') this.#stopAll(view);
     this.#writeStatus(view, decision);
     if (this.#state === 'stopped') {
       if (this.#pod.metadata.deletionTimestamp) this.#deleteAll();
       else if (isAlive(view.sandbox)) this.#stopSandbox(view.sandbox.id);
     }
-    if (decision.wakeInMs !== undefined) this.#jobs.wakeAfter(decision.wakeInMs);
+    if (decision.wakeInMs !== undefined) this.jobs.wakeAfter(decision.wakeInMs);
   }
 
   #decide(view: PodView): Decision {
-    const { clock } = this.#context;
+    const { clock } = this.context;
     return decide({
       view,
       nowMs: clock.nowMs(),
@@ -209,12 +216,12 @@ class Worker implements PodWorker {
     const { sandbox } = view;
     if (!sandbox || sandbox.phase !== 'stopped') this.#stoppedSeen = undefined;
     else if (this.#stoppedSeen?.id !== sandbox.id) {
-      this.#stoppedSeen = { id: sandbox.id, atMs: this.#context.clock.nowMs() };
+      this.#stoppedSeen = { id: sandbox.id, atMs: this.context.clock.nowMs() };
       const { reason, message } = sandbox;
       // The kubelet's own doing, by this one or the one before it.
       if (this.#state !== 'syncing' || isTerminal(this.#pod.status?.phase)) return;
       const text = `Virtual machine of the pod ended: ${reason}: ${message}`;
-      this.#context.events.emit(this.#pod, 'Warning', 'SandboxChanged', text);
+      this.context.events.emit(this.#pod, 'Warning', 'SandboxChanged', text);
     }
   }
 
@@ -222,26 +229,26 @@ class Worker implements PodWorker {
   #enforceEnds(view: PodView, decision: Decision): void {
     const { metadata, spec, status } = this.#pod;
     if (metadata.deletionTimestamp) {
-      if (this.#state === 'syncing' || (this.#state === 'stopped' && this.#hasRunning(view))) {
+      if (this.#state === 'syncing' || (this.#state === 'stopped' && hasRunning(view))) {
         this.#enter('stopping');
       }
       return;
     }
     if (this.#state !== 'syncing') return;
     if (isTerminal(status?.phase) || decision.finished) {
-      this.#enter(this.#hasRunning(view) ? 'stopping' : 'stopped');
+      this.#enter(hasRunning(view) ? 'stopping' : 'stopped');
       return;
     }
     const limitSeconds = spec?.activeDeadlineSeconds;
     if (limitSeconds === undefined || !status?.startTime) return;
-    const leftMs = Date.parse(status.startTime) + limitSeconds * 1000 - this.#context.clock.nowMs();
+    const leftMs = Date.parse(status.startTime) + limitSeconds * 1000 - this.context.clock.nowMs();
     if (leftMs > 0) {
-      this.#jobs.wakeAfter(leftMs);
+      this.jobs.wakeAfter(leftMs);
       return;
     }
     const message = 'Pod was active on the node longer than the specified deadline';
     this.#verdict = { reason: 'DeadlineExceeded', message };
-    this.#context.events.emit(this.#pod, 'Normal', 'DeadlineExceeded', message);
+    this.context.events.emit(this.#pod, 'Normal', 'DeadlineExceeded', message);
     this.#enter('stopping');
   }
 
@@ -256,409 +263,95 @@ class Worker implements PodWorker {
   }
 
   #act(view: PodView, decision: Decision): void {
-    if (decision.createSandbox && this.#hasNetwork() && this.#jobs.isDue('sandbox')) {
-      this.#job('sandbox', (signal) => this.#createSandbox(view, signal));
+    if (decision.createSandbox && this.#sandbox.hasNetwork() && this.jobs.isDue('sandbox')) {
+      this.#job('sandbox', (signal) => this.#sandbox.create(view, this.#stoppedSeen?.atMs, signal));
     }
     if (isAlive(view.sandbox) && view.sandbox.phase === 'running') {
-      this.#sandboxProblem = undefined;
+      this.#sandbox.succeeded();
       if (this.#pod.spec?.volumes?.some(isFileVolume)) {
-        this.#jobs.wakeAfter(this.#refreshVolumes(this.#pod, view.sandbox.id));
+        this.jobs.wakeAfter(this.#refreshVolumes(this.#pod, view.sandbox.id));
       }
     }
     // Images are pulled while the VM boots: containers are due as soon as there is a VM at all.
-    for (const { view: container, attempt, streak } of decision.start) {
-      const name = `start/${container.container.name}`;
-      if (!this.#jobs.isDue(name)) continue;
-      this.#job(name, (signal) => this.#startContainer(container, attempt, streak, signal));
+    for (const wanted of decision.start) {
+      const name = startJob(wanted.view.container.name);
+      if (!this.jobs.isDue(name)) continue;
+      this.#job(name, (signal) => this.#containers.start(wanted, signal));
     }
-    for (const name of decision.backoff.keys()) this.#reportBackoff(name, decision);
+    for (const [name, { message }] of decision.backoff) this.#reportBackoff(view, name, message);
   }
 
-  #reported = new Set<string>();
-  #reportBackoff(name: string, decision: Decision): void {
-    const message = decision.backoff.get(name)?.message ?? '';
-    const attempt = this.view().containers.find((each) => each.container.name === name);
-    const key = `${name}/${attempt ? latest(attempt)?.number : ''}`;
-    if (this.#reported.has(key)) return;
-    this.#reported.clear();
-    this.#reported.add(key);
+  #reportBackoff(view: PodView, name: string, message: string): void {
+    const container = view.containers.find((each) => each.container.name === name);
+    const attempt = container && latest(container)?.containerId;
+    if (this.#backoffTold.has(name) && this.#backoffTold.get(name) === attempt) return;
+    this.#backoffTold.set(name, attempt);
     const { name: podName, namespace, uid } = this.#pod.metadata;
     const text = `Back-off restarting failed container ${name} in pod ${podName}_${namespace}(${uid})`;
-    if (message) this.#context.events.emit(this.#pod, 'Warning', 'BackOff', text, name);
+    if (message) this.context.events.emit(this.#pod, 'Warning', 'BackOff', text, name);
   }
 
   /** Runs beside the turns, as long as the pod is to run unless `signal` says otherwise. */
   #job(name: string, work: (signal: AbortSignal) => Promise<void>, signal?: AbortSignal): void {
     const whileRunning = AbortSignal.any([this.#life.signal, this.#running.signal]);
-    this.#jobs.start(name, work, signal ?? whileRunning);
-  }
-
-  // --- The VM --------------------------------------------------------------------------------
-
-  /** All pods are woken when the node's network becomes ready. */
-  #hasNetwork(): boolean {
-    const message = this.#context.network.problem();
-    if (!message) return true;
-    const reason = 'NetworkNotReady';
-    if (this.#sandboxProblem?.reason !== reason) {
-      const text = `network is not ready: ${message}`;
-      this.#context.events.emit(this.#pod, 'Warning', reason, text);
-    }
-    this.#sandboxProblem = { reason, message };
-    return false;
-  }
-
-  async #createSandbox(view: PodView, signal: AbortSignal): Promise<void> {
-    const { hyperd, sandboxes, size, events, clock } = this.#context;
-    const pod = this.#pod;
-    try {
-      refuseUnsupported(pod);
-      const number = view.sandbox ? sandboxNumber(view.sandbox) + 1 : 0;
-      const streak = view.sandbox
-        ? sandboxRestart({
-            view,
-            nowMs: clock.nowMs(),
-            sandboxStoppedMs: this.#stoppedSeen?.atMs,
-          }).streak
-        : 0;
-      const downward = this.#downward(view);
-      const volumes = await podVolumes({ ...this.#context, downward });
-      const defaults = await this.#context.sandboxDefaults();
-      const network = this.#context.network.segment() ?? null;
-      const spec = sandboxSpec(pod, number, streak, volumes, network, size, defaults);
-      // The dead VM before the last one has been looked at by everyone who could.
-      if (view.previous) await hyperd.deletePod(view.previous.id, signal);
-      const created = await hyperd.createPod(spec, signal);
-      if (created.phase === 'deleting') throw new Error(`VM "${spec.id}" is still being removed`);
-      sandboxes.put(created);
-      this.#sandboxProblem = undefined;
-      this.#jobs.forget('sandbox');
-    } catch (error) {
-      if (signal.aborted) return;
-      const isUnsupported = error instanceof UnsupportedError;
-      const reason =
-        error instanceof ContainerConfigError ? error.reason : 'FailedCreatePodSandBox';
-      const prefix = reason === 'FailedMount' ? '' : 'Failed to create pod sandbox: ';
-      const message = describeError(error);
-      this.#sandboxProblem = { reason: isUnsupported ? 'Unsupported' : reason, message };
-      events.emit(pod, 'Warning', reason, `${prefix}${message}`);
-      // What is not supported stays so until the pod is another one.
-      this.#jobs.retryLater(
-        'sandbox',
-        isUnsupported ? clock.nowMs() + RETRY_MAX_MS * 5 : undefined,
-      );
-    }
-  }
-
-  #downward(view: PodView): DownwardContext {
-    const { hostIp, size } = this.#context;
-    return {
-      pod: this.#pod,
-      podIp: view.sandbox?.address ?? '',
-      hostIp,
-      node: { cpuMillis: size.cpuCount * 1000, memoryBytes: size.memoryBytes },
-    };
-  }
-
-  // --- Containers ----------------------------------------------------------------------------
-
-  async #startContainer(
-    target: ContainerView,
-    attempt: number,
-    streak: number,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { events, sandboxes, hyperd, clock } = this.#context;
-    const { container } = target;
-    const step = `start/${container.name}`;
-    try {
-      const image = await this.#images.ensure(this.#pod, container, signal);
-      this.#problems.delete(container.name);
-      this.#imagesReadyMs = Math.max(this.#imagesReadyMs, clock.nowMs());
-      const isReady = () =>
-        !isAlive(this.view().sandbox) || this.view().sandbox?.phase === 'running';
-      await sandboxes.waitFor(isReady, RETRY_MAX_MS, signal);
-      const { sandbox } = this.view();
-      if (!sandbox || sandbox.phase !== 'running' || signal.aborted) return;
-      const spec = await this.#specOf(container, attempt, streak, image);
-      this.#processes.set(spec.id, spec.process);
-      if (container.lifecycle?.postStart) this.#hooked.add(spec.id);
-      const about = (type: 'Normal' | 'Warning', reason: string, message: string) =>
-        events.emit(this.#pod, type, reason, message, container.name);
-      about('Normal', 'Created', `Created container: ${container.name}`);
-      const state = await hyperd.startContainer(sandbox.id, spec, signal);
-      this.#jobs.forget(step);
-      await this.#dropOldAttempts(target, sandbox.id, signal);
-      await sandboxes.refresh(sandbox.id);
-      if (state.exit && !state.startedAtMs) {
-        const why = `failed to start container "${spec.id}": ${state.exit.message}`;
-        about('Warning', 'Failed', `Error: ${why}`);
-        return;
-      }
-      about('Normal', 'Started', `Started container ${container.name}`);
-      await this.#postStart(target, spec.id, signal);
-    } catch (error) {
-      if (signal.aborted) return;
-      if (isStatus(error, 'Conflict') || isStatus(error, 'NotFound')) {
-        // The VM ended in between: what to do about that is the next turn's question.
-        const { sandbox } = this.view();
-        if (sandbox) await sandboxes.refresh(sandbox.id);
-        if (isAlive(this.view().sandbox)) this.#jobs.retryLater(step);
-        return;
-      }
-      const known = error instanceof ContainerConfigError;
-      const reason = known ? error.reason : 'CreateContainerError';
-      const message = describeError(error);
-      this.#problems.set(container.name, { reason, message });
-      const isImage = /Image/.test(reason);
-      if (!isImage) {
-        events.emit(this.#pod, 'Warning', 'Failed', `Error: ${message}`, container.name);
-      }
-      // A pull that failed is shown once as it is, and then as waiting for its back-off.
-      const retryAtMs = isImage ? this.#nextPullMs(reason, container.name) : undefined;
-      this.#jobs.retryLater(step, retryAtMs ?? clock.nowMs() + backoffMs(0));
-    }
-  }
-
-  /** Of the attempts that ended the last one is kept, for its log and exit code. */
-  async #dropOldAttempts(target: ContainerView, id: string, signal: AbortSignal): Promise<void> {
-    const old = target.attempts.slice(0, -1).filter((each) => each.sandboxId === id && each.exit);
-    for (const { containerId } of old) {
-      if (signal.aborted) return;
-      this.#processes.delete(containerId);
-      await this.#context.hyperd.deleteContainer(id, containerId).catch((error: unknown) => {
-        this.#log.debug('old container stays', { error: describeError(error) });
-      });
-    }
-  }
-
-  /** ErrImagePull is followed by ImagePullBackOff soon, that by the next pull when it is due. */
-  #nextPullMs(reason: string, containerName: string): number | undefined {
-    const { clock } = this.#context;
-    const dueMs = this.#images.retryAtMs(containerName);
-    return reason === 'ErrImagePull' ? Math.min(clock.nowMs() + 2000, dueMs ?? 0) : dueMs;
-  }
-
-  #specOf(container: Container, attempt: number, streak: number, image: ImageStatus) {
-    const { objects, services, apiServer } = this.#context;
-    const downward = this.#downward(this.view());
-    const given = { objects, services: services(), apiServer, downward };
-    return containerSpec({ container, attempt, streak, image, ...given });
-  }
-
-  async #postStart(target: ContainerView, id: string, signal: AbortSignal): Promise<void> {
-    const { container } = target;
-    const handler = container.lifecycle?.postStart;
-    if (!handler) return;
-    try {
-      const running = this.#runningContainer(container.name);
-      if (!running) return;
-      const timeoutMs = Number.POSITIVE_INFINITY;
-      const failure = await runHook(this.#context, running, handler, timeoutMs, signal);
-      if (!failure || signal.aborted) return;
-      this.#context.events.emit(
-        this.#pod,
-        'Warning',
-        'FailedPostStartHook',
-        failure,
-        container.name,
-      );
-      await stopContainer(this.#context, running, this.#graceMs(), 'FailedPostStartHook', signal);
-    } finally {
-      this.#hooked.delete(id);
-    }
-  }
-
-  #runningContainer(name: string): RunningContainer | undefined {
-    const view = this.view();
-    const found = view.containers.find((each) => each.container.name === name);
-    const attempt = found && latest(found);
-    if (!found || attempt?.phase !== 'running') return undefined;
-    const { container } = found;
-    return {
-      pod: this.#pod,
-      container,
-      attempt,
-      podIp: view.sandbox?.address ?? '',
-      process: () => this.processOf(container, attempt),
-    };
-  }
-
-  /** As the container was started; after a restart of the kubelet, as it would be now. */
-  async processOf(container: Container, attempt: Attempt): Promise<ProcessSpec> {
-    const known = this.#processes.get(attempt.containerId);
-    if (known) return known;
-    const images = await this.#context.hyperd.images();
-    const image = images.find((each) => each.id === attempt.imageId);
-    if (!image) throw new ContainerConfigError('CreateContainerConfigError', 'image is gone');
-    const { process } = await this.#specOf(container, attempt.number, attempt.streak, image);
-    this.#processes.set(attempt.containerId, process);
-    return process;
-  }
-
-  // --- Probes --------------------------------------------------------------------------------
-
-  #createProbes(): Probes {
-    const { hyperd, clock, events } = this.#context;
-    const sandboxOf = (target: ProbeTarget) => target.attempt.sandboxId ?? '';
-    return createProbes(
-      {
-        exec: async (target, argv, timeoutMs) => {
-          const own = await this.processOf(target.container, target.attempt);
-          const where = {
-            sandboxId: sandboxOf(target),
-            containerId: target.attempt.containerId,
-          };
-          const process = { ...own, argv, tty: false };
-          return runCommand(hyperd, clock, where, process, timeoutMs, this.#running.signal);
-        },
-        request: (target, request) =>
-          hyperd.probe(sandboxOf(target), request, this.#running.signal),
-        podIp: () => this.view().sandbox?.address ?? '',
-        onFailure: (target, kind, message) => {
-          const Kind = `${kind[0]?.toUpperCase()}${kind.slice(1)}`;
-          const text = `${Kind} probe failed: ${message}`;
-          events.emit(this.#pod, 'Warning', 'Unhealthy', text, target.container.name);
-        },
-        onUnhealthy: (target, kind, probe) => this.#killUnhealthy(target, kind, probe),
-        onChange: () => this.wake(),
-      },
-      clock,
-    );
-  }
-
-  #killUnhealthy(target: ProbeTarget, kind: string, probe: Probe): void {
-    const { name } = target.container;
-    const graceMs = (probe.terminationGracePeriodSeconds ?? this.#graceSeconds()) * 1000;
-    this.#job(`kill/${name}`, async (signal) => {
-      const running = this.#runningContainer(name);
-      if (running?.attempt.containerId !== target.attempt.containerId) return;
-      const message = `Container ${name} failed ${kind} probe, will be restarted`;
-      await stopContainer(this.#context, running, graceMs, message, signal);
-    });
-  }
-
-  #probeTargets(view: PodView): ProbeTarget[] {
-    return view.containers.flatMap((each) => {
-      const attempt = latest(each);
-      const isUp = attempt?.phase === 'running' && attempt.sandboxId === view.sandbox?.id;
-      if (!isUp || this.#hooked.has(attempt.containerId)) return [];
-      return [{ attempt, container: each.container }];
-    });
+    this.jobs.start(name, work, signal ?? whileRunning);
   }
 
   // --- The end -------------------------------------------------------------------------------
 
-  #graceSeconds(): number {
-    const { spec, metadata } = this.#pod;
-    const wanted = spec?.terminationGracePeriodSeconds ?? GRACE_DEFAULT_SECONDS;
-    return metadata.deletionGracePeriodSeconds ?? wanted;
-  }
-
-  /** What is left of the grace period, also for a kubelet that was restarted within it. */
-  #graceMs(): number {
-    const { deletionTimestamp } = this.#pod.metadata;
-    const graceMs = this.#graceSeconds() * 1000;
-    if (!deletionTimestamp) return graceMs;
-    // Written in whole seconds, rounded down: nobody gets less than was asked for.
-    const leftMs = Date.parse(deletionTimestamp) + 1000 - this.#context.clock.nowMs();
-    return Math.max(0, Math.min(graceMs, leftMs));
-  }
-
-  #hasRunning(view: PodView): boolean {
-    return view.containers.some((each) => {
-      const attempt = latest(each);
-      return attempt !== undefined && !attempt.exit && isAlive(view.sandbox);
+  #killUnhealthy(...[target, kind, probe]: Parameters<ProbeDriver['onUnhealthy']>): void {
+    const { name } = target.container;
+    const seconds = probe.terminationGracePeriodSeconds ?? graceSeconds(this.#pod);
+    this.#job(`kill/${name}`, async (signal) => {
+      const running = this.#containers.running(name);
+      if (running?.attempt.containerId !== target.attempt.containerId) return;
+      const message = `Container ${name} failed ${kind} probe, will be restarted`;
+      await stopContainer(this.context, running, seconds * 1000, message, signal);
     });
   }
 
   #stopAll(view: PodView): void {
     // A start under way is waited for: it may have reached hyperd already.
-    const starting = [...this.#jobs.running].some((name) => /^(start|sandbox)/.test(name));
-    if (starting || !this.#jobs.isDue('stop')) return;
-    if (!this.#hasRunning(view)) {
+    const starting = [...this.jobs.running].some((name) => /^(start|sandbox)/.test(name));
+    if (starting || !this.jobs.isDue('stop')) return;
+    if (!hasRunning(view)) {
       this.#enter('stopped');
       this.#dirty = true;
       return;
     }
-    this.#job('stop', (signal) => this.#stopContainers(signal), this.#life.signal);
+    const { signal: life } = this.#life;
+    const running = (name: string) => this.#containers.running(name);
+    this.#job('stop', (signal) => stopContainers(this, running, signal), life);
   }
 
-  /** Containers first, all at once; then sidecars, the last one started first. */
-  async #stopContainers(signal: AbortSignal): Promise<void> {
-    const graceMs = this.#graceMs();
-    const beganMs = this.#context.clock.monotonicMs();
-    const view = this.view();
-    const stop = async (each: ContainerView) => {
-      const running = this.#runningContainer(each.container.name);
-      if (!running) return;
-      const leftMs = Math.max(0, graceMs - (this.#context.clock.monotonicMs() - beganMs));
-      const message = `Stopping container ${each.container.name}`;
-      await stopContainer(this.#context, running, leftMs, message, signal);
-    };
-    await Promise.all(view.containers.filter((each) => each.role !== 'sidecar').map(stop));
-    for (const each of view.containers.filter((one) => one.role === 'sidecar').reverse()) {
-      await stop(each);
-    }
-    // What did not die by a signal goes with its VM.
-    if (this.#hasRunning(this.view()) && view.sandbox && !signal.aborted) {
-      await this.#context.hyperd.deletePod(view.sandbox.id, signal);
-      await this.#context.sandboxes.refresh(view.sandbox.id);
-    }
-  }
-
-  /** A pod that has ended needs no VM; its logs and exit codes stay with hyperd. */
   #stopSandbox(id: string): void {
-    if (!this.#jobs.isDue('power-off')) return;
-    const { hyperd, sandboxes } = this.#context;
-    this.#job(
-      'power-off',
-      async (signal) => {
-        // The pod's address is told only as long as its VM has one.
-        await this.#status.flush();
-        await hyperd.stopPod(id, signal);
-        await sandboxes.refresh(id);
-      },
-      this.#life.signal,
-    );
+    if (!this.jobs.isDue('power-off')) return;
+    const stop = async (signal: AbortSignal) => {
+      // The pod's address is told only as long as its VM has one.
+      await this.#status.flush();
+      await stopSandbox(this, id, signal);
+    };
+    this.#job('power-off', stop, this.#life.signal);
   }
 
   /** The last acts for a pod that is being deleted: status, VM, object. */
   #deleteAll(): void {
-    const { client, hyperd, sandboxes, tokens } = this.#context;
-    const { namespace, name = '' } = this.#pod.metadata;
-    if (this.#deleted || !this.#jobs.isDue('delete')) return;
-    this.#job(
-      'delete',
-      async (signal) => {
-        await this.#status.flush();
-        for (const sandbox of sandboxes.of(this.uid)) {
-          await hyperd.deletePod(sandbox.id, signal);
-          await sandboxes.refresh(sandbox.id);
-        }
-        const options = { uid: this.uid, gracePeriodSeconds: 0, signal };
-        await client.delete(PODS, { namespace, name }, options).catch((error: unknown) => {
-          // Gone, or another pod of the same name: either way this one has been deleted.
-          if (!isStatus(error, 'NotFound') && !isStatus(error, 'Conflict')) throw error;
-        });
-        tokens.forget(this.uid);
-        this.#deleted = true;
-      },
-      this.#life.signal,
-    );
+    if (this.#deleted || !this.jobs.isDue('delete')) return;
+    const deleteAll = async (signal: AbortSignal) => {
+      await this.#status.flush();
+      await deleteSandboxes(this, signal);
+      await deleteObject(this, signal);
+      this.#deleted = true;
+    };
+    this.#job('delete', deleteAll, this.#life.signal);
   }
 
   async #removeAll(): Promise<void> {
     if (this.#state === 'gone') return;
     this.#running.abort(new Error('pod is gone from the API'));
     this.#probes.stop();
-    if (this.#jobs.running.size > 0) return;
-    const { hyperd, sandboxes, tokens } = this.#context;
-    for (const sandbox of sandboxes.of(this.uid)) {
-      await hyperd.deletePod(sandbox.id, this.#life.signal);
-      await sandboxes.refresh(sandbox.id);
-    }
-    tokens.forget(this.uid);
+    if (this.jobs.running.size > 0) return;
+    await deleteSandboxes(this, this.#life.signal);
     this.#enter('gone');
     this.#resolveDone();
   }
@@ -666,22 +359,21 @@ class Worker implements PodWorker {
   // --- Status --------------------------------------------------------------------------------
 
   #writeStatus(view: PodView, decision: Decision): void {
-    const { hostIp, clock } = this.#context;
+    const { hostIp, clock } = this.context;
     const status = computeStatus({
       view,
       decision,
       nowMs: clock.nowMs(),
       hostIp,
-      problems: this.#problems,
+      problems: this.#containers.problems,
       probes: {
-        isReady: (attempt) =>
-          !this.#hooked.has(attempt.containerId) && this.#probes.isReady(attempt),
+        isReady: (attempt) => !this.#containers.isHooked(attempt) && this.#probes.isReady(attempt),
         hasStarted: (attempt) => this.#probes.hasStarted(attempt),
       },
       verdict: this.#verdict,
-      sandboxProblem: this.#sandboxProblem,
+      sandboxProblem: this.#sandbox.problem,
       terminating: this.#state !== 'syncing',
     });
-    this.#status.write(this.#pod, status, timeline(view, this.#imagesReadyMs));
+    this.#status.write(this.#pod, status, timeline(view, this.#containers.imagesReadyMs));
   }
 }

@@ -329,3 +329,23 @@ test('a pod goes on while the API server is away', async () => {
   for (let turn = 0; turn < 20; turn += 1) await rig.clock.advance(1_000);
   await rig.until('alone', (each) => status(each)?.restartCount === 1 && running(each));
 });
+
+test('the back-off of each of several containers is told once an attempt', async () => {
+  await start();
+  const crash = (name: string) => ({ name, image: 'busybox:1', command: ['exit', '1'] });
+  rig.addPod('pair', { containers: [crash('a'), crash('b')] });
+  const isWaiting = (pod: Pod) =>
+    (pod.status?.containerStatuses ?? []).filter(
+      (each) => each.state?.waiting?.reason === 'CrashLoopBackOff',
+    ).length === 2;
+  await rig.until('pair', isWaiting);
+  for (let turn = 0; turn < 3; turn += 1) {
+    rig.api.patch(rig.path('pair'), { metadata: { labels: { turn: String(turn) } } });
+    await rig.settle();
+  }
+  const told = rig.api
+    .list('/api/v1/namespaces/default/events')
+    .filter((event) => event['reason'] === 'BackOff')
+    .map((event) => event['count']);
+  assert.deepEqual(told, [1, 1]);
+});
