@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import type { Pod } from '../src/api/types.generated.ts';
 import { systemClock } from '../src/base/clock.ts';
 import { execute, start } from '../src/base/exec.ts';
@@ -85,8 +86,24 @@ async function preparePodman(image: string): Promise<string[] | undefined> {
   if (found?.exitCode !== 0) return undefined;
   const pulled = await execute('podman', ['pull', '--quiet', '--tls-verify=false', image]);
   if (pulled.exitCode !== 0) throw new Error(`podman cannot pull ${image}: ${pulled.stderr}`);
-  // Where CAP_SYS_RESOURCE is missing podman's own limits cannot be set.
-  return ['--cgroup-manager=cgroupfs', '--runtime=runc', 'run', '--rm', '--ulimit=host'];
+  const limits = await ownLimits();
+  return ['--cgroup-manager=cgroupfs', '--runtime=runc', 'run', '--rm', ...limits];
+}
+
+/** podman's names of limits that it would otherwise raise, by theirs in /proc. */
+const RAISED_LIMITS = { 'Max open files': 'nofile', 'Max processes': 'nproc' };
+/** podman itself runs its helpers with no more than this. */
+const PODMAN_LIMIT_MAX = 32_768;
+
+/** The limits of this process: without CAP_SYS_RESOURCE no higher ones can be set. */
+async function ownLimits(): Promise<string[]> {
+  const text = await readFile('/proc/self/limits', 'utf8');
+  return Object.entries(RAISED_LIMITS).map(([title, name]) => {
+    const [, hard] = new RegExp(`^${title} +\\w+ +(\\w+)`, 'm').exec(text) ?? [];
+    // Not a number where it is unlimited.
+    const limit = Math.min(Number(hard) || PODMAN_LIMIT_MAX, PODMAN_LIMIT_MAX);
+    return `--ulimit=${name}=${limit}:${limit}`;
+  });
 }
 
 function podmanOnce(args: string[], image: string): Promise<number> {
