@@ -143,6 +143,9 @@ test('a node writes about itself and lists its own pods', () => {
   assert.equal(list('status.phase!=Failed,spec.nodeName==n1'), 'allow');
   assert.equal(list('spec.nodeName=n2'), 'no-opinion');
   assert.equal(list('spec.nodeName!=n1'), 'no-opinion');
+  // One requirement with a comma in its value, which all pods fulfil.
+  assert.equal(list('status.phase!=x\\,spec.nodeName=n1'), 'no-opinion');
+  assert.equal(list('status.phase!=x\\\\,spec.nodeName=n1'), 'allow');
   const stranger = { ...user, groups: ['system:authenticated'] };
   assert.equal(
     authorizer.authorize(ask('get nodes  n1', { user: stranger })).decision,
@@ -169,6 +172,25 @@ test('checkNodeRestriction() keeps a node from changing another or fencing itsel
     { ...base, operation: 'update', object: node('n1', labels), oldObject: own },
     /modify labels/,
   );
+  const labelled = (label: string) => node('n1', { labels: { [label]: '1' } });
+  for (const label of ['kubernetes.io/arch', 'node.kubernetes.io/instance-type', 'a.example/b']) {
+    checkNodeRestriction({ ...base, operation: 'create', object: labelled(label) });
+  }
+  for (const label of ['node-role.kubernetes.io/control-plane', 'k8s.io/x']) {
+    refuse({ ...base, operation: 'create', object: labelled(label) }, /modify labels/);
+  }
+  const labelledPod = { ...pod('p', 'n1'), metadata: { name: 'p', labels: { app: 'bank' } } };
+  const podStatus = {
+    ...base,
+    operation: 'update',
+    resource: 'pods',
+    subresource: 'status',
+  } as const;
+  refuse(
+    { ...podStatus, object: labelledPod, oldObject: pod('p', 'n1') },
+    /cannot update labels through pod status/,
+  );
+  checkNodeRestriction({ ...podStatus, object: labelledPod, oldObject: labelledPod });
   refuse(
     { ...base, operation: 'update', object: node('n1', {}, [{ key: 'x' }]), oldObject: own },
     /modify taints/,
@@ -187,7 +209,10 @@ test('checkNodeRestriction() keeps a node from changing another or fencing itsel
   });
   refuse({ ...token, object: request() }, /bound to a pod/);
   refuse({ ...token, object: request({ kind: 'Pod' }) }, /without its uid/);
-  checkNodeRestriction({ ...token, object: request({ kind: 'Pod', uid: 'u' }) });
+  const bound = { ...token, object: request({ kind: 'Pod', name: 'p', uid: 'u' }) };
+  checkNodeRestriction({ ...bound, boundPod: pod('p', 'n1') });
+  refuse({ ...bound, boundPod: pod('p', 'n2') }, /scheduled on a different node/);
+  refuse(bound, /scheduled on a different node/);
   checkNodeRestriction({
     ...base,
     user: { ...user, groups: [] },

@@ -1,5 +1,7 @@
 import type { AuthorizationAttributes, AuthorizationDecision, Authorizer } from '../api/auth.ts';
 import type { KubeObject } from '../api/object.ts';
+import { parseFieldSelector } from '../api/selectors.ts';
+import type { FieldRequirement } from '../api/selectors.ts';
 import { NODE_USER_PREFIX, NODES_GROUP } from './pki.ts';
 import type { PolicyRule } from './rbac.ts';
 import { ruleAllows } from './rbac.ts';
@@ -185,12 +187,20 @@ function mayTouchNode(node: string, full: string, attributes: AuthorizationAttri
   return name === node && ['get', 'list', 'watch', 'update', 'patch'].includes(verb);
 }
 
-/** Whether a field selector asks for exactly this value, among other requirements or none. */
+/**
+ * Whether a field selector asks for exactly this value, among other requirements or none. Read as
+ * the list itself reads it: what is taken for a requirement here has to be one there.
+ */
 function selects(fieldSelector: string | undefined, field: string, value: string): boolean {
-  return !!fieldSelector?.split(',').some((term) => {
-    const match = /^([^=!]+)==?(.*)$/.exec(term.trim());
-    return match?.[1] === field && match[2] === value;
-  });
+  let requirements: FieldRequirement[];
+  try {
+    requirements = parseFieldSelector(fieldSelector ?? '');
+  } catch {
+    return false;
+  }
+  return requirements.some(
+    (one) => one.field === field && one.operator === '=' && one.value === value,
+  );
 }
 
 interface Named {

@@ -11,10 +11,38 @@ export interface NodeWrite {
   subresource: string;
   object?: KubeObject;
   oldObject?: KubeObject;
+  /** Of a token request: the pod that it names, where there is one. */
+  boundPod?: KubeObject;
 }
 
-/** With these labels operators fence off nodes; a node must not grant them to itself. */
-const RESTRICTED_LABEL_PATTERN = /(^|\.)node-restriction\.kubernetes\.io\//;
+/**
+ * With labels of these domains operators fence off nodes and give them roles; a node must not
+ * grant them to itself, but for those that say what it is.
+ */
+const RESTRICTED_LABEL_PATTERN = /^([^/]*\.)?(kubernetes|k8s)\.io\//;
+const OWN_LABEL_PATTERN = /^([^/]*\.)?(kubelet|node)\.kubernetes\.io\//;
+const FENCE_LABEL_PATTERN = /^([^/]*\.)?node-restriction\.kubernetes\.io\//;
+const OWN_LABELS = new Set([
+  'kubernetes.io/arch',
+  'kubernetes.io/hostname',
+  'kubernetes.io/os',
+  'beta.kubernetes.io/arch',
+  'beta.kubernetes.io/instance-type',
+  'beta.kubernetes.io/os',
+  'failure-domain.beta.kubernetes.io/region',
+  'failure-domain.beta.kubernetes.io/zone',
+  'failure-domain.kubernetes.io/region',
+  'failure-domain.kubernetes.io/zone',
+  'topology.kubernetes.io/region',
+  'topology.kubernetes.io/zone',
+]);
+
+function isRestricted(label: string): boolean {
+  if (FENCE_LABEL_PATTERN.test(label)) return true;
+  return (
+    RESTRICTED_LABEL_PATTERN.test(label) && !OWN_LABEL_PATTERN.test(label) && !OWN_LABELS.has(label)
+  );
+}
 
 /**
  * The part of a node's limits that can be judged only with the object in hand (Kubernetes'
@@ -49,9 +77,13 @@ export function checkNodeRestriction(write: NodeWrite): void {
       if (operation === 'create' && !write.subresource) {
         refuse(`node "${node}" is not allowed to create pods`);
       }
+      // Services and controllers choose pods by their labels: a node must not choose for them.
+      if (write.subresource === 'status' && labelsOf(object) !== labelsOf(oldObject)) {
+        refuse(`node "${node}" cannot update labels through pod status`);
+      }
       return;
     case 'serviceaccounts':
-      if (write.subresource === 'token') checkTokenRequest(node, object, refuse);
+      if (write.subresource === 'token') checkTokenRequest(node, write, refuse);
       return;
     default:
   }
@@ -66,7 +98,7 @@ function checkNodeObject(
   const before = oldObject?.metadata.labels ?? {};
   const after = object.metadata.labels ?? {};
   const changed = Object.keys({ ...before, ...after }).filter(
-    (label) => RESTRICTED_LABEL_PATTERN.test(label) && before[label] !== after[label],
+    (label) => isRestricted(label) && before[label] !== after[label],
   );
   if (changed.length) {
     refuse(`is not allowed to modify labels: ${changed.sort().join(', ')}`);
@@ -82,10 +114,14 @@ function checkNodeObject(
   }
 }
 
+function labelsOf(object: KubeObject | undefined): string {
+  return JSON.stringify(Object.entries(object?.metadata.labels ?? {}).sort());
+}
+
 /** A node asks for tokens on behalf of pods, so each token has to end with its pod. */
 function checkTokenRequest(
   node: string,
-  object: KubeObject | undefined,
+  { object, boundPod }: NodeWrite,
   refuse: (why: string) => never,
 ): void {
   const spec = object?.spec as { boundObjectRef?: { kind?: string; uid?: string } } | undefined;
@@ -94,5 +130,8 @@ function checkTokenRequest(
   }
   if (!spec?.boundObjectRef?.uid) {
     refuse(`node "${node}" requested a token bound to a pod without its uid`);
+  }
+  if ((boundPod?.spec as { nodeName?: string } | undefined)?.nodeName !== node) {
+    refuse(`node "${node}" requested a token bound to a pod scheduled on a different node`);
   }
 }

@@ -1,4 +1,5 @@
 import type { UserInfo } from '../../api/auth.ts';
+import type { KubeObject } from '../../api/object.ts';
 import { parseCertificateRequest } from '../../auth/csr.ts';
 import { checkEscalation } from '../../auth/escalation.ts';
 import { checkNodeRestriction } from '../../auth/node-restriction.ts';
@@ -17,16 +18,25 @@ export const nodeRestriction: AdmissionPlugin = {
   name: 'NodeRestriction',
   operations: ['CREATE', 'UPDATE', 'DELETE'],
   subresources: ['status', 'eviction', 'token'],
-  validate({ operation, user, row, subresource, object, oldObject }) {
+  validate(request) {
+    const { operation, user, row, subresource, object, oldObject } = request;
     const about = { user, group: row.group, resource: row.resource, subresource };
+    const boundPod = subresource === 'token' ? boundPodOf(request) : undefined;
     checkNodeRestriction({
       ...about,
       operation: NODE_OPERATIONS[operation] ?? 'update',
       ...(object ? { object } : {}),
       ...(oldObject ? { oldObject } : {}),
+      ...(boundPod ? { boundPod } : {}),
     });
   },
 };
+
+function boundPodOf({ server, namespace, object }: AdmissionRequest): KubeObject | undefined {
+  const { boundObjectRef } = (object?.spec ?? {}) as { boundObjectRef?: { name?: string } };
+  const { name = '' } = boundObjectRef ?? {};
+  return name ? server.store.get({ resource: 'pods', namespace, name })?.object : undefined;
+}
 
 /** Nobody hands out more than they hold. */
 export const rbacEscalation: AdmissionPlugin = {
@@ -56,6 +66,9 @@ export const certificateSigners: AdmissionPlugin = {
     const certificate = (from: typeof object) =>
       (from?.status as { certificate?: string } | undefined)?.certificate;
     if (subresource === '') return;
+    if (subresource === 'status' && verdictOf(object) !== verdictOf(oldObject)) {
+      throw forbidden(request, 'approvals and denials are given through the subresource approval');
+    }
     if (subresource === 'status' && certificate(object) === certificate(oldObject)) return;
     const verb = subresource === 'approval' ? 'approve' : 'sign';
     const { signerName = '' } = (oldObject?.spec ?? {}) as { signerName?: string };
@@ -66,6 +79,13 @@ export const certificateSigners: AdmissionPlugin = {
     );
   },
 };
+
+/** What has been decided about a request: its conditions of the types that decide. */
+function verdictOf(object: KubeObject | undefined): string {
+  const { conditions = [] } = (object?.status ?? {}) as { conditions?: { type?: string }[] };
+  const deciding = conditions.filter(({ type }) => type === 'Approved' || type === 'Denied');
+  return JSON.stringify(deciding.map(({ type }) => type).sort());
+}
 
 function mayUseSigner(
   { server }: AdmissionRequest,

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { createCertificateRequest } from '../../../auth/csr.ts';
 import { createKey } from '../../../auth/pki.ts';
 import { createRbac } from '../../../auth/rbac.ts';
 import { createServiceAccountTokens } from '../../../auth/service-account-tokens.ts';
+import { subjectOf } from '../../../auth/x509.ts';
 import { FakeClock } from '../../../base/clock.fake.ts';
 import { seededRandom } from '../../../base/random.ts';
 import type { KubeObject } from '../../../api/object.ts';
@@ -143,19 +145,19 @@ test('a certificate request carries its maker, and approvals are never taken bac
   await using api = await startHarness();
   const path = '/apis/certificates.k8s.io/v1/certificatesigningrequests';
   const spec = {
-    request: Buffer.from('-----BEGIN CERTIFICATE REQUEST-----\n').toString('base64'),
+    request: Buffer.from(createCertificateRequest(createKey(), subjectOf('c', []))).toString(
+      'base64',
+    ),
     signerName: 'example.com/signer',
     usages: ['client auth'],
     username: 'somebody-else',
   };
   const created = await api.send('POST', path, { metadata: { name: 'c' }, spec });
-  if (created.code !== 201) {
-    // The request has to be a real one where validation looks into it.
-    assert.equal(created.code, 422);
-    return;
-  }
+  assert.equal(created.code, 201, created.text);
   assert.equal((created.body.spec as unknown as { username: string }).username, 'admin');
   const conditions = [{ type: 'Approved', status: 'True', reason: 'Test', message: 'm' }];
+  const aside = await api.send('PATCH', `${path}/c/status`, { status: { conditions } }, MERGE);
+  assert.equal(aside.code, 403, 'the status is not where requests are approved');
   const approved = await api.want('PATCH', `${path}/c/approval`, { status: { conditions } }, MERGE);
   assert.equal((approved.status as { conditions: unknown[] }).conditions.length, 1);
   const revoke = { status: { conditions: null } };
