@@ -53,20 +53,55 @@ export function findViolation(
   return hasNames ? 'alternative names are not allowed' : undefined;
 }
 
+/** By these the API server itself goes: nobody else may answer to them. */
+const SERVER_NAME_PATTERN = /^kubernetes(\.|$)/i;
+
 /**
  * Whether the names a node's server certificate asks for are its own, as its Node object tells
- * them. The node writes those addresses itself, but only for itself and visibly to everyone.
+ * them. The node writes those addresses itself: so none may be the API server's, whose clients
+ * trust the same authority, nor that of a service or of a living node that was there before.
+ *
+ * @param others what else is in the cluster
  */
 export function namesFitNode(
   { names }: CertificateRequest,
   nodeName: string,
   node: Node | undefined,
+  others: { nodes: Node[]; serviceAddresses: string[] } = { nodes: [], serviceAddresses: [] },
 ): boolean {
-  const addresses = node?.status?.addresses ?? [];
+  const addresses = addressesOf(node);
   const ips = addresses.filter(({ type }) => type.endsWith('IP')).map(({ address }) => address);
   const dns = addresses.filter(({ type }) => !type.endsWith('IP')).map(({ address }) => address);
-  return (
-    names.ips.every((ip) => ips.includes(ip)) &&
-    names.dns.every((name) => name === nodeName || dns.includes(name))
+  const since = node?.metadata.creationTimestamp ?? '';
+  // A machine that joins under a new name has the addresses of one that is dead by now.
+  const elders = others.nodes.filter(
+    (other) =>
+      other.metadata.name !== nodeName &&
+      (other.metadata.creationTimestamp ?? '') <= since &&
+      isAlive(other),
   );
+  const taken = new Set([
+    ...others.serviceAddresses,
+    ...others.nodes.map(({ metadata }) => metadata.name).filter((name) => name !== nodeName),
+    ...elders.flatMap((elder) => addressesOf(elder).map(({ address }) => address)),
+  ]);
+  return (
+    names.ips.every((ip) => ips.includes(ip) && !taken.has(ip)) &&
+    names.dns.every(
+      (name) =>
+        (name === nodeName || (dns.includes(name) && !taken.has(name))) &&
+        !SERVER_NAME_PATTERN.test(name),
+    )
+  );
+}
+
+/** Whether its kubelet reports in time. */
+export function isAlive(node: Node): boolean {
+  return !!node.status?.conditions?.some(
+    ({ type, status }) => type === 'Ready' && status === 'True',
+  );
+}
+
+function addressesOf(node: Node | undefined): { type: string; address: string }[] {
+  return node?.status?.addresses ?? [];
 }

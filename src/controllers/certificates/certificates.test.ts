@@ -9,7 +9,7 @@ import type { AlternativeNames } from '../../auth/x509.ts';
 import { subjectOf } from '../../auth/x509.ts';
 import { FakeClock } from '../../base/clock.fake.ts';
 import { seededRandom } from '../../base/random.ts';
-import { CERTIFICATE_REQUESTS, NODES } from '../../client/resources.ts';
+import { CERTIFICATE_REQUESTS, NODES, SERVICES } from '../../client/resources.ts';
 import type { Resource } from '../../client/resources.ts';
 import { startTestCluster } from '../common/testing.fake.ts';
 import { findViolation } from './approval.ts';
@@ -167,6 +167,49 @@ test('a serving certificate is for the addresses of its own node', async (t) => 
     await pass(6000);
     assert.deepEqual(result().conditions, [], JSON.stringify(names));
   }
+});
+
+test("no node gets a certificate for the API server's names, or for another's", async (t) => {
+  const { api, ask, pass, result } = start(t);
+  const claimed = [
+    { type: 'InternalIP', address: '10.0.0.1' },
+    { type: 'InternalIP', address: '10.0.0.9' },
+    { type: 'ExternalIP', address: '10.96.0.1' },
+    { type: 'Hostname', address: 'kubernetes.default.svc' },
+    { type: 'InternalDNS', address: 'elder' },
+  ];
+  const claimant = node('True');
+  const elder: Node = {
+    ...node('True'),
+    metadata: { name: 'elder', creationTimestamp: '2026-01-01T00:00:00Z' },
+    status: { ...claimant.status, addresses: [{ type: 'InternalIP', address: '10.0.0.9' }] },
+  };
+  api.put(NODES, elder);
+  api.put(NODES, {
+    ...claimant,
+    metadata: { name: 'n1', creationTimestamp: '2026-01-02T00:00:00Z' },
+    status: { ...claimant.status, addresses: claimed },
+  });
+  api.put(SERVICES, {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'kubernetes', namespace: 'default' },
+    spec: { clusterIP: '10.96.0.1', clusterIPs: ['10.96.0.1'] },
+  });
+  const serving = ['digital signature', 'server auth'];
+  for (const { type, address } of claimed.slice(1)) {
+    const names = type.endsWith('IP') ? { ips: [address] } : { dns: [address] };
+    ask('kubelet-serving', SELF, { names }, serving);
+    await pass(6000);
+    assert.deepEqual(result().conditions, [], address);
+    api.remove(CERTIFICATE_REQUESTS, undefined, 'csr');
+  }
+  // The elder is dead: its address may be a machine's that joined anew.
+  api.put(NODES, { ...elder, status: { addresses: elder.status?.addresses ?? [] } });
+  const names = { ips: ['10.0.0.1', '10.0.0.9'], dns: ['n1'] };
+  ask('kubelet-serving', SELF, { names }, serving);
+  await pass(6000);
+  assert.deepEqual(result().conditions, ['Approved']);
 });
 
 test('what a person approved is signed, unless it breaks the rules of its signer', async (t) => {

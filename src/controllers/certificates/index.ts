@@ -1,5 +1,5 @@
 import { isStatus } from '../../api/status.ts';
-import type { CertificateSigningRequest, Node } from '../../api/types.generated.ts';
+import type { CertificateSigningRequest } from '../../api/types.generated.ts';
 import { rfc3339 } from '../../base/clock.ts';
 import { parseCertificateRequest } from '../../auth/csr.ts';
 import type { CertificateRequest } from '../../auth/csr.ts';
@@ -8,11 +8,11 @@ import type { CaSigner } from '../../auth/pki.ts';
 import type { BasicUsage, ExtendedUsage } from '../../auth/x509.ts';
 import type { KubeObject } from '../../api/object.ts';
 import { runController } from '../../client/controller.ts';
-import { CERTIFICATE_REQUESTS, NODES } from '../../client/resources.ts';
+import { CERTIFICATE_REQUESTS, NODES, SERVICES } from '../../client/resources.ts';
 import type { Resource } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
 import type { ControllerContext } from '../common/context.ts';
-import { findViolation, namesFitNode, SIGNER } from './approval.ts';
+import { findViolation, isAlive, namesFitNode, SIGNER } from './approval.ts';
 
 const ACCESS_REVIEWS: Resource = {
   group: 'authorization.k8s.io',
@@ -39,6 +39,7 @@ export function runCertificateController(
   const { informers, clock, log, signal } = context;
   const requests = informers.informer(CERTIFICATE_REQUESTS);
   const nodes = informers.informer(NODES);
+  const services = informers.informer(SERVICES);
   const queue = createWorkQueue(clock);
   const enqueue = ({ metadata }: CertificateSigningRequest) => queue.add(metadata.name ?? '');
   requests.addHandler({ add: enqueue, update: enqueue });
@@ -52,7 +53,7 @@ export function runCertificateController(
     name: 'certificates',
     queue,
     reconcile,
-    informers: [requests, nodes],
+    informers: [requests, nodes, services],
     concurrency: 2,
     clock,
     log,
@@ -130,7 +131,14 @@ async function findApproval(
   const node = context.informers.informer(NODES).get(undefined, nodeName);
   const isSelf = username === request.commonName && groups.includes(NODES_GROUP);
   if (signerName === SIGNER.kubeletServing) {
-    const isOwn = isSelf && namesFitNode(request, nodeName, node);
+    const others = {
+      nodes: context.informers.informer(NODES).list(),
+      serviceAddresses: context.informers
+        .informer(SERVICES)
+        .list()
+        .flatMap(({ spec }) => spec?.clusterIPs ?? []),
+    };
+    const isOwn = isSelf && namesFitNode(request, nodeName, node, others);
     return isOwn
       ? 'Auto approving kubelet serving certificate with the addresses of its node.'
       : undefined;
@@ -149,12 +157,6 @@ async function findApproval(
   return isAllowed
     ? 'Auto approving kubelet client certificate after SubjectAccessReview.'
     : undefined;
-}
-
-function isAlive(node: Node): boolean {
-  return !!node.status?.conditions?.some(
-    ({ type, status }) => type === 'Ready' && status === 'True',
-  );
 }
 
 /** Whether the requester may have such requests approved, by RBAC. */
