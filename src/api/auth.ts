@@ -4,6 +4,11 @@ export interface UserInfo {
   uid: string;
   groups: string[];
   extra: Record<string, string[]>;
+  /**
+   * The tenant that everything this user does is confined to. Absent for operators, components and
+   * nodes. Set by authenticators alone: no header, name or group can claim it.
+   */
+  tenant?: string;
 }
 
 /** What is asked, in the words of RBAC. */
