@@ -4,7 +4,6 @@ import type {
   HyperContainerSpec,
   PodState,
   PodStats,
-  ProcessExit,
   VolumeFiles,
 } from '../../api/hyperd.ts';
 import { StatusError, notFound } from '../../api/status.ts';
@@ -14,16 +13,18 @@ import { describeError } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { NetworkDriver } from '../../network/driver.ts';
 import { AgentError } from '../agent/agent.ts';
-import type { Agent, GuestOutput } from '../agent/agent.ts';
+import type { Agent } from '../agent/agent.ts';
 import type { ImageStore } from '../image/store.ts';
-import { HypervisorError } from '../vmm/hypervisor.ts';
-import type { Hypervisor, Vm, VmExit } from '../vmm/hypervisor.ts';
-import { newContainerRecord, openContainer } from './container.ts';
+import type { DiskSpec, Hypervisor, Vm, VmExit } from '../vmm/hypervisor.ts';
 import type { Container } from './container.ts';
-import { guestContainerSpec, imageSerial, podSetup, vmSpec } from './guest-spec.ts';
+import { createContainers, isGone } from './containers.ts';
+import type { Containers, ContainersOwner } from './containers.ts';
+import { podSetup, vmSpec } from './guest-spec.ts';
 import type { GuestFiles } from './guest-spec.ts';
-import { podPaths, savePodRecord, toPodState } from './record.ts';
-import type { ContainerRecord, PodPaths, PodRecord } from './record.ts';
+import { podPaths, toPodState } from './record.ts';
+import type { PodPaths, PodRecord } from './record.ts';
+import { createRecordKeeper } from './record-keeper.ts';
+import type { RecordKeeper } from './record-keeper.ts';
 import { createScratchDisk } from './scratch.ts';
 import { openGuestSession } from './session.ts';
 import type { ConnectAgent, GuestSession } from './session.ts';
@@ -81,14 +82,7 @@ export interface PodDependencies {
 
 /** Under emulation on a busy machine a guest takes seconds; a minute says that it never will. */
 const BOOT_TIMEOUT_MS = 60_000;
-/** Between attempts to write what a full disk did not take. */
-const STORE_RETRY_MS = 1_000;
 const CONSOLE_TAIL_BYTES = 2048;
-/** 128 + SIGKILL: what a container gets whose VM was taken away under it. */
-const EXIT_VM_GONE = { exitCode: 137, signal: 9 };
-/** What a shell would give; runc's `StartError`. */
-const EXIT_NOT_STARTED = 128;
-
 const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
   'powered-off': 'PoweredOff',
   panicked: 'GuestPanic',
@@ -110,46 +104,58 @@ export async function adoptPod(record: PodRecord, dependencies: PodDependencies)
   return pod.begin('adopt', problem);
 }
 
-class HyperPod implements Pod {
-  readonly #record: PodRecord;
+class HyperPod implements Pod, ContainersOwner {
+  readonly record: PodRecord;
+  readonly paths: PodPaths;
+  readonly keeper: RecordKeeper;
+  readonly images: ImageStore;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly over: Promise<void>;
   readonly #deps: PodDependencies;
-  readonly #paths: PodPaths;
-  readonly #log: Log;
   readonly #life = new AbortController();
-  readonly #containers = new Map<string, Container>();
+  readonly #containers: Containers;
+  readonly #resolveOver: () => void;
   #vm: Vm | undefined;
   #session: GuestSession | undefined;
   /** Settles when the pod runs, or is known not to. Never rejects. */
   #begun: Promise<void> = Promise.resolve();
-  #saved: Promise<void> = Promise.resolve();
-  /** Starts of containers are one behind the other. Never rejects. */
-  #starting: Promise<unknown> = Promise.resolve();
   #stopRequested = false;
   #ending: Promise<void> | undefined;
-  /** Resolves when `phase` says that the pod does not run any more. */
-  readonly #over = Promise.withResolvers<void>();
   #removing: Promise<void> | undefined;
   #released = false;
-  /** Its directory is going: nothing may be written there any more. */
-  #erased = false;
 
   constructor(record: PodRecord, dependencies: PodDependencies) {
-    this.#record = record;
+    const { clock, images, onChange } = dependencies;
+    const { signal } = this.#life;
     this.#deps = dependencies;
-    this.#paths = podPaths(dependencies.podsDirectory, record.spec.id);
-    this.#log = dependencies.log.with({ pod: record.spec.id });
+    this.record = record;
+    this.clock = clock;
+    this.images = images;
+    this.paths = podPaths(dependencies.podsDirectory, record.spec.id);
+    this.log = dependencies.log.with({ pod: record.spec.id });
+    this.keeper = createRecordKeeper(record, this.paths, {
+      clock,
+      log: this.log,
+      signal,
+      onChange,
+    });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.over = promise;
+    this.#resolveOver = resolve;
+    this.#containers = createContainers(this);
   }
 
   get id(): string {
-    return this.#record.spec.id;
+    return this.record.spec.id;
   }
 
   state(): PodState {
-    return toPodState(this.#record);
+    return toPodState(this.record);
   }
 
   recorded(): Promise<void> {
-    return this.#save();
+    return this.keeper.save();
   }
 
   /** @param problem with what an earlier daemon left, for which the pod cannot go on */
@@ -162,48 +168,48 @@ class HyperPod implements Pod {
   // --- Beginning ---------------------------------------------------------------------------
 
   async #boot(): Promise<void> {
-    const { timings, spec, uid } = this.#record;
+    const { timings, spec, uid } = this.record;
     const { clock, hypervisor, guest } = this.#deps;
     const signal = this.#life.signal;
-    await this.#save();
+    await this.keeper.save();
     // An earlier daemon may have come as far as starting one that it did not live to record.
-    await hypervisor.destroy(this.#paths.vm);
-    await rm(this.#paths.vm, { recursive: true, force: true });
-    await mkdir(this.#paths.vm, { recursive: true, mode: 0o700 });
+    await hypervisor.destroy(this.paths.vm);
+    await rm(this.paths.vm, { recursive: true, force: true });
+    await mkdir(this.paths.vm, { recursive: true, mode: 0o700 });
     await bothOf(
       this.#connectNetwork().then(() => (timings.network = clock.nowMs())),
-      createScratchDisk(this.#paths.scratch, spec.scratchMib, uid, signal).then(
+      createScratchDisk(this.paths.scratch, spec.scratchMib, uid, signal).then(
         () => (timings.disks = clock.nowMs()),
       ),
     );
-    await this.#save();
-    this.#vm = await hypervisor.create(vmSpec(this.#record, this.#paths, guest), signal);
+    await this.keeper.save();
+    this.#vm = await hypervisor.create(vmSpec(this.record, this.paths, guest), signal);
     timings.vmm = clock.nowMs();
-    await this.#untilStored(() => this.#save());
+    await this.keeper.untilStored(() => this.keeper.save());
     await this.#runGuest(this.#vm);
   }
 
-  async loadContainers(): Promise<void> {
-    for (const record of this.#record.containers) this.#hold(await this.#openContainer(record));
+  loadContainers(): Promise<void> {
+    return this.#containers.load();
   }
 
   async #adopt(problem: unknown): Promise<void> {
     const { hypervisor, images } = this.#deps;
-    const { phase, timings, containers } = this.#record;
+    const { phase, timings, containers } = this.record;
     if (phase === 'deleting') return;
     if (phase === 'stopped') return this.#stopAgain();
     if (problem !== undefined) throw problem;
     if (timings.vmm === undefined) return this.#boot();
-    const vm = await hypervisor.adopt(this.#paths.vm, this.#life.signal).catch((error) => {
+    const vm = await hypervisor.adopt(this.paths.vm, this.#life.signal).catch((error) => {
       this.#life.signal.throwIfAborted();
-      this.#log.error('VM cannot be adopted', { error: describeError(error) });
+      this.log.error('VM cannot be adopted', { error: describeError(error) });
       return this.#end('VmmFailed', describeError(error));
     });
     if (!vm) return this.#end('VmmKilled', 'The VM ended while the daemon was away');
     this.#vm = vm;
     for (const { spec } of containers) {
       await images.acquire(spec.imageId, this.id).catch((error) => {
-        this.#log.error('image of a container is gone', { error: describeError(error) });
+        this.log.error('image of a container is gone', { error: describeError(error) });
       });
     }
     await this.#runGuest(vm);
@@ -220,11 +226,11 @@ class HyperPod implements Pod {
   }
 
   async #connectNetwork(): Promise<void> {
-    const { spec, uid } = this.#record;
+    const { spec, uid } = this.record;
     if (!spec.network) return;
     await this.#deps.network.ensureNetwork(spec.network, this.#life.signal);
     const request = { id: spec.id, networkId: spec.network.id, ownerUid: uid };
-    this.#record.port = await this.#deps.network.ensurePort(request, this.#life.signal);
+    this.record.port = await this.#deps.network.ensurePort(request, this.#life.signal);
   }
 
   #openSession(vm: Vm): GuestSession {
@@ -233,13 +239,13 @@ class HyperPod implements Pod {
       vm,
       clock,
       connectAgent,
-      log: this.#log,
+      log: this.log,
       signal: this.#life.signal,
       bootTimeoutMs: BOOT_TIMEOUT_MS,
       onOpen: (agent) => this.#setUpGuest(agent),
-      resumeOffsets: (id, stream) => this.#containers.get(id)?.log.offset(stream) ?? 0,
-      onOutput: (output) => this.#takeOutput(output),
-      onContainerExit: (id, exit) => this.#takeExit(id, exit),
+      resumeOffsets: (id, stream) => this.#containers.outputOffset(id, stream),
+      onOutput: (output) => this.#containers.takeOutput(output),
+      onContainerExit: (id, exit) => this.#containers.takeExit(id, exit),
     });
     this.#session = session;
     void session.ended.then((error) => {
@@ -254,176 +260,77 @@ class HyperPod implements Pod {
 
   async #setUpGuest(agent: Agent): Promise<void> {
     const { hello } = agent;
-    const { timings } = this.#record;
+    const { timings } = this.record;
     const { clock, random } = this.#deps;
     if (!hello.podReady) {
-      await agent.setupPod(podSetup(this.#record, clock.nowMs(), random)).catch((error) => {
+      await agent.setupPod(podSetup(this.record, clock.nowMs(), random)).catch((error) => {
         // What the guest refuses once it will refuse again.
         const isFinal = error instanceof AgentError && !BROKEN.has(error.reason);
         if (isFinal) void this.#end('StartFailed', `Cannot set up the guest: ${error.message}`);
         throw error;
       });
     }
-    if (this.#record.phase !== 'creating') return;
+    if (this.record.phase !== 'creating') return;
     const startMs = timings.vmm ?? clock.nowMs();
     timings.kernel = Math.round(startMs + hello.startedUptimeMs);
     timings.guest = clock.nowMs();
-    this.#record.guest = { kernelVersion: hello.kernelVersion, bootId: hello.bootId };
-    this.#record.phase = 'running';
-    await this.#untilStored(() => this.#changed());
+    this.record.guest = { kernelVersion: hello.kernelVersion, bootId: hello.bootId };
+    this.record.phase = 'running';
+    await this.keeper.untilStored(() => this.keeper.changed());
   }
 
   // --- Containers --------------------------------------------------------------------------
 
-  /**
-   * Idempotent by id. The returned state tells whether it runs, or why it does not. Once it is
-   * recorded it comes to one of the two, whatever happens to this daemon.
-   */
   startContainer(spec: HyperContainerSpec): Promise<ContainerState> {
-    const work = this.#starting.then(() => this.#startContainer(spec));
-    this.#starting = work.catch(() => {});
-    return work;
-  }
-
-  async #startContainer(spec: HyperContainerSpec): Promise<ContainerState> {
-    await this.#begun;
-    this.#assertRunning();
-    const known = this.#containers.get(spec.id);
-    if (known && known.record.state.phase !== 'creating') return known.record.state;
-    const disk = await this.#deps.images.acquire(spec.imageId, this.id);
-    const container = known ?? (await this.#addContainer(spec));
-    try {
-      await this.#launch(container, disk);
-    } catch (error) {
-      if (isGone(error)) await this.#over.promise;
-      this.#assertRunning();
-      this.#log.warn('container cannot be started', {
-        container: spec.id,
-        error: describeError(error),
-      });
-      await container.exit(this.#startFailure(error));
-      // One that was late is not to run unseen.
-      await this.agent((agent) => agent.removeContainer(spec.id)).catch(() => {});
-    }
-    await this.#changed(spec.id);
-    return container.record.state;
-  }
-
-  async #addContainer(spec: HyperContainerSpec): Promise<Container> {
-    const record = newContainerRecord(spec, this.#deps.clock.nowMs());
-    const container = await this.#openContainer(record);
-    // No await from here on: `#end` must find the container, or this find the end.
-    if (this.#record.phase !== 'running') {
-      await container.close();
-      throw this.#notRunning();
-    }
-    this.#record.containers.push(record);
-    this.#hold(container);
-    await this.#save();
-    return container;
-  }
-
-  async #launch(container: Container, diskPath: string): Promise<void> {
-    const { spec, state } = container.record;
-    const disk = { serial: imageSerial(spec.imageId), path: diskPath, readOnly: true };
-    await this.#vm?.attachDisk(disk, this.#life.signal);
-    await this.agent((agent) => agent.startContainer(guestContainerSpec(spec)));
-    // Its exit may have been reported before this answer.
-    if (state.phase === 'creating') state.phase = 'running';
-    state.startedAtMs ||= this.#deps.clock.nowMs();
-  }
-
-  #startFailure(error: unknown): ProcessExit {
-    const reason = error instanceof AgentError ? error.reason : 'StartError';
-    const message = describeError(error);
-    const finishedAtMs = this.#deps.clock.nowMs();
-    return {
-      exitCode: EXIT_NOT_STARTED,
-      signal: 0,
-      oomKilled: false,
-      reason,
-      message,
-      finishedAtMs,
-    };
-  }
-
-  #openContainer(record: ContainerRecord): Promise<Container> {
-    const nowMs = () => this.#deps.clock.nowMs();
-    return openContainer(record, this.#paths.logs(record.spec.id), nowMs);
-  }
-
-  #hold(container: Container): void {
-    this.#containers.set(container.record.spec.id, container);
-  }
-
-  async #takeOutput(output: GuestOutput): Promise<void> {
-    const { containerId } = output;
-    const isFirst = this.#containers.get(containerId)?.record.state.firstByteAtMs === 0;
-    await this.#untilStored(async () => this.#containers.get(containerId)?.output(output));
-    if (isFirst) await this.#untilStored(() => this.#changed(containerId));
-  }
-
-  async #takeExit(containerId: string, exit: ProcessExit): Promise<void> {
-    const container = this.#containers.get(containerId);
-    if (!container) return;
-    container.record.state.startedAtMs ||= this.#deps.clock.nowMs();
-    await container.exit(exit);
-    await this.#untilStored(() => this.#changed(containerId));
+    return this.#containers.start(spec);
   }
 
   container(containerId: string): Container {
-    const container = this.#containers.get(containerId);
-    if (!container) throw notFound('', 'containers', containerId);
-    return container;
+    return this.#containers.get(containerId);
   }
 
-  async signalContainer(containerId: string, signal: number): Promise<void> {
-    if (this.container(containerId).record.state.phase === 'exited') return;
-    await this.agent((agent) => agent.signalContainer(containerId, signal));
+  signalContainer(containerId: string, signal: number): Promise<void> {
+    return this.#containers.signal(containerId, signal);
   }
 
-  async removeContainer(containerId: string): Promise<void> {
-    const container = this.container(containerId);
-    if (container.record.state.phase !== 'exited') {
-      throw new StatusError('Conflict', `Cannot remove container "${containerId}": it runs`);
-    }
-    if (this.#record.phase === 'running') {
-      await this.agent((agent) => agent.removeContainer(containerId));
-    }
-    if (!this.#containers.delete(containerId)) return;
-    const rest = this.#record.containers.filter(({ spec }) => spec.id !== containerId);
-    this.#record.containers = rest;
-    await container.close();
-    await this.#changed(containerId);
-    await rm(this.#paths.logs(containerId), { recursive: true, force: true });
+  removeContainer(containerId: string): Promise<void> {
+    return this.#containers.remove(containerId);
   }
 
   async writeVolume(name: string, content: VolumeFiles): Promise<void> {
-    const volume = this.#record.spec.volumes.find((candidate) => candidate.name === name);
+    const volume = this.record.spec.volumes.find((candidate) => candidate.name === name);
     if (volume?.type !== 'files') throw notFound('', 'volumes', name);
     if (content.version <= volume.content.version) return;
     // The guest first: what the record says to be there is not written again.
     await this.agent((agent) => agent.writeVolume(name, content));
     if (content.version > volume.content.version) volume.content = content;
-    await this.#save();
+    await this.keeper.save();
   }
 
   // --- The guest ---------------------------------------------------------------------------
+
+  begun(): Promise<void> {
+    return this.#begun;
+  }
+
+  async attachDisk(disk: DiskSpec): Promise<void> {
+    await this.#vm?.attachDisk(disk, this.#life.signal);
+  }
 
   async agent<T>(
     operation: (agent: Agent) => Promise<T>,
     repeat: 'repeat' | 'once' = 'repeat',
   ): Promise<T> {
     await this.#begun;
-    this.#assertRunning();
+    this.assertRunning();
     const session = this.#session;
-    if (!session) throw this.#notRunning();
+    if (!session) throw this.notRunning();
     try {
       return await session.call(operation, repeat);
     } catch (error) {
       if (!isGone(error)) throw error;
-      await this.#over.promise;
-      throw this.#notRunning();
+      await this.over;
+      throw this.notRunning();
     }
   }
 
@@ -433,13 +340,13 @@ class HyperPod implements Pod {
     return { ...guest, hostMemoryBytes: (await host)?.rssBytes ?? 0 };
   }
 
-  #assertRunning(): void {
-    if (this.#record.phase !== 'running' || this.#released) throw this.#notRunning();
+  assertRunning(): void {
+    if (this.record.phase !== 'running' || this.#released) throw this.notRunning();
   }
 
-  #notRunning(): StatusError {
+  notRunning(): StatusError {
     if (this.#released) return new StatusError('ServiceUnavailable', 'hyperd is ending');
-    const { phase, message } = this.#record;
+    const { phase, message } = this.record;
     const why = message ? `: ${message}` : '';
     return new StatusError('Conflict', `Pod "${this.id}" does not run, it is ${phase}${why}`);
   }
@@ -449,53 +356,49 @@ class HyperPod implements Pod {
   /** The pod has ended; the first reason counts. Never rejects. */
   #end(reason: PodState['reason'], message: string): Promise<void> {
     this.#ending ??= this.#endNow(reason, message).catch((error) =>
-      this.#log.error('end of pod', { error: describeError(error) }),
+      this.log.error('end of pod', { error: describeError(error) }),
     );
     return this.#ending;
   }
 
   async #endNow(reason: PodState['reason'], message: string): Promise<void> {
-    if (this.#released || !isLive(this.#record)) return;
+    if (this.#released || !isLive(this.record)) return;
     const killed = this.#killVm().catch((error) =>
-      this.#log.error('VM cannot be ended', { error: describeError(error) }),
+      this.log.error('VM cannot be ended', { error: describeError(error) }),
     );
     // What the guest still said is true, its containers' exits above all.
     await killed;
     await this.#session?.end();
     const text = (await this.#explain(reason, message)) || reason;
-    await Promise.all([...this.#containers.values()].map((container) => container.settled()));
-    if (this.#released || !isLive(this.#record)) return;
+    await this.#containers.settled();
+    if (this.#released || !isLive(this.record)) return;
     // No await from here to the last exit: nobody may see a part of it.
-    Object.assign(this.#record, { phase: 'stopped', reason, message: text });
-    const finishedAtMs = this.#deps.clock.nowMs();
-    for (const container of this.#containers.values()) {
-      const detail = { oomKilled: false, reason: 'Error', message: text, finishedAtMs };
-      void container.exit({ ...EXIT_VM_GONE, ...detail });
-    }
-    this.#over.resolve();
-    this.#log.info('pod stopped', { reason, message: text });
+    Object.assign(this.record, { phase: 'stopped', reason, message: text });
+    this.#containers.endAll(text);
+    this.#resolveOver();
+    this.log.info('pod stopped', { reason, message: text });
     await this.#giveBackOrReport();
-    await this.#untilStored(() => this.#changed());
+    await this.keeper.untilStored(() => this.keeper.changed());
   }
 
   #killVm(): Promise<void> {
-    return this.#vm ? this.#vm.kill() : this.#deps.hypervisor.destroy(this.#paths.vm);
+    return this.#vm ? this.#vm.kill() : this.#deps.hypervisor.destroy(this.paths.vm);
   }
 
   async stop(): Promise<PodState> {
-    if (this.#record.phase !== 'deleting') {
+    if (this.record.phase !== 'deleting') {
       this.#stopRequested = true;
       await this.#begun;
       await this.#end('PoweredOff', STOP_MESSAGE);
       await this.#giveBack();
-      await this.#save();
+      await this.keeper.save();
     }
     return this.state();
   }
 
   /** An earlier daemon may have died between saying that the pod is stopped and the rest of it. */
   async #stopAgain(): Promise<void> {
-    this.#over.resolve();
+    this.#resolveOver();
     await this.#killVm();
     await this.#giveBackOrReport();
   }
@@ -504,17 +407,17 @@ class HyperPod implements Pod {
   async #giveBack(): Promise<void> {
     const { network, images } = this.#deps;
     await network.deletePort(this.id);
-    this.#record.port = null;
+    this.record.port = null;
     for (const { imageId, owner } of images.leases()) {
       if (owner === this.id) await images.release(imageId, owner);
     }
-    await rm(this.#paths.scratch, { force: true });
+    await rm(this.paths.scratch, { force: true });
   }
 
   /** For an end that nobody waits for: what stays behind is taken back by `remove`. */
   async #giveBackOrReport(): Promise<void> {
     await this.#giveBack().catch((error) =>
-      this.#log.error('stopped pod keeps something', { error: describeError(error) }),
+      this.log.error('stopped pod keeps something', { error: describeError(error) }),
     );
   }
 
@@ -535,67 +438,36 @@ class HyperPod implements Pod {
   }
 
   async #remove(): Promise<void> {
-    this.#record.phase = 'deleting';
-    this.#over.resolve();
+    this.record.phase = 'deleting';
+    this.#resolveOver();
     // A disk that is full does not keep a pod from being removed.
-    await this.#changed().catch((error) =>
-      this.#log.warn('removal is not recorded', { error: describeError(error) }),
-    );
+    await this.keeper
+      .changed()
+      .catch((error) => this.log.warn('removal is not recorded', { error: describeError(error) }));
     this.#life.abort(new AgentError('Closed', `Pod "${this.id}" is being removed`));
     await this.#begun;
     await this.#killVm();
     await this.#session?.ended;
-    await this.#starting;
+    await this.#containers.idle();
     await this.#ending;
     await this.#giveBack();
-    for (const container of this.#containers.values()) await container.close();
-    this.#erased = true;
-    await this.#saved;
-    await rm(this.#paths.root, { recursive: true, force: true });
+    await this.#containers.close();
+    await this.keeper.stop();
+    await rm(this.paths.root, { recursive: true, force: true });
   }
 
   async release(): Promise<void> {
     this.#released = true;
-    this.#over.resolve();
+    this.#resolveOver();
     this.#life.abort(new AgentError('Closed', 'The daemon is ending'));
     await this.#begun;
     await this.#session?.ended;
-    await this.#starting;
+    await this.#containers.idle();
     await this.#ending;
     await this.#removing?.catch(() => {});
     this.#vm?.release();
-    for (const container of this.#containers.values()) await container.close();
-    await this.#saved;
-  }
-
-  // --- Record ------------------------------------------------------------------------------
-
-  async #changed(containerId?: string): Promise<void> {
-    await this.#save();
-    this.#deps.onChange(this.id, containerId);
-  }
-
-  /** Saves are one behind the other, and each writes what is newest when its turn comes. */
-  #save(): Promise<void> {
-    const save = this.#saved.then(async () => {
-      if (!this.#erased) await savePodRecord(this.#paths, this.#record);
-    });
-    this.#saved = save.catch(() => {});
-    return save;
-  }
-
-  /** The host's disk may be full for a while: the guest waits meanwhile, and nothing is lost. */
-  async #untilStored(work: () => Promise<void>): Promise<void> {
-    for (;;) {
-      try {
-        return await work();
-      } catch (error) {
-        this.#life.signal.throwIfAborted();
-        if (!isSystemError(error)) throw error;
-        this.#log.error('cannot be stored yet', { error: describeError(error) });
-      }
-      await this.#deps.clock.sleep(STORE_RETRY_MS, this.#life.signal);
-    }
+    await this.#containers.close();
+    await this.keeper.idle();
   }
 }
 
@@ -606,16 +478,6 @@ const BROKEN = new Set(['Closed', 'Timeout', 'Interrupted']);
 
 function isLive({ phase }: PodRecord): boolean {
   return phase === 'creating' || phase === 'running';
-}
-
-/** The guest or its VM has ended, or this daemon is about to. */
-function isGone(error: unknown): boolean {
-  if (error instanceof AgentError) return error.reason === 'Closed';
-  return error instanceof HypervisorError && error.reason === 'Gone';
-}
-
-function isSystemError(error: unknown): boolean {
-  return typeof (error as NodeJS.ErrnoException).errno === 'number';
 }
 
 /** Resolves or rejects when neither is under way any more. */

@@ -1,0 +1,231 @@
+import { rm } from 'node:fs/promises';
+import type { ContainerState, HyperContainerSpec, ProcessExit } from '../../api/hyperd.ts';
+import { StatusError, notFound } from '../../api/status.ts';
+import type { Clock } from '../../base/clock.ts';
+import type { Log } from '../../base/log.ts';
+import { describeError } from '../../base/log.ts';
+import { AgentError } from '../agent/agent.ts';
+import type { Agent, GuestOutput } from '../agent/agent.ts';
+import type { ImageStore } from '../image/store.ts';
+import { HypervisorError } from '../vmm/hypervisor.ts';
+import type { DiskSpec } from '../vmm/hypervisor.ts';
+import { newContainerRecord, openContainer } from './container.ts';
+import type { Container } from './container.ts';
+import { guestContainerSpec, imageSerial } from './guest-spec.ts';
+import type { ContainerRecord, PodPaths, PodRecord } from './record.ts';
+import type { RecordKeeper } from './record-keeper.ts';
+
+/** The containers of one pod, ended ones included, until they are removed. */
+export interface Containers {
+  /** Opens those that an earlier daemon recorded. */
+  load(): Promise<void>;
+  /**
+   * Idempotent by id. The returned state tells whether it runs, or why it does not. Once it is
+   * recorded it comes to one of the two, whatever happens to this daemon.
+   */
+  start(spec: HyperContainerSpec): Promise<ContainerState>;
+  /** @throws StatusError NotFound */
+  get(containerId: string): Container;
+  /** Bytes of output that are safe, for a guest that sends again what was not acknowledged. */
+  outputOffset(containerId: string, stream: 1 | 2): number;
+  takeOutput(output: GuestOutput): Promise<void>;
+  takeExit(containerId: string, exit: ProcessExit): Promise<void>;
+  signal(containerId: string, signal: number): Promise<void>;
+  /** @throws StatusError Conflict where it runs */
+  remove(containerId: string): Promise<void>;
+  /** Resolves when no exit of any is on its way. */
+  settled(): Promise<void>;
+  /** The VM is gone and they with it: all that still ran get their exit before this returns. */
+  endAll(message: string): void;
+  /** Resolves when no start is under way. Never rejects. */
+  idle(): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+/** What the containers need of their pod. */
+export interface ContainersOwner {
+  readonly record: PodRecord;
+  readonly paths: PodPaths;
+  readonly keeper: RecordKeeper;
+  readonly images: ImageStore;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Resolves when the pod runs, or is known not to. */
+  begun(): Promise<void>;
+  /** Resolves when the record says that the pod does not run any more. */
+  readonly over: Promise<void>;
+  attachDisk(disk: DiskSpec): Promise<void>;
+  /** @throws StatusError when the pod does not run */
+  assertRunning(): void;
+  /** What somebody is told who wants something of a pod that does not run. */
+  notRunning(): StatusError;
+  agent<T>(operation: (agent: Agent) => Promise<T>): Promise<T>;
+}
+
+/** 128 + SIGKILL: what a container gets whose VM was taken away under it. */
+const EXIT_VM_GONE = { exitCode: 137, signal: 9 };
+/** What a shell would give; runc's `StartError`. */
+const EXIT_NOT_STARTED = 128;
+
+export function createContainers(owner: ContainersOwner): Containers {
+  return new PodContainers(owner);
+}
+
+class PodContainers implements Containers {
+  readonly #owner: ContainersOwner;
+  readonly #containers = new Map<string, Container>();
+  /** Starts are one behind the other. Never rejects. */
+  #starting: Promise<unknown> = Promise.resolve();
+
+  constructor(owner: ContainersOwner) {
+    this.#owner = owner;
+  }
+
+  async load(): Promise<void> {
+    for (const record of this.#owner.record.containers) this.#hold(await this.#open(record));
+  }
+
+  start(spec: HyperContainerSpec): Promise<ContainerState> {
+    const work = this.#starting.then(() => this.#start(spec));
+    this.#starting = work.catch(() => {});
+    return work;
+  }
+
+  async #start(spec: HyperContainerSpec): Promise<ContainerState> {
+    const { images, record, keeper, over, log } = this.#owner;
+    await this.#owner.begun();
+    this.#owner.assertRunning();
+    const known = this.#containers.get(spec.id);
+    if (known && known.record.state.phase !== 'creating') return known.record.state;
+    const disk = await images.acquire(spec.imageId, record.spec.id);
+    const container = known ?? (await this.#add(spec));
+    try {
+      await this.#launch(container, disk);
+    } catch (error) {
+      if (isGone(error)) await over;
+      this.#owner.assertRunning();
+      log.warn('container cannot be started', { container: spec.id, error: describeError(error) });
+      await container.exit(this.#startFailure(error));
+      // One that was late is not to run unseen.
+      await this.#owner.agent((agent) => agent.removeContainer(spec.id)).catch(() => {});
+    }
+    await keeper.changed(spec.id);
+    return container.record.state;
+  }
+
+  async #add(spec: HyperContainerSpec): Promise<Container> {
+    const { record: pod, keeper, clock } = this.#owner;
+    const record = newContainerRecord(spec, clock.nowMs());
+    const container = await this.#open(record);
+    // No await from here on: the pod's end must find the container, or this find the end.
+    if (pod.phase !== 'running') {
+      await container.close();
+      throw this.#owner.notRunning();
+    }
+    pod.containers.push(record);
+    this.#hold(container);
+    await keeper.save();
+    return container;
+  }
+
+  async #launch(container: Container, diskPath: string): Promise<void> {
+    const { spec, state } = container.record;
+    const disk = { serial: imageSerial(spec.imageId), path: diskPath, readOnly: true };
+    await this.#owner.attachDisk(disk);
+    await this.#owner.agent((agent) => agent.startContainer(guestContainerSpec(spec)));
+    // Its exit may have been reported before this answer.
+    if (state.phase === 'creating') state.phase = 'running';
+    state.startedAtMs ||= this.#owner.clock.nowMs();
+  }
+
+  #startFailure(error: unknown): ProcessExit {
+    const reason = error instanceof AgentError ? error.reason : 'StartError';
+    const message = describeError(error);
+    const finishedAtMs = this.#owner.clock.nowMs();
+    const exit = { exitCode: EXIT_NOT_STARTED, signal: 0, oomKilled: false };
+    return { ...exit, reason, message, finishedAtMs };
+  }
+
+  #open(record: ContainerRecord): Promise<Container> {
+    const nowMs = () => this.#owner.clock.nowMs();
+    return openContainer(record, this.#owner.paths.logs(record.spec.id), nowMs);
+  }
+
+  #hold(container: Container): void {
+    this.#containers.set(container.record.spec.id, container);
+  }
+
+  outputOffset(containerId: string, stream: 1 | 2): number {
+    return this.#containers.get(containerId)?.log.offset(stream) ?? 0;
+  }
+
+  async takeOutput(output: GuestOutput): Promise<void> {
+    const { keeper } = this.#owner;
+    const { containerId } = output;
+    const isFirst = this.#containers.get(containerId)?.record.state.firstByteAtMs === 0;
+    await keeper.untilStored(async () => this.#containers.get(containerId)?.output(output));
+    if (isFirst) await keeper.untilStored(() => keeper.changed(containerId));
+  }
+
+  async takeExit(containerId: string, exit: ProcessExit): Promise<void> {
+    const { keeper, clock } = this.#owner;
+    const container = this.#containers.get(containerId);
+    if (!container) return;
+    container.record.state.startedAtMs ||= clock.nowMs();
+    await container.exit(exit);
+    await keeper.untilStored(() => keeper.changed(containerId));
+  }
+
+  get(containerId: string): Container {
+    const container = this.#containers.get(containerId);
+    if (!container) throw notFound('', 'containers', containerId);
+    return container;
+  }
+
+  async signal(containerId: string, signal: number): Promise<void> {
+    if (this.get(containerId).record.state.phase === 'exited') return;
+    await this.#owner.agent((agent) => agent.signalContainer(containerId, signal));
+  }
+
+  async remove(containerId: string): Promise<void> {
+    const { record, keeper, paths } = this.#owner;
+    const container = this.get(containerId);
+    if (container.record.state.phase !== 'exited') {
+      throw new StatusError('Conflict', `Cannot remove container "${containerId}": it runs`);
+    }
+    if (record.phase === 'running') {
+      await this.#owner.agent((agent) => agent.removeContainer(containerId));
+    }
+    if (!this.#containers.delete(containerId)) return;
+    record.containers = record.containers.filter(({ spec }) => spec.id !== containerId);
+    await container.close();
+    await keeper.changed(containerId);
+    await rm(paths.logs(containerId), { recursive: true, force: true });
+  }
+
+  async settled(): Promise<void> {
+    await Promise.all([...this.#containers.values()].map((container) => container.settled()));
+  }
+
+  endAll(message: string): void {
+    const finishedAtMs = this.#owner.clock.nowMs();
+    for (const container of this.#containers.values()) {
+      const detail = { oomKilled: false, reason: 'Error', message, finishedAtMs };
+      void container.exit({ ...EXIT_VM_GONE, ...detail });
+    }
+  }
+
+  idle(): Promise<unknown> {
+    return this.#starting;
+  }
+
+  async close(): Promise<void> {
+    for (const container of this.#containers.values()) await container.close();
+  }
+}
+
+/** The guest or its VM has ended, or this daemon is about to. */
+export function isGone(error: unknown): boolean {
+  if (error instanceof AgentError) return error.reason === 'Closed';
+  return error instanceof HypervisorError && error.reason === 'Gone';
+}
