@@ -341,10 +341,9 @@ static void read_port(void) {
     if (control_length > CONTROL_QUEUE_BYTES_MAX / 2) return;
     ssize_t count = read(port.fd, bytes, sizeof bytes);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0 || (size_t)count == 0) {
+    if (count <= 0) {
+      /* A hang-up too: the port tells of it late, when another host may have opened a session. */
       readable = false;
-      /* Nobody is there: what belongs to the old session need not wait for the next one. */
-      if (count == 0) session_close();
       return;
     }
     session_feed(bytes, (size_t)count);
