@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FakeClock } from '../base/clock.fake.ts';
 import { silentLog } from '../base/log.ts';
-import { object, pod, put } from './conformance.ts';
+import { object, pod, put } from './testing/kit.ts';
 import { Engine } from './engine.ts';
 import type { Journal, JournalBatch } from './journal.ts';
 import { DELETE, STORE_LIMITS, StoreBusyError } from './store.ts';

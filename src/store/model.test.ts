@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { FakeClock } from '../base/clock.fake.ts';
 import { seededRandom } from '../base/random.ts';
 import type { Random } from '../base/random.ts';
-import { object, take } from './conformance.ts';
+import { object, take } from './testing/kit.ts';
 import { createMemoryStore } from './memory.ts';
 import { openSqliteStore } from './sqlite.ts';
 import { CompactedError, DELETE } from './store.ts';
