@@ -73,6 +73,18 @@ function role(namespace: string, name: string, rules: PolicyRule[]): KubeObject 
   };
 }
 
+/** What every person of a tenant sees outside of namespaces; the tenant's scope narrows it further. */
+const TENANT_READER_RULES = [
+  rule('core', 'namespaces nodes', READ),
+  rule('hypernetes.io', 'tenants', READ),
+  rule('hypernetes.io', 'tenants/status tenants/usage', 'get'),
+  rule('storage.k8s.io', 'storageclasses csidrivers volumeattributesclasses', READ),
+  rule('node.k8s.io', 'runtimeclasses', READ),
+  rule('scheduling.k8s.io', 'priorityclasses', READ),
+  rule('networking.k8s.io', 'ingressclasses', READ),
+  rule('rbac.authorization.k8s.io', 'clusterroles', READ),
+];
+
 const user = (name: string): Subject => ({ kind: 'User', apiGroup: RBAC_GROUP, name });
 const group = (name: string): Subject => ({ kind: 'Group', apiGroup: RBAC_GROUP, name });
 const account = (namespace: string, name: string): Subject => ({
@@ -232,6 +244,17 @@ const nodeRoles: KubeObject[] = [
     rule('certificates.k8s.io', 'certificatesigningrequests', `create ${READ}`),
   ]),
   // A machine that joins looks whether its name is taken.
+  clusterRole('hypernetes:tenant-admin', [
+    ...TENANT_READER_RULES,
+    rule('core', 'namespaces', WRITE),
+    rule('hypernetes.io', 'tenants', 'create delete patch update'),
+    rule('hypernetes.io', 'tenants/audit', 'get'),
+  ]),
+  clusterRole('hypernetes:tenant-member', [
+    ...TENANT_READER_RULES,
+    rule('core', 'namespaces', 'create delete'),
+  ]),
+  clusterRole('hypernetes:tenant-reader', TENANT_READER_RULES),
   clusterRole('hypernetes:get-nodes', [rule('core', 'nodes', 'get')]),
   clusterRole('system:node-proxier', [
     rule('core', 'endpoints services', 'list watch'),
