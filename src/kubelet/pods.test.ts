@@ -124,9 +124,15 @@ test('activeDeadlineSeconds ends a pod as Failed', async () => {
   assert.equal(pod.status?.reason, 'DeadlineExceeded');
 });
 
+const SIDECAR = {
+  ...{ name: 'side', image: 'busybox:1', restartPolicy: 'Always' },
+  livenessProbe: { grpc: { port: 1 } },
+};
+
 for (const [what, spec, words] of [
   ['host network', { hostNetwork: true }, /hostNetwork/],
   ['hostPath', { volumes: [{ name: 'v', hostPath: { path: '/etc' } }] }, /hostPath/],
+  ['gRPC probes of a sidecar', { initContainers: [SIDECAR] }, /gRPC/],
   ['claims', { volumes: [{ name: 'v', persistentVolumeClaim: { claimName: 'c' } }] }, /Claim/],
 ] as const) {
   test(`${what}: what a VM cannot have is said, and no VM is made`, async () => {

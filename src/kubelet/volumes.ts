@@ -53,7 +53,7 @@ export function refuseUnsupported(pod: Pod): void {
       `volume "${volume.name}" has source ${kind}: supported are emptyDir, ${FILE_SOURCES.join(', ')}`,
     );
   }
-  for (const container of spec?.containers ?? []) {
+  for (const container of [...(spec?.initContainers ?? []), ...(spec?.containers ?? [])]) {
     const probes = [container.livenessProbe, container.readinessProbe, container.startupProbe];
     if (probes.some((probe) => probe?.grpc)) {
       throw new UnsupportedError(`container "${container.name}" has a gRPC probe: not supported`);
