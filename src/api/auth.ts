@@ -50,6 +50,9 @@ export interface AuthenticationRequest {
   bearerToken?: string;
   /** For whom a token has to be meant. Empty or absent: the API server itself. */
   audiences?: string[];
+  /** What the request is: credentials may be good for some requests only. */
+  method?: string;
+  path?: string;
 }
 
 export interface AuthenticatedUser {

@@ -41,6 +41,8 @@ export const tenantRoleGroup = (tenant: string, role: TenantRole): string =>
 
 /** Operators: people with a role on the whole system, who belong to no tenant. */
 export const OPERATORS_GROUP = 'hypernetes:operators';
+/** People who may look at everything but secrets; operators are among them. */
+export const OPERATOR_READERS_GROUP = 'hypernetes:operator-readers';
 
 /** Prefixes of names and groups that no identity service may hand out. */
 export const RESERVED_PREFIXES = ['system:', 'tenant:', 'hypernetes:'] as const;

@@ -1,4 +1,5 @@
 import type { KubeObject } from '../api/object.ts';
+import { OPERATOR_READERS_GROUP, OPERATORS_GROUP } from '../api/tenancy.ts';
 import { BOOTSTRAP_NODES_GROUP } from './bootstrap-tokens.ts';
 import { MASTERS_GROUP } from './pki.ts';
 import type { PolicyRule, Subject } from './rbac.ts';
@@ -349,6 +350,13 @@ const storageRoles: KubeObject[] = [
 
 const clusterBindings: KubeObject[] = [
   clusterBinding('cluster-admin', 'cluster-admin', group(MASTERS_GROUP)),
+  clusterBinding('hypernetes:operators', 'cluster-admin', group(OPERATORS_GROUP)),
+  clusterBinding('hypernetes:operator-readers', 'view', group(OPERATOR_READERS_GROUP)),
+  clusterBinding(
+    'hypernetes:operator-readers:tenants',
+    'hypernetes:tenant-reader',
+    group(OPERATOR_READERS_GROUP),
+  ),
   clusterBinding('system:monitoring', 'system:monitoring', group('system:monitoring')),
   clusterBinding('system:discovery', 'system:discovery', group('system:authenticated')),
   clusterBinding('system:basic-user', 'system:basic-user', group('system:authenticated')),

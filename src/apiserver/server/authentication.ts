@@ -20,8 +20,10 @@ export async function authenticate(
     if (exchange.clientCertificateError || exchange.headers.authorization) throw unauthorized();
     return ANONYMOUS_USER;
   }
+  const { method, path } = exchange;
   for (const authenticator of authenticators) {
     const found = await authenticator.authenticate({
+      ...{ method, path },
       ...(bearerToken ? { bearerToken } : {}),
       ...(clientCertificate ? { clientCertificate } : {}),
     });
