@@ -11,6 +11,7 @@ import type { ApiServerLimits } from './limits.ts';
 import type { Metrics } from './server/metrics.ts';
 import type { ApiExchange, ApiReply } from './server/exchange.ts';
 import type { RequestInfo } from './server/path.ts';
+import type { Shares } from './server/shares.ts';
 import type { LineCache } from './watch/line-cache.ts';
 import type { ServiceAllocator } from './registry/strategies/service-allocator.ts';
 
@@ -30,6 +31,8 @@ export interface ServerContext {
   services: ServiceAllocator;
   metrics: Metrics;
   watchLines: LineCache;
+  /** Of requests in flight, by whether they read or write, and of watches. */
+  shares: Record<'reads' | 'writes' | 'watches', Shares>;
   /** Host and port at which clients reach the server. */
   advertiseAddress: string;
   kubelet: KubeletConnector | undefined;
@@ -39,7 +42,14 @@ export interface ServerContext {
 
 /** How node agents are reached. Made by `proxy/`. */
 export interface KubeletConnector {
-  proxy(node: NodeAddress, exchange: ApiExchange, path: string, query: string): Promise<ApiReply>;
+  /** `user` is whose share of the streams it counts for. */
+  proxy(
+    node: NodeAddress,
+    exchange: ApiExchange,
+    path: string,
+    query: string,
+    user: UserInfo,
+  ): Promise<ApiReply>;
 }
 
 export interface NodeAddress {

@@ -10,6 +10,8 @@ export interface ApiServerLimits {
   tlsHandshakeTimeoutMs: number;
   requestHeaderBytes: number;
   connectionCount: number;
+  /** From one address. The pods of a node have one address in common. */
+  connectionsPerAddress: number;
   /** Concurrent streams of one HTTP/2 connection; Go's client opens another one beyond it. */
   streamsPerConnection: number;
   /** A connection without a request is closed after this. */
@@ -17,12 +19,16 @@ export interface ApiServerLimits {
   /** Requests that are being answered, streams and watches not counted. More get 429. */
   readsInFlight: number;
   writesInFlight: number;
+  /** Of these, how many may be one user's; service accounts of a namespace count as one. */
+  readsInFlightPerUser: number;
+  writesInFlightPerUser: number;
   /** Answers above this are compressed when the client takes gzip. */
   gzipThresholdBytes: number;
   /** A watch without `timeoutSeconds` ends at a random time between this and its double. */
   watchTimeoutMinMs: number;
   bookmarkIntervalMs: number;
   watches: number;
+  watchesPerUser: number;
   /** Lines of watches that are kept for the next watcher of the same objects. */
   watchLineBytes: number;
   /** A client that takes nothing of its answer for this long is cut off. */
@@ -33,6 +39,7 @@ export interface ApiServerLimits {
   kubeletConnectTimeoutMs: number;
   /** Running exec, attach, port-forward and log streams. */
   proxyStreams: number;
+  proxyStreamsPerUser: number;
 }
 
 export const DEFAULT_LIMITS: ApiServerLimits = {
@@ -42,17 +49,22 @@ export const DEFAULT_LIMITS: ApiServerLimits = {
   tlsHandshakeTimeoutMs: 10_000,
   requestHeaderBytes: 64 * 1024,
   connectionCount: 20_000,
+  connectionsPerAddress: 5_000,
   streamsPerConnection: 250,
   connectionIdleTimeoutMs: 180_000,
   readsInFlight: 2_000,
   writesInFlight: 2_000,
+  readsInFlightPerUser: 500,
+  writesInFlightPerUser: 250,
   gzipThresholdBytes: 128 * 1024,
   watchTimeoutMinMs: 30 * 60_000,
   bookmarkIntervalMs: 60_000,
   watches: 50_000,
+  watchesPerUser: 10_000,
   watchLineBytes: 32 * 1024 * 1024,
   replyStallTimeoutMs: 60_000,
   deleteCollectionWorkers: 16,
   kubeletConnectTimeoutMs: 10_000,
   proxyStreams: 2_000,
+  proxyStreamsPerUser: 500,
 };

@@ -28,6 +28,7 @@ import { listen } from './server/listener.ts';
 import type { Listener, TlsMaterial } from './server/listener.ts';
 import { createLoopback } from './server/loopback.ts';
 import { createMetrics } from './server/metrics.ts';
+import { createShares } from './server/shares.ts';
 import { createPipeline } from './server/pipeline.ts';
 import { createLineCache } from './watch/line-cache.ts';
 
@@ -146,6 +147,11 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
     }),
     metrics: createMetrics(),
     watchLines: createLineCache(limits.watchLineBytes),
+    shares: {
+      reads: createShares(limits.readsInFlight, limits.readsInFlightPerUser),
+      writes: createShares(limits.writesInFlight, limits.writesInFlightPerUser),
+      watches: createShares(limits.watches, limits.watchesPerUser),
+    },
     advertiseAddress: `${host}:${port}`,
     kubelet:
       options.kubelet &&

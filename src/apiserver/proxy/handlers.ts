@@ -32,7 +32,13 @@ export async function handleLog(context: ResourceContext): Promise<ApiReply> {
   }
   const node = nodeAddress(server, nodeOfPod(pod));
   const path = kubeletPath('containerLogs', info.namespace, info.name, container);
-  const reply = await connectorOf(context).proxy(node, exchange, path, query.toString());
+  const reply = await connectorOf(context).proxy(
+    node,
+    exchange,
+    path,
+    query.toString(),
+    context.user,
+  );
   reply.headers['content-type'] ??= 'text/plain';
   return reply;
 }
@@ -53,17 +59,21 @@ export async function handleConnect(context: ResourceContext): Promise<ApiReply>
     ? kubeletPath('portForward', info.namespace, info.name, uid)
     : kubeletPath(info.subresource, info.namespace, info.name, uid, container);
   const query = isForward ? forwardQuery(exchange.query) : streamQuery(exchange.query);
-  return connectorOf(context).proxy(node, exchange, path, query.toString());
+  return connectorOf(context).proxy(node, exchange, path, query.toString(), context.user);
 }
 
 /** Any method below `nodes/{name}/proxy/`: the kubelet's own API. */
 export async function handleNodeProxy(context: ResourceContext): Promise<ApiReply> {
-  const { exchange, server, info } = context;
+  const { exchange, server, info, user } = context;
+  // Leaving HTTP means exec, attach or port-forward there: a GET must not do that as a reading.
+  if (exchange.upgradable) {
+    requireAuthorization(server.authorizer, { ...attributesOf(info, user), verb: 'create' });
+  }
   // The port may be named, but there is only one that is a kubelet's.
   const [, name = ''] = /^(?:https:)?([^:]+)(?::\d*)?$/.exec(info.name) ?? [];
   const node = nodeAddress(server, name || info.name);
   const path = info.rest || '/';
-  return connectorOf(context).proxy(node, exchange, path, exchange.rawQuery);
+  return connectorOf(context).proxy(node, exchange, path, exchange.rawQuery, user);
 }
 
 function connectorOf({ server }: ResourceContext): KubeletConnector {

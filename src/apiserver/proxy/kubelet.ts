@@ -8,6 +8,7 @@ import { isIP } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
+import { NODE_USER_PREFIX } from '../../auth/pki.ts';
 import { StatusError } from '../../api/status.ts';
 import type { Status } from '../../api/status.ts';
 import type { KubeletConnector, NodeAddress } from '../context.ts';
@@ -15,6 +16,7 @@ import type { ApiServerLimits } from '../limits.ts';
 import { EMPTY } from '../server/exchange.ts';
 import type { ApiExchange, ApiReply } from '../server/exchange.ts';
 import { protocolsWithoutToken } from '../server/authentication.ts';
+import { createShares } from '../server/shares.ts';
 import { splice } from './splice.ts';
 
 export interface KubeletTls {
@@ -49,19 +51,14 @@ export function createKubeletConnector(options: {
   closing: AbortSignal;
 }): KubeletConnector {
   const { limits, closing } = options;
-  let streamCount = 0;
+  const streams = createShares(limits.proxyStreams, limits.proxyStreamsPerUser);
   return {
-    async proxy(node, exchange, path, query) {
-      if (streamCount >= limits.proxyStreams) {
+    async proxy(node, exchange, path, query, user) {
+      const finish = streams.take(user);
+      if (!finish) {
         const message = 'Too many streams to nodes, please try again later.';
         throw new StatusError('TooManyRequests', message, { details: { retryAfterSeconds: 5 } });
       }
-      streamCount += 1;
-      let isOver = false;
-      const finish = () => {
-        if (!isOver) streamCount -= 1;
-        isOver = true;
-      };
       try {
         const target = query ? `${path}?${query}` : path;
         if (exchange.upgradable) return await upgrade(options, node, exchange, target, finish);
@@ -90,9 +87,21 @@ function tlsOptions({ tls }: Options, node: NodeAddress): ConnectionOptions {
     ca: tls.ca,
     ...(isIP(node.name) ? {} : { servername: node.name }),
     checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
-      checkServerIdentity(node.name, certificate) && checkServerIdentity(node.host, certificate),
+      checkNodeIdentity(node, certificate),
     ALPNProtocols: ['http/1.1'],
   };
+}
+
+/**
+ * The address is what the node itself has told, so a certificate that fits it alone could be that
+ * of whoever has this address, another node or the API server: the subject names the node.
+ */
+function checkNodeIdentity(node: NodeAddress, certificate: PeerCertificate): Error | undefined {
+  const wanted = `${NODE_USER_PREFIX}${node.name}`;
+  if (certificate.subject?.CN !== wanted) {
+    return new Error(`its certificate is that of "${certificate.subject?.CN}", not "${wanted}"`);
+  }
+  return checkServerIdentity(node.name, certificate) && checkServerIdentity(node.host, certificate);
 }
 
 function headersFor(exchange: ApiExchange): Record<string, string> {
@@ -116,6 +125,8 @@ async function forward(
   finish: () => void,
 ): Promise<ApiReply> {
   const response = await send(options, node, exchange, target, signal);
+  // Not the body's reader: a body that nobody begins to read never ends.
+  response.once('close', finish);
   const status = response.statusCode ?? 502;
   const contentType = response.headers['content-type'] ?? 'application/octet-stream';
   if (status >= 400) throw await kubeletError(response, status, contentType);
@@ -123,7 +134,7 @@ async function forward(
   for (const [name, value] of Object.entries(response.headers)) {
     if (value !== undefined && !DROPPED_HEADERS.has(name)) headers[name] = value;
   }
-  return { status, headers, body: bodyOf(response, finish) };
+  return { status, headers, body: bodyOf(response) };
 }
 
 function send(
@@ -172,7 +183,7 @@ async function feed(exchange: ApiExchange, outgoing: ReturnType<typeof httpsRequ
   outgoing.end();
 }
 
-async function* bodyOf(response: IncomingMessage, finish: () => void): AsyncIterable<Uint8Array> {
+async function* bodyOf(response: IncomingMessage): AsyncIterable<Uint8Array> {
   try {
     for await (const chunk of response) yield chunk as Uint8Array;
   } catch (error) {
@@ -180,7 +191,6 @@ async function* bodyOf(response: IncomingMessage, finish: () => void): AsyncIter
     if ((error as Error).name !== 'AbortError') throw error;
   } finally {
     response.destroy();
-    finish();
   }
 }
 
@@ -247,8 +257,8 @@ async function upgrade(
   }
   upstream.write(`${lines.join('\r\n')}\r\n\r\n`);
   const takeOver = (socket: Duplex, head: Buffer) => {
-    if (head.length > 0) upstream.write(head);
     splice(socket, upstream, {
+      head,
       clock: options.clock,
       closing: options.closing,
       firstAnswerTimeoutMs: options.limits.kubeletConnectTimeoutMs,

@@ -24,14 +24,19 @@ const LOG_CHUNKS = 200;
 interface StubKubelet extends AsyncDisposable {
   port: number;
   requests: { url: string; headers: IncomingMessage['headers'] }[];
+  /** What came after an upgrade that was refused. */
+  smuggled(): string;
   /** Bytes of the endless log that were taken by the connection. */
   writtenBytes(): number;
   openSockets(): number;
 }
 
 /** Answers as a kubelet does, and keeps what it was asked. */
-async function startKubelet(nodeName = 'node-1'): Promise<StubKubelet> {
-  const pair = pki.signer.serverPair(`system:node:${nodeName}`, [nodeName], ['system:nodes']);
+async function startKubelet(
+  nodeName = 'node-1',
+  pair = pki.signer.serverPair(`system:node:${nodeName}`, [nodeName], ['system:nodes']),
+): Promise<StubKubelet> {
+  let smuggled = '';
   const requests: StubKubelet['requests'] = [];
   const sockets = new Set<Duplex>();
   let written = 0;
@@ -63,6 +68,13 @@ async function startKubelet(nodeName = 'node-1'): Promise<StubKubelet> {
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     requests.push({ url: request.url ?? '', headers: request.headers });
     socket.on('error', () => {});
+    if (request.url?.includes('/failing')) {
+      smuggled += head.toString();
+      socket.on('data', (chunk: Buffer) => (smuggled += chunk.toString()));
+      socket.on('end', () => socket.end());
+      socket.write('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n');
+      return;
+    }
     socket.write(
       'HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n',
     );
@@ -78,6 +90,7 @@ async function startKubelet(nodeName = 'node-1'): Promise<StubKubelet> {
   return {
     port: (server.address() as AddressInfo).port,
     requests,
+    smuggled: () => smuggled,
     writtenBytes: () => written,
     openSockets: () => sockets.size,
     async [Symbol.asyncDispose]() {
@@ -89,9 +102,11 @@ async function startKubelet(nodeName = 'node-1'): Promise<StubKubelet> {
 
 async function startCluster(kubelet: StubKubelet): Promise<Harness & { port: number }> {
   const client = pki.signer.clientPair(KUBELET_CLIENT_USER, ['system:masters']);
+  const rbac = createRbac();
   const api = await startHarness({
     clock: systemClock,
-    authorizer: createRbac(),
+    authorizer: rbac,
+    rbac,
     authenticators: [createCertificateAuthenticator()],
     kubelet: { ...client, ca: pki.ca },
   });
@@ -243,4 +258,50 @@ test("a node's own API is reached below its proxy", async () => {
   assert.equal(answer.text, 'hello\n');
   assert.equal(kubelet.requests.at(-1)?.url, '/stats/summary?only=cpu');
   assert.equal((await api.send('GET', '/api/v1/nodes/none/proxy/stats')).code, 404);
+});
+
+test('who is refused an upgrade has no connection to the kubelet to make requests on', async () => {
+  await using kubelet = await startKubelet();
+  await using api = await startCluster(kubelet);
+  const socket = await openTls(api.port, pki.ca, admin);
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\n';
+  const request = `GET ${NS}/pods/a/exec?container=failing&command=x HTTP/1.1\r\n${HOST}${upgrade}`;
+  const further = `GET /exec/kube-system/other/uid/c?command=id HTTP/1.1\r\n${HOST}${upgrade}\r\n`;
+  const text = await exchange(socket, `${request}\r\n${further}`, further);
+  assert.match(text, /^HTTP\/1\.1 400 /);
+  while (kubelet.openSockets() > 0) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(kubelet.smuggled(), '');
+});
+
+test("an address that a node claims does not make its owner's certificate the node's", async () => {
+  const names = ['node-1', '127.0.0.1'];
+  await using kubelet = await startKubelet(
+    'node-1',
+    pki.signer.serverPair('kube-apiserver', names),
+  );
+  await using api = await startCluster(kubelet);
+  const answer = await api.send('GET', `${NS}/pods/a/log?container=c`);
+  assert.equal(answer.code, 500);
+  assert.match(answer.body.message ?? '', /its certificate is that of "kube-apiserver"/);
+});
+
+test('a right to read through a node does not run commands there', async () => {
+  await using kubelet = await startKubelet();
+  await using api = await startCluster(kubelet);
+  const root = '/apis/rbac.authorization.k8s.io/v1';
+  const rules = [{ apiGroups: [''], resources: ['nodes/proxy'], verbs: ['get'] }];
+  await api.want('POST', `${root}/clusterroles`, { metadata: { name: 'r' }, rules });
+  await api.want('POST', `${root}/clusterrolebindings`, {
+    metadata: { name: 'r' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'r' },
+    subjects: [{ kind: 'User', apiGroup: 'rbac.authorization.k8s.io', name: 'bob' }],
+  });
+  const ask = async (headers: string) => {
+    const socket = await openTls(api.port, pki.ca, pki.signer.clientPair('bob'));
+    const path = '/api/v1/nodes/node-1/proxy/exec/default/a/uid/c?command=id';
+    return exchange(socket, `GET ${path} HTTP/1.1\r\n${HOST}${headers}\r\n`);
+  };
+  await api.want('GET', `${root}/clusterroles/r`);
+  assert.match(await ask('Connection: close\r\n'), /^HTTP\/1\.1 200 /);
+  assert.match(await ask('Connection: Upgrade\r\nUpgrade: websocket\r\n'), /^HTTP\/1\.1 403 /);
 });

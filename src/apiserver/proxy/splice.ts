@@ -6,6 +6,8 @@ const LINGER_MS = 10_000;
 
 export interface SpliceOptions {
   clock: Clock;
+  /** What was read of the client already. */
+  head: Buffer;
   /** Ends both sides. */
   closing: AbortSignal;
   /** Until the first byte from `upstream`. */
@@ -14,9 +16,14 @@ export interface SpliceOptions {
   onEnd: () => void;
 }
 
+/** How an answer begins that lets the connection leave HTTP. */
+const SWITCHING = 'HTTP/1.1 101';
+
 /**
  * Joins two connections: bytes go both ways with back-pressure, the end of one direction is
- * passed on while the other goes on, and neither side outlives the other.
+ * passed on while the other goes on, and neither side outlives the other. Nothing of the client
+ * goes to `upstream` before that has agreed to leave HTTP: it would be a further request, made
+ * with the server's own certificate.
  */
 export function splice(client: Duplex, upstream: Duplex, options: SpliceOptions): void {
   const sides = [client, upstream];
@@ -49,6 +56,19 @@ export function splice(client: Duplex, upstream: Duplex, options: SpliceOptions)
     options.onEnd();
     return;
   }
-  client.pipe(upstream);
+  let answer = '';
+  const inspect = (chunk: Buffer) => {
+    answer += chunk.toString('latin1', 0, SWITCHING.length - answer.length);
+    if (answer.length < SWITCHING.length) return;
+    upstream.off('data', inspect);
+    if (answer === SWITCHING) {
+      if (options.head.length > 0) upstream.write(options.head);
+      client.pipe(upstream);
+    } else {
+      client.resume();
+      upstream.end();
+    }
+  };
+  upstream.on('data', inspect);
   upstream.pipe(client);
 }

@@ -2,6 +2,7 @@ import { StatusError } from '../../api/status.ts';
 import type { RequestContext, ResourceContext, ResourceHandler } from '../context.ts';
 import { handleCreate } from '../registry/create.ts';
 import { handleDelete, handleDeleteCollection } from '../registry/delete.ts';
+import { deprecationOf } from '../registry/deprecations.ts';
 import { handleGet } from '../registry/get.ts';
 import { handleList } from '../registry/list.ts';
 import { handlePatch } from '../registry/patch.ts';
@@ -52,6 +53,8 @@ export async function dispatch(context: RequestContext): Promise<ApiReply> {
   const handler = handlerOf({ ...context, row });
   if (handler === 'not-found') return pathNotFound();
   if (!handler) throw methodNotAllowed();
+  const deprecation = deprecationOf(row);
+  if (deprecation) context.warnings.push(deprecation);
   return handler({ ...context, row });
 }
 

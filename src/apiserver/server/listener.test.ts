@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import type { ClientHttp2Session } from 'node:http2';
 import { connect } from 'node:net';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
@@ -244,6 +245,44 @@ test('too many requests in flight are told to come back, masters are not', async
   assert.equal(refused.status, 429);
   assert.equal(refused.headers['retry-after'], '1');
   assert.equal((await get('admin', ['system:masters'])).status, 200);
+});
+
+test('one user cannot take the places of all, nor one address all connections', async () => {
+  const limits = { writesInFlightPerUser: 1, connectionsPerAddress: 4 };
+  await using api = await startListening(limits);
+  const rules = [{ apiGroups: [''], resources: ['configmaps'], verbs: ['create'] }];
+  const root = '/apis/rbac.authorization.k8s.io/v1';
+  await api.want('POST', `${root}/clusterroles`, { metadata: { name: 'r' }, rules });
+  await api.want('POST', `${root}/clusterrolebindings`, {
+    metadata: { name: 'r' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'r' },
+    subjects: ['ann', 'bob'].map((name) => ({ kind: 'User', name })),
+  });
+  const sessions = ['bob', 'bob', 'ann'].map((name) =>
+    openHttp2(api.port, pki.ca, pki.signer.clientPair(name)),
+  );
+  const [slow, more, other] = sessions as [
+    ClientHttp2Session,
+    ClientHttp2Session,
+    ClientHttp2Session,
+  ];
+  const headers = { ':method': 'POST', ':path': `${NS}/configmaps` };
+  const stalled = slow.request({ ...headers, 'content-type': 'application/json' });
+  stalled.on('error', () => {});
+  stalled.write('{');
+  const create = (session: ClientHttp2Session, name: string) =>
+    requestHttp2(session, 'POST', `${NS}/configmaps`, {
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(configMap(name)),
+    });
+  let refused = await create(more, 'probe-0');
+  for (let i = 1; refused.status === 201; i += 1) refused = await create(more, `probe-${i}`);
+  assert.equal(refused.status, 429);
+  assert.equal((await create(other, 'b')).status, 201);
+  stalled.close();
+  await openTls(api.port, pki.ca);
+  await assert.rejects(openTls(api.port, pki.ca));
+  for (const session of sessions) session.destroy();
 });
 
 test('closing the server closes connections that wait', async () => {

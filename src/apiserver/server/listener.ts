@@ -109,11 +109,16 @@ function configureServer(
     requestTimeout: 0,
     keepAliveTimeout: limits.connectionIdleTimeoutMs,
   } satisfies Http1Timeouts);
+  const admit = admissionByAddress(limits.connectionsPerAddress);
   server.on('connection', (socket: Socket) => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
     // A client may reset at any time, and most of all before TLS has taken over.
     socket.on('error', () => {});
+    if (!admit(socket)) {
+      socket.destroy();
+      return;
+    }
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
   });
   server.on('tlsClientError', (_error, socket: TLSSocket) => socket.destroy());
   server.on('sessionError', (_error, session?: ServerHttp2Session) => session?.destroy());
@@ -141,6 +146,23 @@ function configureServer(
       });
     }) as never,
   );
+}
+
+/** Keeps one machine, or one pod, from taking all connections before anybody knows who it is. */
+function admissionByAddress(countMax: number): (socket: Socket) => boolean {
+  const counts = new Map<string, number>();
+  return (socket) => {
+    const address = socket.remoteAddress ?? '';
+    const count = counts.get(address) ?? 0;
+    if (count >= countMax) return false;
+    counts.set(address, count + 1);
+    socket.once('close', () => {
+      const left = (counts.get(address) ?? 1) - 1;
+      if (left > 0) counts.set(address, left);
+      else counts.delete(address);
+    });
+    return true;
+  };
 }
 
 function limitIdleSession(session: ServerHttp2Session, limits: ApiServerLimits): void {

@@ -34,7 +34,6 @@ export function createPipeline(
   server: ServerContext,
   dispatch: Dispatch,
 ): (exchange: ApiExchange) => Promise<ApiReply> {
-  const inFlight = { read: 0, write: 0 };
   return async (exchange) => {
     const auditId = server.random.uuid();
     const startMs = server.clock.monotonicMs();
@@ -43,7 +42,7 @@ export function createPipeline(
     try {
       info = parseRequestInfo(exchange.method, exchange.path, exchange.query);
       const context = await identify(server, exchange, info, auditId);
-      reply = await limited(server, context, inFlight, () => dispatch(context));
+      reply = await limited(server, context, () => dispatch(context));
       addWarnings(reply, context.warnings);
     } catch (error) {
       reply = statusReply(toStatusError(error, server, exchange, auditId));
@@ -79,7 +78,6 @@ async function identify(
 async function limited(
   server: ServerContext,
   context: RequestContext,
-  inFlight: { read: number; write: number },
   work: () => Promise<ApiReply>,
 ): Promise<ApiReply> {
   const { info, user } = context;
@@ -87,17 +85,15 @@ async function limited(
   // Operators must get in while tenants overload the server, and its own parts even more so.
   const isExempt = context.exchange.user !== undefined || user.groups.includes('system:masters');
   if (isLong || isExempt) return work();
-  const kind = READ_VERBS.has(info.verb) ? 'read' : 'write';
-  const limit = kind === 'read' ? server.limits.readsInFlight : server.limits.writesInFlight;
-  if (inFlight[kind] >= limit) {
+  const leave = server.shares[READ_VERBS.has(info.verb) ? 'reads' : 'writes'].take(user);
+  if (!leave) {
     const message = 'Too many requests, please try again later.';
     throw new StatusError('TooManyRequests', message, { details: { retryAfterSeconds: 1 } });
   }
-  inFlight[kind] += 1;
   try {
     return await work();
   } finally {
-    inFlight[kind] -= 1;
+    leave();
   }
 }
 

@@ -28,7 +28,7 @@ interface WatchPlan {
 /** GET of a collection with `watch=true`: a stream of JSON documents, one a line. */
 export async function handleWatch(context: ResourceContext): Promise<ApiReply> {
   const { exchange, server, row, info } = context;
-  if (server.metrics.watchCount() >= server.limits.watches) {
+  if (!server.shares.watches.hasRoom(context.user)) {
     const message = 'Too many watches, please try again later.';
     throw new StatusError('TooManyRequests', message, { details: { retryAfterSeconds: 5 } });
   }
@@ -106,6 +106,7 @@ async function* streamEvents(
   const { predicate, encoder } = plan;
   const ticker = createTicker(context, plan, signal);
   const iterator = events[Symbol.asyncIterator]();
+  const leave = server.shares.watches.take(context.user);
   server.metrics.watchOpened();
   try {
     for (const entry of plan.initial) {
@@ -130,6 +131,7 @@ async function* streamEvents(
     if (!(error instanceof SlowWatcherError)) throw error;
   } finally {
     server.metrics.watchClosed();
+    leave?.();
     ticker.stop();
     await iterator.return?.();
   }

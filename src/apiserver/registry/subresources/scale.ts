@@ -1,11 +1,14 @@
 import type { KubeObject } from '../../../api/object.ts';
+import { columnsOf } from '../../../api/schema/columns.ts';
 import { applyPatch } from '../../../api/schema/patch/patch.ts';
+import type { ResourceRow } from '../../../api/schema/schema.ts';
 import { formatLabelSelector } from '../../../api/selectors.ts';
 import type { LabelSelectorObject } from '../../../api/selectors.ts';
 import { conflict, invalid } from '../../../api/status.ts';
 import { checkStructure, optionType, readObject } from '../../codec/decode.ts';
-import { valueReply } from '../../codec/reply.ts';
 import { negotiate } from '../../codec/negotiate.ts';
+import type { Representation } from '../../codec/negotiate.ts';
+import { includeObjectOf, objectReply } from '../../codec/represent.ts';
 import type { ResourceContext } from '../../context.ts';
 import type { ApiReply } from '../../server/exchange.ts';
 import { requireEntry } from '../get.ts';
@@ -40,11 +43,27 @@ function selectorText(selector: unknown): string {
   return formatLabelSelector(object as LabelSelectorObject);
 }
 
+/** In the shape that the client asked for. */
+function scaleReply(
+  { server, exchange, row }: ResourceContext,
+  scale: KubeObject,
+  representation: Representation,
+): ApiReply {
+  const includeObject = includeObjectOf(exchange.query);
+  const options = { includeObject, nowMs: server.clock.nowMs() };
+  return objectReply(200, scaleRow(row), scale, representation, options);
+}
+
+/** What is printed as a table is the scale and not the workload. */
+function scaleRow(row: ResourceRow): ResourceRow {
+  return { ...row, group: GROUP, resource: 'scales', columns: columnsOf(GROUP, 'scales') };
+}
+
 async function getScale(context: ResourceContext): Promise<ApiReply> {
   const representation = negotiate(context.exchange.headers.accept);
   await context.server.store.barrier();
   const entry = requireEntry(context);
-  return valueReply(200, scaleOf(objectOf(context.row, entry)), representation);
+  return scaleReply(context, scaleOf(objectOf(context.row, entry)), representation);
 }
 
 async function updateScale(context: ResourceContext): Promise<ApiReply> {
@@ -79,7 +98,7 @@ async function writeScale(
     draft.spec = { ...(draft.spec as object | undefined), replicas };
     return draft;
   });
-  return valueReply(200, scaleOf(written.object), representation);
+  return scaleReply(context, scaleOf(written.object), representation);
 }
 
 /** The lock and the bounds are those of the scale that the client sent. */

@@ -1,6 +1,7 @@
 import { handleConnect, handleLog, handleNodeProxy } from '../../proxy/handlers.ts';
 import type { ResourceHandler } from '../../context.ts';
 import { handleGet } from '../get.ts';
+import { handleAbsent } from './absent.ts';
 import { handleBinding } from './binding.ts';
 import { handleEviction } from './eviction.ts';
 import { handleFinalize, patchApproval, updateApproval } from './finalize.ts';
@@ -11,6 +12,7 @@ import { handleToken } from './token.ts';
 type Verbs = Record<string, ResourceHandler>;
 
 const stream: Verbs = { get: handleConnect, create: handleConnect };
+const absent: Verbs = { get: handleAbsent, update: handleAbsent, patch: handleAbsent };
 const nodeProxy: Verbs = {
   get: handleNodeProxy,
   create: handleNodeProxy,
@@ -26,8 +28,8 @@ const nodeProxy: Verbs = {
 export const SUBRESOURCES: Record<string, Verbs | undefined> = {
   'pods/binding': { create: handleBinding },
   'pods/eviction': { create: handleEviction },
-  'pods/ephemeralcontainers': { get: handleGet },
-  'pods/resize': { get: handleGet },
+  'pods/ephemeralcontainers': absent,
+  'pods/resize': absent,
   'pods/log': { get: handleLog },
   'pods/exec': stream,
   'pods/attach': stream,
