@@ -10,8 +10,13 @@ import type { TarMember } from './tar-write.ts';
 import type { TreeNode } from './tree.ts';
 
 /** Unites layers in memory; `chunkBytes` cuts the archives as a network would. */
-function unite(layers: (TarMember[] | Buffer)[], chunkBytes = 1 << 20, entriesMax?: number) {
-  const target = newTarget(entriesMax);
+function unite(
+  layers: (TarMember[] | Buffer)[],
+  chunkBytes = 1 << 20,
+  entriesMax?: number,
+  metadataBytesMax?: number,
+) {
+  const target = newTarget(entriesMax, metadataBytesMax);
   const spools: Buffer[][] = [];
   for (const [index, layer] of layers.entries()) {
     const chunks: Buffer[] = [];
@@ -474,4 +479,22 @@ test('a damaged archive is read or refused, and nothing else happens', () => {
     }
   }
   assert.ok(refused > 100 && refused < 3000, `refused ${refused}`);
+});
+
+test('what entries carry beside content is bounded over all layers, for it is kept in memory', () => {
+  const value = Buffer.alloc(1000);
+  const member = (name: string) => ({ ...file(name), xattrs: { 'user.a': value } });
+  const link = (name: string): TarMember => ({
+    path: name,
+    type: 'symlink',
+    linkName: 'x'.repeat(1000),
+  });
+  const within = [[member('a')], [member('b')], [link('c')]];
+  unite(within, undefined, undefined, 3100);
+  for (const more of [member('d'), link('d')]) {
+    assert.throws(
+      () => unite([...within, [more]], undefined, undefined, 3100),
+      (error) => error instanceof ImageError && error.reason === 'TooLarge',
+    );
+  }
 });

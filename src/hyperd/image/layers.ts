@@ -12,6 +12,11 @@ const WHITEOUT_META_PREFIX = '.wh..wh.';
 
 /** Of all layers of an image together; each entry costs memory while the disk is made. */
 const IMAGE_ENTRIES_MAX = 500_000;
+/**
+ * Of all entries together: names, link targets and extended attributes, which are kept in memory.
+ * Attributes lie outside of the heap whose size ends the thread that reads them.
+ */
+const IMAGE_METADATA_BYTES_MAX = 256 << 20;
 /** Of one inode: Linux' XATTR_SIZE_MAX for one value, here for all. */
 const XATTR_BYTES_MAX = 64 * 1024 - 4096;
 const XATTR_NAME_BYTES_MAX = 255;
@@ -30,6 +35,9 @@ export interface LayerTarget {
   /** Entries of all layers so far. */
   entryCount: number;
   entriesMax: number;
+  /** Bytes of names, link targets and extended attributes so far. */
+  metadataBytes: number;
+  metadataBytesMax: number;
   /** Path components that symbolic links have added so far. */
   linkSteps: number;
 }
@@ -41,8 +49,12 @@ export interface Spool {
   append(chunk: Buffer): void;
 }
 
-export function newTarget(entriesMax = IMAGE_ENTRIES_MAX): LayerTarget {
-  return { root: newNode('directory', -1), entryCount: 0, entriesMax, linkSteps: 0 };
+export function newTarget(
+  entriesMax = IMAGE_ENTRIES_MAX,
+  metadataBytesMax = IMAGE_METADATA_BYTES_MAX,
+): LayerTarget {
+  const none = { entryCount: 0, metadataBytes: 0, linkSteps: 0 };
+  return { root: newNode('directory', -1), entriesMax, metadataBytesMax, ...none };
 }
 
 /**
@@ -85,6 +97,7 @@ function createApplier(
   };
   return (entry, offset) => {
     count();
+    countMetadata(target, entry);
     const parts = splitPath(entry.name);
     const name = parts.pop();
     if (name === undefined) {
@@ -103,6 +116,18 @@ function createApplier(
       addEntry(make(parts, entry.mtimeSec), name, entry.type, entry, layer, offset);
     }
   };
+}
+
+function countMetadata(target: LayerTarget, entry: TarEntry): void {
+  target.metadataBytes += entry.name.length + entry.linkName.length;
+  for (const [name, value] of entry.xattrs ?? [])
+    target.metadataBytes += name.length + value.length;
+  if (target.metadataBytes <= target.metadataBytesMax) return;
+  throw new ImageError(
+    'TooLarge',
+    `names, link targets and extended attributes of the image have more than ` +
+      `${target.metadataBytesMax} bytes`,
+  );
 }
 
 function addEntry(
