@@ -1,4 +1,5 @@
-import type { HistoryEvent, History } from './history.ts';
+import type { HistoryEvent } from './history.ts';
+import type { Resource } from './resource.ts';
 import type { StoreLimits } from './store.ts';
 
 /** How much of the largest history goes at once when all of them together are too large. */
@@ -28,19 +29,19 @@ export interface CompactionStep {
  */
 export class Compaction {
   readonly #limits: StoreLimits;
-  readonly #histories: Map<string, History>;
+  readonly #resources: ReadonlyMap<string, Resource>;
   readonly #isDurable: (event: HistoryEvent) => boolean;
   #garbage: Garbage[] = [];
   #bytes = 0;
 
-  /** @param histories every resource's, by its name; may grow */
+  /** @param resources all there are, by their names; may grow */
   constructor(
     limits: StoreLimits,
-    histories: Map<string, History>,
+    resources: ReadonlyMap<string, Resource>,
     isDurable: (event: HistoryEvent) => boolean,
   ) {
     this.#limits = limits;
-    this.#histories = histories;
+    this.#resources = resources;
     this.#isDurable = isDurable;
   }
 
@@ -54,14 +55,15 @@ export class Compaction {
     return this.#garbage.length;
   }
 
-  append(history: History, event: HistoryEvent): void {
+  append(resource: Resource, event: HistoryEvent): void {
+    const { history } = resource;
     const before = history.bytes;
     history.append(event);
     this.#bytes += history.bytes - before;
-    while (history.length > this.#limits.ringEventCount) this.#drop(history);
+    while (history.length > this.#limits.ringEventCount) this.#drop(resource);
     while (this.#bytes > this.#limits.historyBytes) {
       const largest = this.#largest();
-      const count = Math.ceil(largest.length * DROP_SHARE);
+      const count = Math.ceil(largest.history.length * DROP_SHARE);
       for (let index = 0; index < count; index += 1) this.#drop(largest);
     }
   }
@@ -73,9 +75,9 @@ export class Compaction {
 
   /** Drops what is older than the limit. */
   expire(nowMs: number): void {
-    for (const history of this.#histories.values()) {
+    for (const resource of this.#resources.values()) {
       const cutoffMs = nowMs - this.#limits.historyMs;
-      while ((history.oldest?.timeMs ?? Infinity) < cutoffMs) this.#drop(history);
+      while ((resource.history.oldest?.timeMs ?? Infinity) < cutoffMs) this.#drop(resource);
     }
   }
 
@@ -95,23 +97,26 @@ export class Compaction {
     this.#garbage = this.#garbage.slice(step.count);
   }
 
-  #drop(history: History): void {
+  #drop(resource: Resource): void {
+    const { history } = resource;
     const before = history.bytes;
     const event = history.drop();
     if (!event) return;
     this.#bytes += history.bytes - before;
+    resource.forget(event);
     if (!this.#isDurable(event)) return;
-    const { resource } = event.entry.key;
+    const { resource: name } = event.entry.key;
     const floor = event.revision;
-    this.#garbage.push({ resource, floor, row: event.previous?.revision });
-    if (event.type === 'DELETED') this.#garbage.push({ resource, floor, row: event.revision });
+    this.#garbage.push({ resource: name, floor, row: event.previous?.revision });
+    if (event.type === 'DELETED')
+      this.#garbage.push({ resource: name, floor, row: event.revision });
   }
 
-  #largest(): History {
-    let largest: History | undefined;
-    for (const history of this.#histories.values()) {
-      if (history.bytes > (largest?.bytes ?? -1)) largest = history;
+  #largest(): Resource {
+    let largest: Resource | undefined;
+    for (const resource of this.#resources.values()) {
+      if (resource.history.bytes > (largest?.history.bytes ?? -1)) largest = resource;
     }
-    return largest as History;
+    return largest as Resource;
   }
 }

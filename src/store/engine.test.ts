@@ -39,6 +39,7 @@ function makeEngine(journal: Journal, limits: Partial<StoreLimits> = {}): Engine
     revision: 0,
     reservedRevision: 100,
     floors: new Map(),
+    partitionOf: () => '',
   });
 }
 

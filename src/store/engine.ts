@@ -3,12 +3,12 @@ import type { Clock, Timer } from '../base/clock.ts';
 import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
 import { Compaction } from './compaction.ts';
-import { checkKey, encodeEntry, entryId, idRange, StoredEntry } from './entry.ts';
-import { History } from './history.ts';
+import { checkKey, checkPartition, encodeEntry, entryId } from './entry.ts';
+import type { StoredEntry } from './entry.ts';
 import type { HistoryEvent } from './history.ts';
 import type { Journal, JournalWrite } from './journal.ts';
-import { OrderedMap } from './ordered.ts';
-import { Snapshots } from './snapshots.ts';
+import { decidePartitions } from './partitions.ts';
+import { Resource } from './resource.ts';
 import {
   CompactedError,
   DELETE,
@@ -23,6 +23,7 @@ import type {
   ListOptions,
   ListResult,
   MutateResult,
+  PartitionOf,
   Store,
   StoreEventType,
   StoreLimits,
@@ -31,7 +32,7 @@ import type {
   Transform,
   WatchOptions,
 } from './store.ts';
-import { WatcherIndex, WatchStream } from './watch.ts';
+import { WatchStream } from './watch.ts';
 
 /** Revisions reserved on disk at a time: volatile writes use them up without touching it. */
 const RESERVE_BLOCK = 100_000;
@@ -50,18 +51,12 @@ export interface EngineOptions {
   isVolatile: (key: Key) => boolean;
   /** Some objects of this resource may be volatile: its history begins with this process. */
   mayBeVolatile: (resource: string) => boolean;
+  partitionOf: PartitionOf;
   /** The last revision that may have been handed out before. */
   revision: number;
   /** Up to here revisions may be handed out without asking the journal. */
   reservedRevision: number;
   floors: Map<string, number>;
-}
-
-interface Resource {
-  entries: OrderedMap<StoredEntry>;
-  history: History;
-  snapshots: Snapshots;
-  watchers: WatcherIndex;
 }
 
 /** A call of `mutate` that is not settled yet. */
@@ -97,7 +92,6 @@ interface Write extends JournalWrite {
 export class Engine implements Store {
   readonly #options: EngineOptions;
   readonly #resources = new Map<string, Resource>();
-  readonly #histories = new Map<string, History>();
   readonly #compaction: Compaction;
   readonly #startRevision: number;
   /** The newest not yet visible write of a key. */
@@ -125,7 +119,7 @@ export class Engine implements Store {
     this.#nextRevision = this.#revision + 1;
     this.#reservedRevision = options.reservedRevision;
     const isDurable = (event: HistoryEvent) => !options.isVolatile(event.entry.key);
-    this.#compaction = new Compaction(options.limits, this.#histories, isDurable);
+    this.#compaction = new Compaction(options.limits, this.#resources, isDurable);
     for (const resource of options.floors.keys()) this.#resource(resource);
   }
 
@@ -139,22 +133,38 @@ export class Engine implements Store {
     }
     const resource = this.#resource(key.resource);
     const id = entryId(key.namespace, key.name);
-    const previous = resource.entries.get(id);
-    this.#apply(resource, id, entry, deleted, previous);
+    const previous = resource.get(id);
+    // One version of an object was written since there are partitions, an older one before.
+    if (!entry.hasPartition && previous?.hasPartition) entry.assign(previous.partition);
+    resource.load(id, entry, deleted);
+    this.#count(entry, deleted, previous);
     if (revision > resource.history.floor) {
       const event = { type: typeOf(deleted, previous), revision, entry, previous, timeMs };
-      this.#compaction.append(resource.history, event);
+      this.#compaction.append(resource, event);
       return;
     }
     if (previous) this.#compaction.addGarbage(key.resource, previous.revision);
     if (deleted) this.#compaction.addGarbage(key.resource, revision);
   }
 
+  /**
+   * To be called after the last `load`.
+   *
+   * @returns entries whose partition was not known and is now, to be made durable; in order of
+   *   revision
+   */
+  finishLoading(): StoredEntry[] {
+    const { partitionOf } = this.#options;
+    const decided = decidePartitions(this.#resources, (key) => this.#newest(key), partitionOf);
+    for (const resource of this.#resources.values()) resource.index();
+    return decided;
+  }
+
   /** Begins to compact. Called once, after loading. */
   start(): void {
     this.#timer = this.#options.clock.after(COMPACTION_INTERVAL_MS, () => {
       this.#compaction.expire(this.#options.clock.nowMs());
-      for (const { snapshots } of this.#resources.values()) snapshots.trim();
+      for (const resource of this.#resources.values()) resource.trim();
       this.#flush(true);
       this.start();
     });
@@ -171,7 +181,7 @@ export class Engine implements Store {
 
   get(key: Key): Entry | undefined {
     this.#assertOpen();
-    return this.#resources.get(key.resource)?.entries.get(entryId(key.namespace, key.name));
+    return this.#resources.get(key.resource)?.get(entryId(key.namespace, key.name));
   }
 
   list(resource: string, options: ListOptions = {}): ListResult {
@@ -180,31 +190,29 @@ export class Engine implements Store {
     const found = this.#resources.get(resource);
     this.#checkRevision(atRevision, found?.history.floor ?? this.#initialFloor(resource));
     if (!found) return { revision: atRevision, entries: [], remainingCount: 0 };
-    const { from, to } = idRange(options.namespace, options.after);
-    const { entries, remainingCount } = found.snapshots.page(atRevision, from, to, options.limit);
-    return { revision: atRevision, entries, remainingCount };
+    return { revision: atRevision, ...found.list(atRevision, options) };
   }
 
   watch(resource: string, options: WatchOptions): StoreWatch {
     this.#assertOpen();
-    const { history, watchers } = this.#resource(resource);
-    const { namespace, afterRevision, signal } = options;
-    this.#checkRevision(afterRevision, history.floor);
-    const matches = ({ entry }: HistoryEvent) =>
-      namespace === undefined || entry.key.namespace === namespace;
+    const found = this.#resource(resource);
+    const { watchers } = found;
+    const { partition, namespace, afterRevision, signal } = options;
+    const scope = { partition, namespace };
+    this.#checkRevision(afterRevision, found.history.floor);
     const cancel = () => stream.cancel();
     const stream = new WatchStream({
       afterRevision,
-      past: (revision, count) => history.page(revision, count, matches),
+      past: (revision, count) => found.past(scope, revision, count),
       queueLength: this.#options.limits.watcherQueueLength,
       currentRevision: () => this.#revision,
       onEnd: () => {
-        watchers.remove(stream, namespace);
+        watchers.remove(stream, scope);
         this.#watcherCount -= 1;
         signal.removeEventListener('abort', cancel);
       },
     });
-    watchers.add(stream, namespace);
+    watchers.add(stream, scope);
     this.#watcherCount += 1;
     if (signal.aborted) cancel();
     else signal.addEventListener('abort', cancel, { once: true });
@@ -226,7 +234,7 @@ export class Engine implements Store {
   }
 
   stats(): StoreStats {
-    const histories = [...this.#histories.values()];
+    const histories = [...this.#resources.values()].map(({ history }) => history);
     return {
       revision: this.#revision,
       compactRevision: Math.max(0, ...histories.map((history) => history.floor)),
@@ -261,9 +269,8 @@ export class Engine implements Store {
   #decide(request: Request): void {
     const { key, transform } = request;
     const id = entryId(key.namespace, key.name);
-    const { entries } = this.#resource(key.resource);
     const pending = this.#unpublished.get(pendingId(key.resource, id));
-    const newest = pending ? (pending.deleted ? undefined : pending.entry) : entries.get(id);
+    const newest = this.#newest(key);
     request.write = undefined;
     try {
       const outcome = transform(newest);
@@ -281,6 +288,14 @@ export class Engine implements Store {
     else request.settle();
   }
 
+  /** The newest state of the key, which may not be durable yet. */
+  #newest(key: Key): StoredEntry | undefined {
+    const id = entryId(key.namespace, key.name);
+    const pending = this.#unpublished.get(pendingId(key.resource, id));
+    if (pending) return pending.deleted ? undefined : pending.entry;
+    return this.#resources.get(key.resource)?.get(id);
+  }
+
   #encode(
     key: Key,
     id: string,
@@ -291,14 +306,24 @@ export class Engine implements Store {
     const deleted = object === undefined;
     const revision = this.#nextRevision;
     const content = object ?? (previous as StoredEntry).object;
-    const owned = previous?.key ?? { ...key };
-    const entry = encodeEntry(owned, content, revision, previous?.createRevision ?? revision);
+    const entry = encodeEntry(content, {
+      key: previous?.key ?? { ...key },
+      revision,
+      createRevision: previous?.createRevision ?? revision,
+      partition: previous ? previous.partition : this.#partitionOf(key, content),
+    });
     if (!deleted && entry.bytes.length > limits.objectBytes) {
       throw new ObjectTooLargeError(key, entry.bytes.length, limits.objectBytes);
     }
     this.#nextRevision += 1;
     const timeMs = Math.floor(clock.nowMs());
     return { id, entry, deleted, previous, timeMs, volatile: isVolatile(key) };
+  }
+
+  #partitionOf(key: Key, object: Entry['object']): string {
+    const partition = this.#options.partitionOf(key, object, (other) => this.#newest(other));
+    checkPartition(partition);
+    return partition;
   }
 
   #enqueue(request: Request): void {
@@ -392,29 +417,18 @@ export class Engine implements Store {
     if (this.#unpublished.get(pending) === write) this.#unpublished.delete(pending);
     this.#queueBytes -= entry.bytes.length;
     const resource = this.#resource(resourceName);
-    this.#apply(resource, id, entry, deleted, previous);
+    const event = { type: typeOf(deleted, previous), revision, entry, previous, timeMs };
+    resource.apply(event);
+    this.#count(entry, deleted, previous);
     this.#revision = revision;
     this.#writeCount += 1;
-    const event = { type: typeOf(deleted, previous), revision, entry, previous, timeMs };
-    this.#compaction.append(resource.history, event);
+    this.#compaction.append(resource, event);
     resource.watchers.publish(event);
   }
 
-  #apply(
-    resource: Resource,
-    id: string,
-    entry: StoredEntry,
-    deleted: boolean,
-    previous: StoredEntry | undefined,
-  ): void {
-    this.#bytes -= previous?.bytes.length ?? 0;
+  #count(entry: StoredEntry, deleted: boolean, previous: StoredEntry | undefined): void {
     this.#objectCount += (deleted ? 0 : 1) - (previous ? 1 : 0);
-    if (deleted) {
-      resource.entries.delete(id);
-    } else {
-      resource.entries.set(id, entry);
-      this.#bytes += entry.bytes.length;
-    }
+    this.#bytes += (deleted ? 0 : entry.bytes.length) - (previous?.bytes.length ?? 0);
   }
 
   /** Rejects the writes that failed; whatever else is queued may rest on them: decides it anew. */
@@ -439,12 +453,8 @@ export class Engine implements Store {
   #resource(name: string): Resource {
     const found = this.#resources.get(name);
     if (found) return found;
-    const history = new History(this.#initialFloor(name));
-    const entries = new OrderedMap<StoredEntry>();
-    const snapshots = new Snapshots(entries, history);
-    const made = { entries, history, snapshots, watchers: new WatcherIndex() };
+    const made = new Resource(this.#initialFloor(name));
     this.#resources.set(name, made);
-    this.#histories.set(name, history);
     return made;
   }
 

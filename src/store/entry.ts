@@ -1,4 +1,5 @@
 import type { KubeObject } from '../api/object.ts';
+import { assert } from '../base/assert.ts';
 import { InvalidKeyError } from './store.ts';
 import type { Entry, Key } from './store.ts';
 
@@ -38,20 +39,40 @@ export function idRange(
 export function checkKey(key: Key): void {
   for (const part of ['resource', 'namespace', 'name'] as const) {
     const value = key[part];
-    const shown = JSON.stringify(value.slice(0, 80));
     if (value.length === 0 && part !== 'namespace') {
       throw new InvalidKeyError(`Cannot store ${JSON.stringify(key)}: its ${part} is empty`);
     }
-    if (value.length > KEY_PART_LENGTH_MAX) {
-      const limit = `the limit is ${KEY_PART_LENGTH_MAX} characters`;
-      const length = `it has ${value.length}`;
-      throw new InvalidKeyError(`Cannot store ${part} ${shown}…: ${length}, ${limit}`);
-    }
-    if (value.includes(SEPARATOR) || !value.isWellFormed()) {
-      const reason = 'it contains a NUL character or half a surrogate pair';
-      throw new InvalidKeyError(`Cannot store ${part} ${shown}: ${reason}`);
-    }
+    checkPart(part, value);
   }
+}
+
+/** @throws InvalidKeyError for a partition that cannot be stored */
+export function checkPartition(partition: string): void {
+  checkPart('partition', partition);
+}
+
+function checkPart(part: string, value: string): void {
+  const shown = JSON.stringify(value.slice(0, 80));
+  if (value.length > KEY_PART_LENGTH_MAX) {
+    const limit = `the limit is ${KEY_PART_LENGTH_MAX} characters`;
+    const length = `it has ${value.length}`;
+    throw new InvalidKeyError(`Cannot store ${part} ${shown}…: ${length}, ${limit}`);
+  }
+  if (value.includes(SEPARATOR) || !value.isWellFormed()) {
+    const reason = 'it contains a NUL character or half a surrogate pair';
+    throw new InvalidKeyError(`Cannot store ${part} ${shown}: ${reason}`);
+  }
+}
+
+export interface EntryContent {
+  key: Key;
+  revision: number;
+  createRevision: number;
+  /** Undefined: not decided yet. */
+  partition: string | undefined;
+  bytes: Uint8Array;
+  /** What `bytes` say, if that is known. */
+  object?: KubeObject;
 }
 
 /**
@@ -64,31 +85,47 @@ export class StoredEntry implements Entry {
   readonly revision: number;
   readonly createRevision: number;
   readonly bytes: Uint8Array;
+  #partition: string | undefined;
   #object: KubeObject | undefined;
   #loose: WeakRef<KubeObject> | true | undefined;
 
-  constructor(
-    key: Key,
-    revision: number,
-    createRevision: number,
-    bytes: Uint8Array,
-    object?: KubeObject,
-  ) {
-    this.key = key;
-    this.revision = revision;
-    this.createRevision = createRevision;
-    this.bytes = bytes;
-    this.#object = object;
+  constructor(content: EntryContent) {
+    this.key = content.key;
+    this.revision = content.revision;
+    this.createRevision = content.createRevision;
+    this.bytes = content.bytes;
+    this.#partition = content.partition;
+    this.#object = content.object;
+  }
+
+  get partition(): string {
+    assert(this.#partition !== undefined, 'the partition of an entry is decided before it is read');
+    return this.#partition;
+  }
+
+  /** Not so for one read from a file of before there were partitions. */
+  get hasPartition(): boolean {
+    return this.#partition !== undefined;
+  }
+
+  /** Decides the partition of an entry that has none. */
+  assign(partition: string): void {
+    this.#partition = partition;
   }
 
   get object(): KubeObject {
     const loose = this.#loose instanceof WeakRef ? this.#loose.deref() : undefined;
     const known = this.#object ?? loose;
     if (known) return known;
-    const object = JSON.parse(textOf(this.bytes)) as KubeObject;
+    const object = this.parse();
     if (this.#loose) this.#loose = new WeakRef(object);
     else this.#object = object;
     return object;
+  }
+
+  /** The object, as a copy of the caller's own. */
+  parse(): KubeObject {
+    return JSON.parse(textOf(this.bytes)) as KubeObject;
   }
 
   /** From now on the parsed form stays only as long as somebody else uses it. */
@@ -107,17 +144,15 @@ export function ownBytes(bytes: Uint8Array): Uint8Array {
 
 /** The version of `object` that is written at `revision`, which it then carries. */
 export function encodeEntry(
-  key: Key,
   object: KubeObject,
-  revision: number,
-  createRevision: number,
+  identity: Omit<EntryContent, 'bytes' | 'object'>,
 ): StoredEntry {
-  const metadata = { ...object.metadata, resourceVersion: String(revision) };
+  const metadata = { ...object.metadata, resourceVersion: String(identity.revision) };
   const stored = { ...object, metadata };
   const text = JSON.stringify(stored);
   const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(text));
   bytes.write(text);
-  return new StoredEntry(key, revision, createRevision, bytes, stored);
+  return new StoredEntry({ ...identity, bytes, object: stored });
 }
 
 function textOf(bytes: Uint8Array): string {

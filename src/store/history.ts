@@ -9,7 +9,7 @@ const EVENT_OVERHEAD_BYTES = 512;
 const PARSED_EVENT_COUNT = 256;
 
 /** How many dropped slots are kept before the array is moved together. */
-const SLACK_COUNT = 1024;
+const SLACK_COUNT = 32;
 
 export interface HistoryEvent extends StoreEvent {
   readonly entry: StoredEntry;
@@ -18,14 +18,13 @@ export interface HistoryEvent extends StoreEvent {
 }
 
 /**
- * The latest events of one resource, in order of revision. Every event knows the state before it,
- * so the history is at once the source of resumed watches and the undo log that turns the present
- * into the state at an older revision.
+ * The latest events of one resource, or of one partition of it, in order of revision. Every event
+ * knows the state before it, so the log is at once the source of resumed watches and the undo log
+ * that turns the present into the state at an older revision.
  */
-export class History {
+export class EventLog {
   #events: HistoryEvent[] = [];
   #head = 0;
-  #bytes = 0;
   #floor: number;
 
   /** @param floor the revision from which on events are complete */
@@ -42,20 +41,12 @@ export class History {
     return this.#events.length - this.#head;
   }
 
-  get bytes(): number {
-    return this.#bytes;
-  }
-
   get oldest(): HistoryEvent | undefined {
     return this.#events[this.#head];
   }
 
   append(event: HistoryEvent): void {
     this.#events.push(event);
-    this.#bytes += eventBytes(event);
-    const old = this.#events[this.#events.length - 1 - PARSED_EVENT_COUNT];
-    old?.previous?.loosen();
-    if (old?.type === 'DELETED') old.entry.loosen();
   }
 
   /** Drops and returns the oldest event; the floor rises to its revision. */
@@ -64,13 +55,18 @@ export class History {
     if (!event) return undefined;
     this.#events[this.#head] = undefined as unknown as HistoryEvent;
     this.#head += 1;
-    this.#bytes -= eventBytes(event);
     this.#floor = event.revision;
-    if (this.#head > SLACK_COUNT && this.#head * 2 > this.#events.length) {
+    const empty = this.#head === this.#events.length;
+    if (empty || (this.#head > SLACK_COUNT && this.#head * 2 > this.#events.length)) {
       this.#events = this.#events.slice(this.#head);
       this.#head = 0;
     }
     return event;
+  }
+
+  /** The event so many places before the newest one, which is at 0. */
+  fromEnd(offset: number): HistoryEvent | undefined {
+    return this.#events[this.#events.length - 1 - offset];
   }
 
   /** The events after `revision`, oldest first. */
@@ -110,6 +106,29 @@ export class History {
       else high = middle;
     }
     return low;
+  }
+}
+
+/** The log of a whole resource, which keeps account of the memory that its events cost. */
+export class History extends EventLog {
+  #bytes = 0;
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  override append(event: HistoryEvent): void {
+    super.append(event);
+    this.#bytes += eventBytes(event);
+    const old = this.fromEnd(PARSED_EVENT_COUNT);
+    old?.previous?.loosen();
+    if (old?.type === 'DELETED') old.entry.loosen();
+  }
+
+  override drop(): HistoryEvent | undefined {
+    const event = super.drop();
+    if (event) this.#bytes -= eventBytes(event);
+    return event;
   }
 }
 

@@ -1,12 +1,13 @@
 import { DatabaseSync } from 'node:sqlite';
-import type { StatementSync } from 'node:sqlite';
+import type { SQLOutputValue, StatementSync } from 'node:sqlite';
 import { crc32 } from 'node:zlib';
 import { packRows, unpackRows } from './sqlite.rows.ts';
 import type { Row, RowBlock } from './sqlite.rows.ts';
 
 /**
  * The file: one row per write, keyed by revision, so that writing is appending. The state of a key
- * is its newest row; the older ones are its history until compaction removes them.
+ * is its newest row; the older ones are its history until compaction removes them. Format 1 had no
+ * partitions: in a row that comes from there it is NULL until it is decided.
  */
 const SCHEMA = `
   CREATE TABLE write (
@@ -18,7 +19,8 @@ const SCHEMA = `
     time_ms INTEGER NOT NULL,
     deleted INTEGER NOT NULL,
     value BLOB NOT NULL,
-    checksum INTEGER NOT NULL
+    checksum INTEGER NOT NULL,
+    partition TEXT
   ) STRICT;
   CREATE TABLE floor (
     resource TEXT PRIMARY KEY,
@@ -34,7 +36,9 @@ const SCHEMA = `
 
 /** In the file's header, at offsets 68 and 60. 'HNST'. */
 export const APPLICATION_ID = 0x484e5354;
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
+/** Files of this format and later ones are brought to the present one. */
+export const OLDEST_FORMAT_VERSION = 1;
 
 /** Another process may be just ending: its lock goes with it. */
 const LOCK_TIMEOUT_MS = 500;
@@ -58,8 +62,15 @@ const VACUUM_PAGE_COUNT = 256;
 const VACUUM_THRESHOLD_PAGE_COUNT = 4096;
 
 export interface LoadedMeta {
+  formatVersion: number;
   reservedRevision: number;
   floors: [resource: string, revision: number][];
+}
+
+/** The partition of the row that was written at `revision`. */
+export interface RowPartition {
+  revision: number;
+  partition: string;
 }
 
 export interface CommitRows {
@@ -89,7 +100,8 @@ export function emptyDatabase(): Uint8Array {
 /** The SQLite file of a store, open for this process alone. Every call blocks until it is done. */
 export class StoreDatabase {
   readonly #database: DatabaseSync;
-  readonly #insert: StatementSync;
+  /** Prepared at the first write: in a file of an older format it does not fit before. */
+  #insert: StatementSync | undefined;
   readonly #remove: StatementSync;
   readonly #setFloor: StatementSync;
   readonly #setMeta: StatementSync;
@@ -116,7 +128,6 @@ export class StoreDatabase {
         COMMIT;
       `);
       const prepare = (sql: string) => this.#database.prepare(sql);
-      this.#insert = prepare('INSERT INTO write VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)');
       this.#remove = prepare('DELETE FROM write WHERE revision = ?');
       this.#setFloor = prepare('INSERT OR REPLACE INTO floor VALUES (?, ?)');
       this.#setMeta = prepare('UPDATE meta SET reserved_revision = ?, row_count = ?');
@@ -144,6 +155,7 @@ export class StoreDatabase {
     this.#rowCount = meta.row_count as number;
     const floors = this.#database.prepare('SELECT resource, revision FROM floor').all();
     return {
+      formatVersion: get('PRAGMA user_version').user_version as number,
       reservedRevision,
       floors: floors.map(({ resource, revision }) => [resource as string, revision as number]),
     };
@@ -155,47 +167,71 @@ export class StoreDatabase {
    * @throws Error when a row is not what was written
    */
   load(revision: number, count: number): RowBlock {
-    const rows = this.#load.all(revision, count).map((found) => {
-      const row = {
-        revision: found.revision as number,
-        resource: found.resource as string,
-        namespace: found.namespace as string,
-        name: found.name as string,
-        createRevision: found.create_revision as number,
-        timeMs: found.time_ms as number,
-        deleted: found.deleted === 1,
-        value: found.value as Uint8Array,
-      };
-      if (checksum(row) === found.checksum) return row;
-      throw new Error(`the row of revision ${row.revision} does not match its checksum`);
-    });
+    const rows = this.#load.all(revision, count).map(checkedRow);
     return packRows(rows);
+  }
+
+  /** Brings a file of an older format to the present one. Older programs then refuse it. */
+  upgrade(): void {
+    this.#transact(() => {
+      this.#database.exec('ALTER TABLE write ADD COLUMN partition TEXT');
+      this.#database.exec(`PRAGMA user_version = ${FORMAT_VERSION}`);
+    });
+    // The header that others look at is in the file itself.
+    this.checkpoint();
+  }
+
+  /** Decides the partitions of rows that have none. */
+  setPartitions(partitions: RowPartition[]): void {
+    const find = this.#database.prepare('SELECT * FROM write WHERE revision = ?');
+    const set = this.#database.prepare(
+      'UPDATE write SET partition = ?, checksum = ? WHERE revision = ?',
+    );
+    this.#transact(() => {
+      for (const { revision, partition } of partitions) {
+        const found = find.get(revision);
+        if (!found) throw new Error(`the row of revision ${revision} is gone`);
+        const row = { ...checkedRow(found), partition };
+        set.run(partition, checksum(row), revision);
+      }
+    });
+    this.checkpoint();
   }
 
   /** All of it, durably, or, when it throws, nothing. */
   commit({ rows, reservedRevision, superseded, floors }: CommitRows): void {
-    let removedCount = 0;
-    this.#database.exec('BEGIN IMMEDIATE');
-    try {
+    this.#rowCount = this.#transact(() => {
       for (const row of unpackRows(rows)) this.#write(row);
+      let removedCount = 0;
       for (const revision of superseded) {
         removedCount += Number(this.#remove.run(revision).changes);
       }
       for (const [resource, revision] of floors) this.#setFloor.run(resource, revision);
       const rowCount = this.#rowCount + rows.count - removedCount;
       this.#setMeta.run(reservedRevision, rowCount);
+      return rowCount;
+    });
+    const pageCount = COMMIT_PAGE_COUNT + superseded.length;
+    this.#walBytes += PAGE_BYTES * pageCount + rows.values.length + ROW_BYTES * rows.count;
+  }
+
+  #transact<T>(work: () => T): T {
+    this.#database.exec('BEGIN IMMEDIATE');
+    try {
+      const result = work();
       this.#database.exec('COMMIT');
-      this.#rowCount = rowCount;
+      return result;
     } catch (error) {
       // SQLite has rolled back by itself after some errors.
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
       throw error;
     }
-    const pageCount = COMMIT_PAGE_COUNT + superseded.length;
-    this.#walBytes += PAGE_BYTES * pageCount + rows.values.length + ROW_BYTES * rows.count;
   }
 
   #write(row: Row): void {
+    this.#insert ??= this.#database.prepare(
+      'INSERT INTO write VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
+    );
     this.#insert.run(
       row.revision,
       row.resource,
@@ -206,6 +242,7 @@ export class StoreDatabase {
       row.deleted ? 1 : 0,
       row.value,
       checksum(row),
+      row.partition ?? null,
     );
   }
 
@@ -234,9 +271,29 @@ export class StoreDatabase {
   }
 }
 
+/** @throws Error when the row is not what was written */
+function checkedRow(found: Record<string, SQLOutputValue>): Row {
+  const row: Row = {
+    revision: found.revision as number,
+    resource: found.resource as string,
+    namespace: found.namespace as string,
+    name: found.name as string,
+    createRevision: found.create_revision as number,
+    timeMs: found.time_ms as number,
+    deleted: found.deleted === 1,
+    partition: (found.partition as string | null | undefined) ?? undefined,
+    value: found.value as Uint8Array,
+  };
+  if (checksum(row) === found.checksum) return row;
+  throw new Error(`the row of revision ${row.revision} does not match its checksum`);
+}
+
 /** Over everything in the row: SQLite itself does not notice a flipped bit in a value. */
 function checksum(row: Row): number {
-  const { revision, createRevision, timeMs, deleted } = row;
+  const { revision, createRevision, timeMs, deleted, partition } = row;
   const numbers = `${revision} ${createRevision} ${timeMs} ${deleted}`;
-  return crc32(row.value, crc32(`${numbers}\0${row.resource}\0${row.namespace}\0${row.name}`));
+  const key = `${row.resource}\0${row.namespace}\0${row.name}`;
+  // Rows of format 1 were summed without a partition.
+  const owner = partition === undefined ? '' : `\0${partition}`;
+  return crc32(row.value, crc32(`${numbers}\0${key}${owner}`));
 }

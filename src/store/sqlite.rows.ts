@@ -7,6 +7,8 @@ export interface Row {
   createRevision: number;
   timeMs: number;
   deleted: boolean;
+  /** Undefined in a row of format 1, as long as it is not decided. */
+  partition: string | undefined;
   value: Uint8Array;
 }
 
@@ -22,6 +24,7 @@ export interface RowBlock {
   deleted: Uint8Array;
   /** Resource, namespace and name of each row in turn. */
   keys: string[];
+  partitions: (string | undefined)[];
   lengths: Uint32Array;
   /** The values one behind the other. Owns its memory, which may be transferred. */
   values: Uint8Array<ArrayBuffer>;
@@ -42,6 +45,7 @@ export function packRows(rows: Row[]): RowBlock {
     timesMs: Float64Array.from(rows, ({ timeMs }) => timeMs),
     deleted: Uint8Array.from(rows, ({ deleted }) => (deleted ? 1 : 0)),
     keys: rows.flatMap(({ resource, namespace, name }) => [resource, namespace, name]),
+    partitions: rows.map(({ partition }) => partition),
     lengths,
     values,
   };
@@ -61,6 +65,7 @@ export function* unpackRows(block: RowBlock): Generator<Row> {
       createRevision: block.createRevisions[index] as number,
       timeMs: block.timesMs[index] as number,
       deleted: block.deleted[index] === 1,
+      partition: block.partitions[index],
       value: block.values.subarray(start, offset),
     };
   }

@@ -273,7 +273,7 @@ describe('sqlite: a file that cannot be opened', () => {
 
   refuses(
     'names both versions',
-    /has format 7, this Hypernetes reads and writes format 1; start/,
+    /has format 7, this Hypernetes reads and writes format 2; start/,
     (path) => patch(path, 60, [0, 0, 0, 7]),
   );
   refuses('of another program', /SQLite file of another program/, (path) =>

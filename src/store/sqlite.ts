@@ -12,12 +12,18 @@ import type { Random } from '../base/random.ts';
 import { Engine } from './engine.ts';
 import { ownBytes, StoredEntry } from './entry.ts';
 import type { Journal, JournalBatch } from './journal.ts';
-import { APPLICATION_ID, emptyDatabase, FORMAT_VERSION } from './sqlite.database.ts';
+import {
+  APPLICATION_ID,
+  emptyDatabase,
+  FORMAT_VERSION,
+  OLDEST_FORMAT_VERSION,
+} from './sqlite.database.ts';
+import { clusterOwnsAll } from './partitions.ts';
 import { packRows, unpackRows } from './sqlite.rows.ts';
 import type { Row } from './sqlite.rows.ts';
 import type { WorkerReply, WorkerRequest } from './sqlite.worker.ts';
 import { STORE_LIMITS, StoreOpenError, StoreUnavailableError, VOLATILE_RULES } from './store.ts';
-import type { Key, Store, StoreLimits, VolatileRule } from './store.ts';
+import type { Key, PartitionOf, Store, StoreLimits, VolatileRule } from './store.ts';
 
 export interface SqliteStoreOptions {
   /** The file. Created, readable by its owner alone, if it is not there; its folder must be. */
@@ -32,6 +38,8 @@ export interface SqliteStoreOptions {
   limits?: Partial<StoreLimits>;
   /** What is kept in memory only. @default VOLATILE_RULES */
   volatile?: readonly VolatileRule[];
+  /** @default everything belongs to the cluster */
+  partitionOf?: PartitionOf;
 }
 
 /** Rows read at a time at the start. */
@@ -134,7 +142,7 @@ function judgeHeader(header: Buffer): string | undefined {
     return 'it is an SQLite file of another program; use another data directory';
   }
   const version = header.readUInt32BE(60);
-  if (version === FORMAT_VERSION) return undefined;
+  if (version >= OLDEST_FORMAT_VERSION && version <= FORMAT_VERSION) return undefined;
   const own = `this Hypernetes reads and writes format ${FORMAT_VERSION}`;
   const advice = 'start the Hypernetes that wrote it, or use another data directory';
   return `it has format ${version}, ${own}; ${advice}`;
@@ -154,11 +162,15 @@ async function openClaimed(path: string, options: SqliteStoreOptions): Promise<S
       journal: threadJournal(thread, path),
       isVolatile: (key) => rules.some((rule) => covers(rule, key)),
       mayBeVolatile: (resource) => rules.some((rule) => rule.resource === resource),
+      partitionOf: options.partitionOf ?? clusterOwnsAll,
       revision: meta.reservedRevision,
       reservedRevision: meta.reservedRevision,
       floors: new Map(meta.floors),
     });
     await load(engine, thread);
+    const decided = engine.finishLoading();
+    if (meta.formatVersion < FORMAT_VERSION) await thread.call({ op: 'upgrade' });
+    await storePartitions(decided, thread);
     engine.start();
     return engine;
   } catch (error) {
@@ -200,9 +212,20 @@ async function load(engine: Engine, thread: StoreThread): Promise<void> {
       const { revision, createRevision, deleted, timeMs } = row;
       const resource = intern(row.resource);
       const key = { resource, namespace: intern(row.namespace), name: row.name };
-      const entry = new StoredEntry(key, revision, createRevision, ownBytes(row.value));
+      const partition = row.partition === undefined ? undefined : intern(row.partition);
+      const bytes = ownBytes(row.value);
+      const entry = new StoredEntry({ key, revision, createRevision, partition, bytes });
       engine.load({ entry, deleted, timeMs });
     }
+  }
+}
+
+/** Makes partitions durable that were decided for rows of format 1; oldest rows first. */
+async function storePartitions(decided: StoredEntry[], thread: StoreThread): Promise<void> {
+  for (let start = 0; start < decided.length; start += LOAD_ROW_COUNT) {
+    const entries = decided.slice(start, start + LOAD_ROW_COUNT);
+    const partitions = entries.map(({ revision, partition }) => ({ revision, partition }));
+    await thread.call({ op: 'partition', partitions });
   }
 }
 
@@ -237,8 +260,8 @@ function threadJournal(thread: StoreThread, path: string): Journal {
 }
 
 function rowOf({ entry, deleted, timeMs }: JournalBatch['writes'][number]): Row {
-  const { revision, createRevision, bytes } = entry;
-  return { ...entry.key, revision, createRevision, timeMs, deleted, value: bytes };
+  const { revision, createRevision, partition, bytes } = entry;
+  return { ...entry.key, revision, createRevision, timeMs, deleted, partition, value: bytes };
 }
 
 /** The database could not do what it was asked. */

@@ -1,7 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert } from '../base/assert.ts';
 import { StoreDatabase } from './sqlite.database.ts';
-import type { CommitRows, LoadedMeta } from './sqlite.database.ts';
+import type { CommitRows, LoadedMeta, RowPartition } from './sqlite.database.ts';
 import type { RowBlock } from './sqlite.rows.ts';
 
 /**
@@ -11,6 +11,8 @@ import type { RowBlock } from './sqlite.rows.ts';
 export type WorkerRequest =
   | { op: 'open' }
   | { op: 'load'; after: number; count: number }
+  | { op: 'upgrade' }
+  | { op: 'partition'; partitions: RowPartition[] }
   | { op: 'commit'; rows: CommitRows }
   | { op: 'close'; revision: number };
 
@@ -48,6 +50,8 @@ function answer(request: WorkerRequest): WorkerReply {
   }
   assert(database, 'the database is open');
   if (request.op === 'load') return { rows: database.load(request.after, request.count) };
+  if (request.op === 'upgrade') database.upgrade();
+  if (request.op === 'partition') database.setPartitions(request.partitions);
   if (request.op === 'commit') database.commit(request.rows);
   if (request.op === 'close') database.close(request.revision);
   return {};

@@ -69,6 +69,8 @@ export interface Entry {
   /** Revision of the last write, also in `object.metadata.resourceVersion`. */
   readonly revision: number;
   readonly createRevision: number;
+  /** Whose it is, decided when the key was created and never changed; '' belongs to the cluster. */
+  readonly partition: string;
   /** Deeply immutable. */
   readonly object: KubeObject;
   /** UTF-8 JSON of `object`, encoded once. */
@@ -89,6 +91,8 @@ export interface MutateResult {
 
 export interface ListOptions {
   namespace?: string;
+  /** Entries of this partition alone, at a cost that does not grow with those of others. */
+  partition?: string;
   limit?: number;
   /** Exclusive: the list goes on after this key. */
   after?: { namespace: string; name: string };
@@ -116,6 +120,8 @@ export interface StoreEvent {
 
 export interface WatchOptions {
   namespace?: string;
+  /** Events of entries of this partition alone, also those of the past. */
+  partition?: string;
   afterRevision: number;
   signal: AbortSignal;
 }
@@ -241,6 +247,16 @@ export const STORE_LIMITS: StoreLimits = {
   objectBytes: 1536 << 10,
   pendingBytes: 128 << 20,
 };
+
+/**
+ * Whose an entry is, asked once, when its key is created. It may look at the newest state of other
+ * keys, writes not yet durable included.
+ */
+export type PartitionOf = (
+  key: Key,
+  object: KubeObject,
+  newest: (key: Key) => Entry | undefined,
+) => string;
 
 /** A resource, or one namespace of it, that is kept in memory only and lost with the process. */
 export interface VolatileRule {

@@ -150,39 +150,46 @@ export class WatchStream implements StoreWatch {
   }
 }
 
-/** The watchers of one resource, found by the namespace of an event. */
-export class WatcherIndex {
-  readonly #everywhere = new Set<WatchStream>();
-  readonly #byNamespace = new Map<string, Set<WatchStream>>();
+/** Which entries of a resource a reader is after; what is not given is not asked. */
+export interface Scope {
+  partition?: string | undefined;
+  namespace?: string | undefined;
+}
 
-  add(stream: WatchStream, namespace: string | undefined): void {
-    if (namespace === undefined) {
-      this.#everywhere.add(stream);
-      return;
-    }
-    const streams = this.#byNamespace.get(namespace);
+/** The watchers of one resource, found by the partition and the namespace of an event. */
+export class WatcherIndex {
+  /** By partition, then namespace; undefined stands for those who did not ask. */
+  readonly #streams = new Map<string | undefined, Map<string | undefined, Set<WatchStream>>>();
+
+  add(stream: WatchStream, { partition, namespace }: Scope): void {
+    let byNamespace = this.#streams.get(partition);
+    if (!byNamespace) this.#streams.set(partition, (byNamespace = new Map()));
+    const streams = byNamespace.get(namespace);
     if (streams) streams.add(stream);
-    else this.#byNamespace.set(namespace, new Set([stream]));
+    else byNamespace.set(namespace, new Set([stream]));
   }
 
-  remove(stream: WatchStream, namespace: string | undefined): void {
-    if (namespace === undefined) {
-      this.#everywhere.delete(stream);
-      return;
-    }
-    const streams = this.#byNamespace.get(namespace);
+  remove(stream: WatchStream, { partition, namespace }: Scope): void {
+    const byNamespace = this.#streams.get(partition);
+    const streams = byNamespace?.get(namespace);
     streams?.delete(stream);
-    if (streams?.size === 0) this.#byNamespace.delete(namespace);
+    if (streams?.size === 0) byNamespace?.delete(namespace);
+    if (byNamespace?.size === 0) this.#streams.delete(partition);
   }
 
   publish(event: StoreEvent): void {
-    for (const stream of this.#everywhere) stream.push(event);
-    const streams = this.#byNamespace.get(event.entry.key.namespace);
-    if (streams) for (const stream of streams) stream.push(event);
+    const { partition, key } = event.entry;
+    for (const byNamespace of [this.#streams.get(undefined), this.#streams.get(partition)]) {
+      if (!byNamespace) continue;
+      for (const stream of byNamespace.get(undefined) ?? []) stream.push(event);
+      for (const stream of byNamespace.get(key.namespace) ?? []) stream.push(event);
+    }
   }
 
   /** Every stream, as a list that stays valid while streams end. */
   all(): WatchStream[] {
-    return [...this.#everywhere, ...[...this.#byNamespace.values()].flatMap((set) => [...set])];
+    return [...this.#streams.values()].flatMap((byNamespace) =>
+      [...byNamespace.values()].flatMap((streams) => [...streams]),
+    );
   }
 }
