@@ -12,8 +12,11 @@ import { dataDirectory, dataPaths } from '../../src/cli/config.ts';
 import { CPIO_FILE, cpioArchive } from '../../src/hyperd/guestkernel/cpio.ts';
 import { hypervisorConformance } from '../../src/hyperd/vmm/conformance.ts';
 import type { Hypervisor, VmSpec } from '../../src/hyperd/vmm/hypervisor.ts';
+import { SOCKET_NAMES, blockNode, hotFdset } from '../../src/hyperd/vmm/qemu/argv.ts';
 import { detectCgroups, removeCgroupParents } from '../../src/hyperd/vmm/qemu/cgroup.ts';
 import { createQemuHypervisor } from '../../src/hyperd/vmm/qemu/driver.ts';
+import { connectSocket } from '../../src/hyperd/vmm/qemu/jail.ts';
+import { connectQmp } from '../../src/hyperd/vmm/qemu/qmp.ts';
 import { createLinuxNetwork } from '../../src/network/linux/driver.ts';
 
 /*
@@ -137,6 +140,31 @@ test('qemu: one that dies under its daemon is reported, with its group removed',
   const exit = await vm.exited;
   assert.deepEqual([exit.reason, exit.signal], ['killed', 'SIGKILL']);
   assert.deepEqual(await remains(), []);
+});
+
+test('qemu: a disk that its daemon did not live to attach can be attached by the next', async () => {
+  const first = await (await hypervisor()).create(await makeSpec());
+  const directory = join(base, first.id);
+  first.release();
+  const serial = 'half';
+  const path = join(base, `disk-${count++}`);
+  await writeFile(path, 'half'.padEnd(1 << 20, '\0'));
+  const disk = { serial, path, readOnly: true };
+  const fdset = hotFdset(serial);
+  const socket = join(directory, SOCKET_NAMES.attach);
+  const attach = ['attach', '--socket', socket, '--fdset', `${fdset}`, '--disk-ro', path];
+  const qmp = await connectQmp(await connectSocket(directory, SOCKET_NAMES.monitor));
+  await run(join(base, 'hyperjail'), attach);
+  await qmp.command('blockdev-add', { ...blockNode(disk, fdset, false) });
+  qmp.close();
+  await qmp.closed;
+  const second = await (await hypervisor()).adopt(directory);
+  assert.ok(second);
+  try {
+    await second.attachDisk(disk);
+  } finally {
+    await second.kill();
+  }
 });
 
 test('qemu: what the host cannot do is refused with the reason', async () => {

@@ -3,7 +3,7 @@ import { readFileIfExists } from '../../../base/files.ts';
 import { describeError } from '../../../base/log.ts';
 import { HypervisorError } from '../hypervisor.ts';
 import type { Vm, VmSpec } from '../hypervisor.ts';
-import { SOCKET_NAMES, diskId } from './argv.ts';
+import { SOCKET_NAMES, diskId, hotFdset } from './argv.ts';
 import { removeCgroups } from './cgroup.ts';
 import { withDeadline } from './deadline.ts';
 import type { Host, QemuOptions } from './driver.ts';
@@ -53,7 +53,9 @@ async function reconnect(
       async (bounded) => {
         const socket = await connectSocket(directory, SOCKET_NAMES.monitor, bounded);
         const qmp = await connectQmp(socket, bounded);
-        return { qmp, disks: await findDisks(qmp, spec, bounded) };
+        const disks = await findDisks(qmp, spec, bounded);
+        await removeHalfAttached(qmp, disks, bounded);
+        return { qmp, disks };
       },
     );
   } catch (error) {
@@ -96,6 +98,22 @@ async function findDisks(
     });
   }
   return disks;
+}
+
+/** Block nodes without a device: their daemon died between adding the one and the other. */
+async function removeHalfAttached(
+  qmp: QmpClient,
+  disks: ReadonlyMap<string, AttachedDisk>,
+  signal: AbortSignal,
+): Promise<void> {
+  const nodes = await qmp.command('query-named-block-nodes', { flat: true }, signal);
+  for (const { 'node-name': name } of nodes as { 'node-name': string }[]) {
+    if (!name.startsWith(diskId('')) || disks.has(name)) continue;
+    await qmp.command('blockdev-del', { 'node-name': name }, signal);
+    const fdset = hotFdset(name.slice(diskId('').length));
+    // Where nothing refers to a set any more QEMU may have removed it by itself.
+    await qmp.command('remove-fd', { 'fdset-id': fdset }, signal).catch(() => {});
+  }
 }
 
 function closedQmp(): QmpClient {

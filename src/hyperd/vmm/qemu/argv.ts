@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { kernelArguments } from '../../guestkernel/arguments.ts';
 import type { DiskSpec, VmSpec } from '../hypervisor.ts';
 
@@ -56,6 +57,9 @@ const DISK_THREAD_COUNT_MAX = 8;
 const FD = { monitor: 10, attach: 11, control: 12, console: 13, tap: 14, firstDisk: 20 } as const;
 const CONSOLE_FDSET = 1;
 const FIRST_DISK_FDSET = 2;
+/** Sets of disks that are attached later lie from here on, up to what the jail takes. */
+const HOT_FDSET_MIN = 1000;
+const HOT_FDSET_COUNT = 2 ** 29;
 
 const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
 
@@ -158,6 +162,15 @@ function monitorArguments(id: string, fd: number): string[] {
 /** Name of a disk's block node and of its device. */
 export function diskId(serial: string): string {
   return `disk-${serial}`;
+}
+
+/**
+ * The descriptor set of a disk that is attached to a running VM. It follows from the serial, so
+ * that what a daemon put there before it died is never taken for another disk's.
+ */
+export function hotFdset(serial: string): number {
+  const hash = createHash('sha256').update(serial).digest();
+  return HOT_FDSET_MIN + (hash.readUInt32LE(0) % HOT_FDSET_COUNT);
 }
 
 /** The block layer's description of a disk whose open file lies in a descriptor set. */

@@ -7,7 +7,7 @@ import type { Exec } from '../../../base/exec.ts';
 import { HypervisorError } from '../hypervisor.ts';
 import type { DiskSpec, Vm, VmExit, VmStats } from '../hypervisor.ts';
 import { validateSerial } from '../validate.ts';
-import { SCSI_BUS, SOCKET_NAMES, blockNode, diskId } from './argv.ts';
+import { SCSI_BUS, SOCKET_NAMES, blockNode, diskId, hotFdset } from './argv.ts';
 import { withDeadline } from './deadline.ts';
 import { awaitJailEnd, connectSocket, killJail, processStat, readExitRecord } from './jail.ts';
 import type { JailProcesses } from './jail.ts';
@@ -41,8 +41,6 @@ export interface AttachedDisk {
  */
 const LUN_MIN = 1;
 const LUN_MAX = 255;
-/** Descriptor sets of hot-attached disks; those of boot disks lie below. */
-const HOT_FDSET_BASE = 1000;
 /** For an emulator that has closed its sockets to end by itself. */
 const GRACE_MS = 2000;
 const DETACH_TIMEOUT_MS = 10_000;
@@ -147,7 +145,7 @@ async function attach(options: QemuVmOptions, disk: DiskSpec, signal?: AbortSign
       `VM "${options.id}" has ${LUN_MAX} disks attached already`,
     );
   }
-  const fdset = HOT_FDSET_BASE + lun;
+  const fdset = hotFdset(disk.serial);
   const undo: (() => Promise<unknown>)[] = [
     () => command(options, 'remove-fd', { 'fdset-id': fdset }),
   ];
@@ -196,9 +194,7 @@ async function detach(options: QemuVmOptions, serial: string, signal?: AbortSign
   await removeDevice(options, id, signal);
   await command(options, 'blockdev-del', { 'node-name': id }, signal);
   // Where nothing refers to a set any more QEMU may have removed it by itself.
-  await command(options, 'remove-fd', { 'fdset-id': HOT_FDSET_BASE + attached.lun }).catch(
-    () => {},
-  );
+  await command(options, 'remove-fd', { 'fdset-id': hotFdset(serial) }).catch(() => {});
   options.disks.delete(id);
 }
 
