@@ -7,7 +7,7 @@ import type { Random } from '../base/random.ts';
 import type { Authenticator, Authorizer, UserInfo } from '../api/auth.ts';
 import type { KubeObject } from '../api/object.ts';
 import type { SchemaTable } from '../api/schema/schema.ts';
-import { builtinTable } from '../api/schema/table.ts';
+import { productTable } from '../api/schema/own-kinds.ts';
 import type { NodeAuthorizer } from '../auth/node-authorizer.ts';
 import type { Rbac } from '../auth/rbac.ts';
 import type { ServiceAccountTokens } from '../auth/service-account-tokens.ts';
@@ -54,7 +54,7 @@ export interface ApiServerOptions {
   tokens?: ServiceAccountTokens;
   /** Without it there are no logs, exec, attach, port-forward and node proxy. */
   kubelet?: KubeletTls;
-  /** @default the built-in kinds */
+  /** @default Kubernetes' kinds and ours */
   schema?: SchemaTable;
   /** @default DEFAULT_LIMITS, for each that is not given */
   limits?: Partial<ApiServerLimits>;
@@ -130,7 +130,7 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
   const { host, port } = advertised(options);
   return {
     store,
-    schema: options.schema ?? builtinTable(),
+    schema: options.schema ?? productTable(),
     clock,
     random,
     log,

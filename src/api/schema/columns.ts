@@ -96,6 +96,15 @@ const COLUMNS: Record<string, string[]> = {
     'ParamRef',
     'Age',
   ],
+  'tenants.hypernetes.io': [
+    'Name',
+    'Status',
+    '#Namespaces',
+    'Age',
+    '+Parent',
+    '+Project',
+    '+Quota',
+  ],
   'validatingwebhookconfigurations.admissionregistration.k8s.io': WEBHOOKS,
   'apiservices.apiregistration.k8s.io': ['Name', 'Service', 'Available', 'Age'],
   'controllerrevisions.apps': ['Name', 'Controller', '#Revision', 'Age'],
@@ -114,6 +123,7 @@ const COLUMNS: Record<string, string[]> = {
   'replicasets.apps': REPLICAS,
   'statefulsets.apps': ['Name', 'Ready', 'Age', '+Containers', '+Images'],
   'horizontalpodautoscalers.autoscaling': HPA,
+  'scales.autoscaling': ['Name', '#Desired', '#Available', 'Age'],
   'cronjobs.batch': [
     'Name',
     'Schedule',

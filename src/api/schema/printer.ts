@@ -3,9 +3,14 @@ import { age, get, name } from './printers/cells.ts';
 import type { Printer } from './printers/cells.ts';
 import { CORE_PRINTERS } from './printers/core.ts';
 import { GROUP_PRINTERS } from './printers/groups.ts';
+import { OWN_PRINTERS } from './printers/own.ts';
 import type { ResourceRow } from './schema.ts';
 
-const printers: Record<string, Printer> = { ...CORE_PRINTERS, ...GROUP_PRINTERS };
+const printers: Record<string, Printer> = {
+  ...CORE_PRINTERS,
+  ...GROUP_PRINTERS,
+  ...OWN_PRINTERS,
+};
 
 /** Name and creation time, where Kubernetes has no printer of the kind. */
 const printOther: Printer = (object) => [

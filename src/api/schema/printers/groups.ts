@@ -375,6 +375,12 @@ export const GROUP_PRINTERS: Record<string, Printer> = {
     age(set, nowMs),
     ...workloadCells(set).slice(0, 2),
   ],
+  'scales.autoscaling': (scale, nowMs) => [
+    name(scale),
+    number(scale, 'spec.replicas'),
+    number(scale, 'status.replicas'),
+    age(scale, nowMs),
+  ],
   'horizontalpodautoscalers.autoscaling': printAutoscaler,
   'cronjobs.batch': printCronJob,
   'jobs.batch': printJob,

@@ -22,6 +22,7 @@ import { fields, Report, text } from './report.ts';
 import type { Fields } from './report.ts';
 import { checkLabelSelector } from './selectors.ts';
 import { checkIngressSpec, checkServiceSpec } from './service.ts';
+import { checkTenant } from './tenant.ts';
 import { checkUpdate } from './update.ts';
 import { rangeProblem, VALUE_RULES } from './values.ts';
 import type { ValueRule } from './values.ts';
@@ -88,6 +89,7 @@ const KIND_CHECKS: Record<string, TypeCheck> = {
   'roles.rbac.authorization.k8s.io': (role, report) => checkRole(role, report, true),
   'priorityclasses.scheduling.k8s.io': checkPriorityClass,
   'storageclasses.storage.k8s.io': checkStorageClass,
+  'tenants.hypernetes.io': checkTenant,
 };
 
 /** Kinds whose lists of containers may only be changed later. */

@@ -44,6 +44,7 @@ export const STRATEGIES: Record<string, Strategy | undefined> = {
   'cronjobs.batch': COUNTED,
   'jobs.batch': jobStrategy,
   'certificatesigningrequests.certificates.k8s.io': certificateSigningRequestStrategy,
+  'tenants.hypernetes.io': { ...COUNTED, immutable: ['spec.parent'] },
   'leases.coordination.k8s.io': { ...UPSERTED, ...LOCKED },
   'endpointslices.discovery.k8s.io': COUNTED,
   'events.events.k8s.io': UPSERTED,
