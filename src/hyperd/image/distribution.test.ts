@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import type { NetworkInterfaceInfo } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, test } from 'node:test';
 import { createCa, createCaSigner, createKey } from '../../auth/pki.ts';
@@ -15,7 +16,7 @@ import type { BuiltImage } from '../registry/build.ts';
 import { basicAuthorization, parseChallenges, parseToken } from './auth.ts';
 import { sha256 } from './digest.ts';
 import { ingestKey, sourceId } from './distribution.ts';
-import { isLocalAddress, STALL_TIMEOUT_MS } from './http.ts';
+import { isLocalAddress, isNodeAddress, STALL_TIMEOUT_MS } from './http.ts';
 import { openImageStore } from './index.ts';
 import { parseRegistriesConfig } from './registries.ts';
 import type { RegistriesConfig } from './registries.ts';
@@ -561,4 +562,25 @@ test('parseChallenges() and parseToken() take what servers send', () => {
   for (const body of ['', 'null', '[]', '{"token":5}', '{"token":"a b"}', '{}'])
     assert.equal(parseToken(body), undefined, body);
   assert.ok(new ImageError('Unreachable', 'x').transient);
+});
+
+test('the addresses that the node has are no more open to pulls than its loopback', () => {
+  const own = (address: string, family: 'IPv4' | 'IPv6'): NetworkInterfaceInfo =>
+    ({ address, family, internal: false }) as NetworkInterfaceInfo;
+  const interfaces = {
+    eth0: [own('192.0.2.7', 'IPv4'), own('2001:db8::7', 'IPv6')],
+    hn0: [own('10.9.0.1', 'IPv4')],
+  };
+  for (const address of [
+    '192.0.2.7',
+    '::ffff:192.0.2.7',
+    '2001:db8:0::7',
+    '10.9.0.1',
+    '127.1.1.1',
+  ]) {
+    assert.ok(isNodeAddress(address, interfaces), address);
+  }
+  for (const address of ['192.0.2.8', '2001:db8::8', 'registry.example']) {
+    assert.ok(!isNodeAddress(address, interfaces), address);
+  }
 });

@@ -4,6 +4,7 @@ import type { IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
 import { BlockList, isIP } from 'node:net';
 import type { LookupFunction } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import type { Clock } from '../../base/clock.ts';
 import type { HostTls } from './registries.ts';
 
@@ -70,13 +71,28 @@ export function isLocalAddress(address: string): boolean {
   return family !== 0 && LOCAL_ADDRESSES.check(address, family === 6 ? 'ipv6' : 'ipv4');
 }
 
+/**
+ * Whether an address leads to this node: one that always does, or one that an interface has now.
+ * What listens there is kept from pods by the node's packet filter; a pull must not be a way round.
+ */
+export function isNodeAddress(address: string, interfaces = networkInterfaces()): boolean {
+  if (isLocalAddress(address)) return true;
+  const family = isIP(address);
+  if (family === 0) return false;
+  const own = new BlockList();
+  for (const { address: each } of Object.values(interfaces).flatMap((list) => list ?? [])) {
+    own.addAddress(each, isIP(each) === 6 ? 'ipv6' : 'ipv4');
+  }
+  return own.check(address, family === 6 ? 'ipv6' : 'ipv4');
+}
+
 const lookupElsewhere: LookupFunction = (hostname, options, callback) => {
   resolveName(hostname, { ...options, all: true }, (error, addresses) => {
     if (error) {
       callback(error, [], 0);
       return;
     }
-    if (addresses.some(({ address }) => isLocalAddress(address))) {
+    if (addresses.some(({ address }) => isNodeAddress(address))) {
       callback(localError(hostname), [], 0);
       return;
     }
@@ -143,7 +159,7 @@ function send(
 ): Promise<HttpResponse> {
   const { url, signal } = request;
   const address = url.hostname.replace(/^\[|\]$/g, '');
-  if (!request.allowLocal && isLocalAddress(address)) return Promise.reject(localError(url.host));
+  if (!request.allowLocal && isNodeAddress(address)) return Promise.reject(localError(url.host));
   if (signal?.aborted) return Promise.reject(signal.reason);
   return new Promise((resolve, reject) => {
     const outgoing = (url.protocol === 'https:' ? requestHttps : requestHttp)(url, {
