@@ -210,6 +210,16 @@ test('paths, methods and scopes that are not served are told apart', async () =>
   }
 });
 
+test('who uses a deprecated kind is warned', async () => {
+  await using api = await startHarness();
+  const list = await api.send('GET', `${NS}/endpoints`);
+  assert.equal(
+    list.headers['warning'],
+    '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"',
+  );
+  assert.equal((await api.send('GET', `${NS}/services`)).headers['warning'], undefined);
+});
+
 test('tables and metadata are shown to those who ask for them', async () => {
   await using api = await startHarness();
   await api.want('POST', `${NS}/pods`, pod('a'));

@@ -5,7 +5,7 @@ import { DEPLOYMENTS, PODS, REPLICA_SETS } from '../../client/resources.ts';
 import type { ControllerContext } from '../common/context.ts';
 import { owned } from '../common/ownership.ts';
 import { isTerminal } from '../common/pods.ts';
-import { isSameStatus } from '../common/status.ts';
+import { isSameStatus, withoutZeros } from '../common/status.ts';
 import {
   byAge,
   DESIRED_REPLICAS,
@@ -232,7 +232,8 @@ async function writeStatus(
   status: DeploymentStatus,
 ): Promise<number | undefined> {
   if (!isSameStatus(deployment.status, status)) {
-    await context.client.updateStatus(DEPLOYMENTS, { ...deployment, status });
+    const shown = withoutZeros(status, ['terminatingReplicas']);
+    await context.client.updateStatus(DEPLOYMENTS, { ...deployment, status: shown });
   }
   if (isComplete(deployment, status)) return undefined;
   const leftMs = untilDeadlineMs(deployment, status, context.clock.nowMs());

@@ -136,7 +136,10 @@ async function writeTaints(
   taints: NonNullable<Node['spec']>['taints'],
 ): Promise<void> {
   const { name = '', uid, resourceVersion } = node.metadata;
-  const patch = { metadata: { uid, resourceVersion }, spec: { taints } };
+  const patch = {
+    metadata: { uid, resourceVersion },
+    spec: { taints: taints?.length ? taints : null },
+  };
   await client.patch(NODES, { name }, 'merge', patch);
 }
 

@@ -20,7 +20,7 @@ import {
   rankForDeletion,
   untilAvailableMs,
 } from '../common/pods.ts';
-import { isSameStatus } from '../common/status.ts';
+import { isSameStatus, withoutZeros } from '../common/status.ts';
 
 /** Of one reconcile; the rest follows in the next. */
 const BURST_REPLICAS = 500;
@@ -170,7 +170,8 @@ async function writeStatus(
       lastTransitionTime: known?.lastTransitionTime ?? rfc3339(clock.nowMs()),
     });
   }
-  const status: ReplicaSetStatus = { ...counts, ...(conditions.length ? { conditions } : {}) };
+  const shown = withoutZeros(counts, ['replicas', 'terminatingReplicas']);
+  const status: ReplicaSetStatus = { ...shown, ...(conditions.length ? { conditions } : {}) };
   if (isSameStatus(set.status, status)) return;
   await client.updateStatus(REPLICA_SETS, { ...set, status });
 }

@@ -112,7 +112,7 @@ test('minReadySeconds makes pods available by mere time', async (t) => {
   await pass(1000);
   runPods();
   await pass(5000);
-  assert.equal(api.get(REPLICA_SETS, 'ns', 'web')?.status?.availableReplicas, 0);
+  assert.equal(api.get(REPLICA_SETS, 'ns', 'web')?.status?.availableReplicas, undefined);
   assert.equal(api.get(REPLICA_SETS, 'ns', 'web')?.status?.readyReplicas, 2);
   await pass(6000);
   assert.equal(api.get(REPLICA_SETS, 'ns', 'web')?.status?.availableReplicas, 2);

@@ -28,7 +28,7 @@ import { claim, indexByController } from '../common/ownership.ts';
 import { createPods, deletePods } from '../common/pod-control.ts';
 import { followOwners, followPods } from '../common/pod-events.ts';
 import { isReady, untilAvailableMs } from '../common/pods.ts';
-import { isSameStatus } from '../common/status.ts';
+import { isSameStatus, withoutZeros } from '../common/status.ts';
 import { claimsOf, ordinalOf, replicaOf } from './identity.ts';
 import { isAvailable, planStep } from './plan.ts';
 import type { View } from './plan.ts';
@@ -152,5 +152,6 @@ async function writeStatus({ client }: ControllerContext, view: View): Promise<v
     observedGeneration: set.metadata.generation,
   };
   if (isSameStatus(set.status, status)) return;
-  await client.updateStatus(STATEFUL_SETS, { ...set, status });
+  const shown = withoutZeros(status, ['replicas', 'availableReplicas', 'collisionCount']);
+  await client.updateStatus(STATEFUL_SETS, { ...set, status: shown });
 }

@@ -32,6 +32,26 @@ test('scale shows and sets replicas, under the lock of the workload', async () =
   assert.equal(refused.code, 422);
 });
 
+test('a scale is printed as a table of its own, and what is not served says so', async () => {
+  await using api = await startHarness();
+  await api.want('POST', DEPLOYMENTS, deployment('web', 2));
+  const headers = { accept: 'application/json;as=Table;v=v1;g=meta.k8s.io' };
+  const table = await api.want<
+    KubeObject & { columnDefinitions: { name: string }[]; rows: { cells: unknown[] }[] }
+  >('GET', `${DEPLOYMENTS}/web/scale`, undefined, { headers });
+  assert.deepEqual(
+    table.columnDefinitions.map(({ name }) => name),
+    ['Name', 'Desired', 'Available', 'Age'],
+  );
+  assert.deepEqual(table.rows[0]?.cells.slice(0, 3), ['web', 2, 0]);
+
+  await api.want('POST', `${NS}/pods`, pod('a'));
+  const absent = await api.send('PATCH', `${NS}/pods/a/ephemeralcontainers`, {}, MERGE);
+  assert.equal(absent.code, 404);
+  assert.deepEqual(absent.body.details, {}, 'kubectl tells by it that the feature is off');
+  assert.match(absent.body.message ?? '', /pods\/ephemeralcontainers is not supported/);
+});
+
 test('a binding assigns a pod once, and leaves its annotations on it', async () => {
   await using api = await startHarness();
   await api.want('POST', `${NS}/pods`, pod('a'));
