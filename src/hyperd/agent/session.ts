@@ -16,6 +16,8 @@ import type { Frame } from './wire.ts';
 const REQUESTS_MAX = 64;
 const LATE_ANSWERS_MAX = 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
+/** The guest's loop answers a ping at once, however long what it was asked for takes. */
+const PING_TIMEOUT_MS = 10_000;
 const ANSWER_TEXT_BYTES_MAX = 4096;
 
 export interface SessionOptions {
@@ -50,6 +52,7 @@ export class Session {
   #late = new Set<number>();
   #lastId = 0;
   #line: (() => void)[] = [];
+  #ping: Promise<boolean> | undefined;
   #over = false;
   #abort = () => this.close(new AgentError('Closed', 'Session with the guest: aborted'));
 
@@ -75,28 +78,61 @@ export class Session {
     if (!this.#over) this.#options.connection.write(frame);
   };
 
-  /** @throws AgentError what the guest refused, `Timeout`, or `Closed` */
+  /**
+   * @throws AgentError what the guest refused, `Timeout` when it lives and does not answer this, or
+   *   `Closed`, also when it does not answer anything any more
+   */
   async request(op: string, body: Json = {}, options: RequestOptions = {}): Promise<Json> {
     while (!this.#over && this.#pending.size >= REQUESTS_MAX) {
       await new Promise<void>((resolve) => this.#line.push(resolve));
     }
+    const timeoutMs = options.timeoutMs ?? REQUEST_TIMEOUT_MS;
+    return this.#ask({ op, ...body }, options.attachment, timeoutMs, (id) => {
+      void this.#unanswered(id, `${op}: no answer from the guest within ${timeoutMs} ms`);
+    });
+  }
+
+  #ask(
+    body: Json,
+    attachment: Uint8Array | undefined,
+    timeoutMs: number,
+    onTimeout: (id: number) => void,
+  ): Promise<Json> {
     return new Promise((resolve, reject) => {
       if (this.#over) {
-        reject(new AgentError('Closed', `${op}: the session with the guest is over`));
+        reject(new AgentError('Closed', `${body['op']}: the session with the guest is over`));
         return;
       }
       const id = (this.#lastId = (this.#lastId % 0xffff_ffff) + 1);
-      const frames = encodeRequest(id, { op, ...body }, options.attachment);
-      const timeoutMs = options.timeoutMs ?? REQUEST_TIMEOUT_MS;
-      const timer = this.#options.clock.after(timeoutMs, () => {
-        this.#forget(id);
-        this.#late.add(id);
-        if (this.#late.size > LATE_ANSWERS_MAX) this.close(new ProtocolError('too many timeouts'));
-        reject(new AgentError('Timeout', `${op}: no answer from the guest within ${timeoutMs} ms`));
-      });
+      const frames = encodeRequest(id, body, attachment);
+      const timer = this.#options.clock.after(timeoutMs, () => onTimeout(id));
       this.#pending.set(id, { resolve, reject, timer });
       for (const frame of frames) this.send(frame);
     });
+  }
+
+  /** A guest that has lost the session answers nothing, and a new one is to be opened. */
+  async #unanswered(id: number, words: string): Promise<void> {
+    if (!(await this.#isAnswering())) {
+      this.close(new Error(`the guest does not answer: ${words}`));
+      return;
+    }
+    const pending = this.#pending.get(id);
+    if (!pending) return;
+    this.#forget(id);
+    this.#late.add(id);
+    pending.reject(new AgentError('Timeout', words));
+    if (this.#late.size > LATE_ANSWERS_MAX) this.close(new ProtocolError('too many timeouts'));
+  }
+
+  /** One ping serves all who ask meanwhile. It does not wait in line. */
+  #isAnswering(): Promise<boolean> {
+    this.#ping ??= new Promise<boolean>((resolve) => {
+      const answered = this.#ask({ op: 'ping' }, undefined, PING_TIMEOUT_MS, () => resolve(false));
+      // A refusal is an answer too.
+      answered.catch(() => {}).finally(() => resolve(!this.#over));
+    }).finally(() => (this.#ping = undefined));
+    return this.#ping;
   }
 
   close(error?: Error): void {
