@@ -12,7 +12,7 @@ import {
 } from '../api/tenancy.ts';
 
 /** The catalogue's type of this service: what access rules of application credentials name. */
-export const KUBERNETES_SERVICE_TYPE = 'kubernetes';
+const KUBERNETES_SERVICE_TYPE = 'kubernetes';
 
 export interface IdentityAuthenticatorOptions {
   provider: IdentityProvider;

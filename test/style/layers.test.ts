@@ -7,7 +7,7 @@ import { test } from 'node:test';
 const ROWS: string[][] = [
   ['base'],
   ['api'],
-  ['network', 'volume', 'store', 'client', 'auth', 'streams'],
+  ['network', 'store', 'client', 'auth', 'streams'],
   ['apiserver', 'scheduler', 'controllers', 'kubelet', 'hyperd', 'identity'],
   ['cli'],
 ];
