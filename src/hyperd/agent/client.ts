@@ -205,7 +205,11 @@ class Client {
       );
     });
     for (const output of outputs) this.#sinks.set(output.id, output);
-    this.#exits.set(base, (exit) => void this.#containerExited(id, base, exit));
+    this.#exits.set(base, (exit) => {
+      // Told once: each further telling would wait, in memory, for output that may never end.
+      this.#exits.set(base, () => {});
+      void this.#containerExited(id, base, exit);
+    });
     const outflow = new Outflow(base, 0, PROCESS_RING_BYTES, this.#session.send);
     this.#outflows.set(base, outflow);
     this.#resets.set(base, () => outflow.break());
@@ -419,7 +423,7 @@ class Client {
     if (type === FRAME.data) {
       if (payload.length <= 16) throw new ProtocolError('data: too short');
       const timeMs = readOffset(payload, 8);
-      this.#sinks.get(id)?.data(readOffset(payload, 0), timeMs, payload.subarray(16));
+      this.#sinks.get(id)?.data(readOffset(payload, 0), timeMs, detached(payload.subarray(16)));
     } else if (type === FRAME.end) {
       if (payload.length !== 8) throw new ProtocolError('end: wrong length');
       this.#sinks.get(id)?.end(readOffset(payload, 0));
@@ -443,6 +447,18 @@ class Client {
     this.#owned.clear();
     this.#settleClosed(error);
   }
+}
+
+/** Above this a piece is a good part of the chunk of the connection in which it lies. */
+const DETACHED_BYTES_MAX = 8 * 1024;
+
+/** A piece that is kept must not keep a chunk of many times its size with it. */
+function detached(bytes: Buffer): Buffer {
+  if (bytes.length > DETACHED_BYTES_MAX) return bytes;
+  // Nor one of the slabs that `Buffer.from` cuts small buffers out of.
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  copy.set(bytes);
+  return copy;
 }
 
 function shared(

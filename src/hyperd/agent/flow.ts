@@ -12,6 +12,8 @@ import { encodeData, encodeEnd, encodeWindow, splitPayload } from './wire.ts';
 export const WINDOW_BYTES = 128 * 1024;
 /** An acknowledgement is sent when this much has been dealt with, or nothing is left. */
 const ACKNOWLEDGE_BYTES = WINDOW_BYTES / 4;
+/** Pieces that wait are joined up to this size. */
+const JOINED_BYTES_MAX = 2048;
 /** Kept by Node's Readable beyond the window. */
 const READABLE_BYTES = 16 * 1024;
 
@@ -213,7 +215,11 @@ export class ReadableSink implements Sink {
 
   data(offset: number, _timeMs: number, bytes: Buffer): void {
     this.#flow.take(offset, bytes.length);
-    this.#queue.push(bytes);
+    const last = this.#queue.at(-1);
+    // A window of single bytes must not become as many buffers.
+    if (last && last.length + bytes.length <= JOINED_BYTES_MAX) {
+      this.#queue[this.#queue.length - 1] = Buffer.concat([last, bytes]);
+    } else this.#queue.push(bytes);
     if (this.#hungry) this.more();
   }
 
