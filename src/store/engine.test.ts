@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FakeClock } from '../base/clock.fake.ts';
 import { silentLog } from '../base/log.ts';
-import { object, pod, put } from './testing/kit.ts';
+import { namespace, object, ownerOf, pod, put } from './testing/kit.ts';
 import { Engine } from './engine.ts';
 import type { Journal, JournalBatch } from './journal.ts';
 import { DELETE, STORE_LIMITS, StoreBusyError } from './store.ts';
@@ -39,7 +39,7 @@ function makeEngine(journal: Journal, limits: Partial<StoreLimits> = {}): Engine
     revision: 0,
     reservedRevision: 100,
     floors: new Map(),
-    partitionOf: () => '',
+    partitionOf: ownerOf,
   });
 }
 
@@ -131,6 +131,21 @@ describe('Engine', () => {
     assert.equal(created?.changed, true);
     assert.equal(deleted?.deleted, true);
     assert.equal(engine.revision, 4);
+  });
+
+  it('decides the partition anew when the write that decided it fails', async () => {
+    const { journal, next } = makeJournal();
+    const engine = makeEngine(journal);
+    const failing = follow(put(engine, namespace('r'), { owner: 'red' }));
+    const first = await next();
+    const resting = put(engine, pod('a', 'r'));
+    const volatile = put(engine, { ...event('a'), namespace: 'r' });
+    first.fail(new Error('disk full'));
+    (await next()).succeed();
+    assert.deepEqual([(await resting).partition, (await volatile).partition], ['', '']);
+    assert.equal(failing.state, 'failed');
+    assert.equal(engine.list('pods', { partition: 'red' }).entries.length, 0);
+    assert.equal(engine.list('pods', { partition: '' }).entries.length, 1);
   });
 
   it('delays an answer until the write it rests on is durable', async () => {

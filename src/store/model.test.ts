@@ -10,13 +10,19 @@ import { object, take } from './testing/kit.ts';
 import { createMemoryStore } from './memory.ts';
 import { openSqliteStore } from './sqlite.ts';
 import { CompactedError, DELETE } from './store.ts';
-import type { Entry, Key, Store } from './store.ts';
+import type { Entry, Key, PartitionOf, Store } from './store.ts';
+
+interface Scope {
+  namespace: string | undefined;
+  partition: string | undefined;
+}
 
 /** One write, as the model remembers it. */
 interface ModelWrite {
   key: Key;
   revision: number;
   createRevision: number;
+  partition: string;
   /** Undefined: deleted. */
   value: number | undefined;
 }
@@ -37,7 +43,7 @@ class Model {
     return found?.value === undefined ? undefined : found;
   }
 
-  list(resource: string, namespace: string | undefined, atRevision: number): ModelWrite[] {
+  list(resource: string, { partition, namespace }: Scope, atRevision: number): ModelWrite[] {
     const newest = new Map<string, ModelWrite>();
     for (const write of this.writes) {
       const { key } = write;
@@ -47,16 +53,27 @@ class Model {
       }
     }
     return [...newest.values()]
-      .filter(({ value }) => value !== undefined)
+      .filter((write) => write.value !== undefined && isIn(write, partition))
       .sort((a, b) => compare(a.key.namespace, b.key.namespace) || compare(a.key.name, b.key.name));
   }
 }
+
+const isIn = (write: ModelWrite, partition: string | undefined) =>
+  partition === undefined || write.partition === partition;
 
 const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 
 const RESOURCES = ['pods', 'apps/deployments'];
 const NAMESPACES = ['', 'a', 'a-b', 'b'];
 const NAMES = ['x', 'x-1', 'y', 'z', 'é'];
+
+const PARTITIONS = ['', 'red', 'blue'];
+
+const decider = (key: Key): Key => ({ ...key, resource: 'pods', name: 'x' });
+
+/** A pod belongs to its owner, a deployment to the owner of the pod `x` beside it. */
+const partitionOf: PartitionOf = (key, content, newest) =>
+  key.resource === 'pods' ? (content.owner as string) : (newest(decider(key))?.partition ?? '');
 
 const HISTORY_MS = 60_000;
 const HISTORY_COUNT = 60;
@@ -77,11 +94,17 @@ const anyKey = (random: Random): Key => ({
   name: pick(random, NAMES),
 });
 
-const seen = ({ key, revision, createRevision, object: { value } }: Entry): ModelWrite => ({
+const anyScope = (random: Random): Scope => ({
+  namespace: pick(random, [undefined, undefined, ...NAMESPACES]),
+  partition: pick(random, [undefined, ...PARTITIONS, 'nobody']),
+});
+
+const seen = ({ key, revision, createRevision, partition, object }: Entry): ModelWrite => ({
   key,
   revision,
   createRevision,
-  value: value as number,
+  partition,
+  value: object.value as number,
 });
 
 /** Up to eight mutations at once, each checked against what the model had at that place. */
@@ -93,12 +116,13 @@ async function mutateSome(run: Run): Promise<void> {
       const key = anyKey(random);
       const choice = random.next();
       const value = (run.valueCount += 1);
+      const owner = pick(random, PARTITIONS);
       let before: ModelWrite | undefined;
       const refusal = new Error('refused');
       const result = await store
         .mutate(key, (current) => {
           before = current && seen(current);
-          if (choice < 0.6) return object(key, { value, text: 'x'.repeat(value % 500) });
+          if (choice < 0.6) return object(key, { value, owner, text: 'x'.repeat(value % 500) });
           if (choice < 0.85) return DELETE;
           if (choice < 0.93) return undefined;
           throw refusal;
@@ -114,8 +138,12 @@ async function mutateSome(run: Run): Promise<void> {
       assert.deepEqual(before, expected);
       if (!written) return;
       const deleted = choice >= 0.6;
-      const { revision, createRevision } = written;
-      model.writes.push({ key, revision, createRevision, value: deleted ? undefined : value });
+      const { revision, createRevision, partition } = written;
+      const current = deleted ? undefined : value;
+      model.writes.push({ key, revision, createRevision, partition, value: current });
+      const atCreation = () =>
+        key.resource === 'pods' ? owner : (model.newest(decider(key))?.partition ?? '');
+      assert.equal(partition, expected ? expected.partition : atCreation());
       assert.equal(createRevision, expected?.createRevision ?? revision);
       assert.equal(result?.deleted, deleted);
     }),
@@ -124,14 +152,14 @@ async function mutateSome(run: Run): Promise<void> {
 
 function listSome({ random, model, store }: Run): void {
   const resource = pick(random, RESOURCES);
-  const namespace = pick(random, [undefined, ...NAMESPACES]);
+  const scope = anyScope(random);
   const back = Math.floor(random.next() ** 3 * 100);
   const atRevision = random.next() < 0.4 ? undefined : Math.max(1, store.revision - back);
   const limit = random.next() < 0.5 ? undefined : 1 + Math.floor(random.next() * 5);
   const after = random.next() < 0.5 ? undefined : anyKey(random);
   let result;
   try {
-    result = store.list(resource, { namespace, atRevision, limit, after });
+    result = store.list(resource, { ...scope, atRevision, limit, after });
   } catch (error) {
     assert.ok(error instanceof CompactedError && atRevision !== undefined);
     assert.ok(atRevision < error.compactRevision);
@@ -139,7 +167,7 @@ function listSome({ random, model, store }: Run): void {
   }
   assert.equal(result.revision, atRevision ?? store.revision);
   const all = model
-    .list(resource, namespace, result.revision)
+    .list(resource, scope, result.revision)
     .filter(
       ({ key }) =>
         !after || (compare(key.namespace, after.namespace) || compare(key.name, after.name)) > 0,
@@ -150,17 +178,19 @@ function listSome({ random, model, store }: Run): void {
 
 async function watchSome({ random, model, store }: Run): Promise<void> {
   const resource = pick(random, RESOURCES);
-  const namespace = pick(random, [undefined, ...NAMESPACES]);
+  const scope = anyScope(random);
+  const { partition, namespace } = scope;
   const afterRevision = Math.max(1, store.revision - Math.floor(random.next() ** 2 * 100));
   const expected = model.writes.filter(
-    ({ key, revision }) =>
-      revision > afterRevision &&
-      key.resource === resource &&
-      (namespace === undefined || key.namespace === namespace),
+    (write) =>
+      write.revision > afterRevision &&
+      write.key.resource === resource &&
+      (namespace === undefined || write.key.namespace === namespace) &&
+      isIn(write, partition),
   );
   const abort = new AbortController();
   try {
-    const watch = store.watch(resource, { namespace, afterRevision, signal: abort.signal });
+    const watch = store.watch(resource, { ...scope, afterRevision, signal: abort.signal });
     const events = await take(watch, expected.length);
     assert.equal(watch.progressRevision, store.revision);
     for (const [index, event] of events.entries()) {
@@ -218,14 +248,18 @@ const limits = { ringEventCount: HISTORY_COUNT, historyMs: HISTORY_MS };
 
 describe('a store under random operations', () => {
   it('in memory answers as the model does', async () => {
-    await play(1500, (clock) => Promise.resolve(createMemoryStore({ clock, limits })), false);
+    await play(
+      1500,
+      (clock) => Promise.resolve(createMemoryStore({ clock, limits, partitionOf })),
+      false,
+    );
   });
 
   it('in a file, opened again and again, answers as the model does', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'hypernetes-store-'));
     const path = join(folder, 'store.db');
     try {
-      await play(500, (clock) => openSqliteStore({ path, clock, limits }), true);
+      await play(500, (clock) => openSqliteStore({ path, clock, limits, partitionOf }), true);
     } finally {
       await rm(folder, { recursive: true });
     }

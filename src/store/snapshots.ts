@@ -13,9 +13,9 @@ export interface Page {
 }
 
 /**
- * One resource, or one partition of it, as it was at older revisions. A snapshot is a copy of the map that shares all that
- * has not changed since; it is kept when a list is cut into pages, and otherwise made from a newer
- * one by undoing the events between.
+ * One resource, or one partition of it, as it was at older revisions. A snapshot is a copy of the
+ * map that shares all that has not changed since; it is kept when a list is cut into pages, and
+ * otherwise made from a newer one by undoing the events between.
  */
 export class Snapshots {
   readonly #present: OrderedMap<StoredEntry>;

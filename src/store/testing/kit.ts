@@ -1,7 +1,15 @@
 import type { KubeObject } from '../../api/object.ts';
 import type { FakeClock } from '../../base/clock.fake.ts';
 import { DELETE } from '../store.ts';
-import type { Entry, Key, Store, StoreEvent, StoreLimits, StoreWatch } from '../store.ts';
+import type {
+  Entry,
+  Key,
+  PartitionOf,
+  Store,
+  StoreEvent,
+  StoreLimits,
+  StoreWatch,
+} from '../store.ts';
 
 /** What tests of stores share: keys and objects, and ways to read a watch. */
 
@@ -20,6 +28,14 @@ export const pod = (name: string, namespace = 'default'): Key => ({
   namespace,
   name,
 });
+
+export const namespace = (name: string): Key => ({ resource: 'namespaces', namespace: '', name });
+
+/** A namespace belongs to its `owner`, what is in it to the same one, all else to the cluster. */
+export const ownerOf: PartitionOf = (key, content, newest) => {
+  if (key.resource === 'namespaces') return (content.owner as string | undefined) ?? '';
+  return newest(namespace(key.namespace))?.partition ?? '';
+};
 
 export function object(key: Key, data: Record<string, unknown> = {}): KubeObject {
   const { name, namespace } = key;
