@@ -15,7 +15,7 @@ import type { HelloContainer } from './messages.ts';
 import { runProbe } from './probe.ts';
 import { Session, integerOf, resetFrame } from './session.ts';
 import { FRAME, ProtocolError, PROTOCOL_VERSION, STREAM_MAX, STREAM_STEP } from './wire.ts';
-import { encodeFrame, readOffset } from './wire.ts';
+import { TIME_MS_MAX, encodeFrame, readOffset } from './wire.ts';
 import type { Frame } from './wire.ts';
 
 export interface ConnectOptions extends AgentOptions {
@@ -423,6 +423,7 @@ class Client {
     if (type === FRAME.data) {
       if (payload.length <= 16) throw new ProtocolError('data: too short');
       const timeMs = readOffset(payload, 8);
+      if (timeMs > TIME_MS_MAX) throw new ProtocolError('data: time out of range');
       this.#sinks.get(id)?.data(readOffset(payload, 0), timeMs, detached(payload.subarray(16)));
     } else if (type === FRAME.end) {
       if (payload.length !== 8) throw new ProtocolError('end: wrong length');

@@ -107,10 +107,14 @@ export class Outflow {
     if (!this.#broken) this.#send(encodeEnd(this.id, this.#next));
   }
 
-  /** @throws ProtocolError on a window that goes back or acknowledges what was not sent */
+  /** @throws ProtocolError on a window that goes back, is too wide, or acknowledges the unsent */
   window(acknowledged: number, limit: number): void {
     if (acknowledged > this.#next || limit < this.#limit || limit < this.#next) {
       throw new ProtocolError(`stream ${this.id}: impossible window`);
+    }
+    // What a guest grants and does not read is the host's memory.
+    if (limit - acknowledged > WINDOW_BYTES) {
+      throw new ProtocolError(`stream ${this.id}: window of ${limit - acknowledged} bytes`);
     }
     this.#limit = limit;
     this.#pump();

@@ -1,7 +1,7 @@
 import type { ProcessExit } from '../../api/hyperd.ts';
 import type { GuestHello, GuestStats } from './agent.ts';
 import { booleanOf, integerOf, isObject, parseObject, stringOf } from './session.ts';
-import { ProtocolError, PROTOCOL_VERSION, STREAM_MAX, STREAM_STEP } from './wire.ts';
+import { ProtocolError, PROTOCOL_VERSION, STREAM_MAX, STREAM_STEP, TIME_MS_MAX } from './wire.ts';
 
 /** What the guest says, checked field by field. Everything throws `ProtocolError`. */
 
@@ -31,8 +31,8 @@ export function decodeHello(answer: Json): { hello: GuestHello; containers: Hell
     protocolVersion: integerOf(answer, 'protocolVersion', PROTOCOL_VERSION, PROTOCOL_VERSION),
     kernelVersion: stringOf(answer, 'kernelVersion', 64),
     bootId: stringOf(answer, 'bootId', 64),
-    startedUptimeMs: integerOf(answer, 'startedUptimeMs', 0, SAFE),
-    readyUptimeMs: integerOf(answer, 'readyUptimeMs', 0, SAFE),
+    startedUptimeMs: integerOf(answer, 'startedUptimeMs', 0, TIME_MS_MAX),
+    readyUptimeMs: integerOf(answer, 'readyUptimeMs', 0, TIME_MS_MAX),
     containers: containers.map(({ id, phase }) => ({ id, phase })),
     podReady: booleanOf(answer, 'podReady'),
   };
@@ -79,7 +79,7 @@ export function decodeExit(payload: Buffer): ProcessExit {
     oomKilled: booleanOf(exit, 'oomKilled'),
     reason: stringOf(exit, 'reason', 64),
     message: stringOf(exit, 'message', MESSAGE_CHARACTERS_MAX),
-    finishedAtMs: integerOf(exit, 'finishedAtMs', 0, SAFE),
+    finishedAtMs: integerOf(exit, 'finishedAtMs', 0, TIME_MS_MAX),
   };
 }
 

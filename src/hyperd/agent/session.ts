@@ -19,6 +19,10 @@ const REQUEST_TIMEOUT_MS = 30_000;
 /** The guest's loop answers a ping at once, however long what it was asked for takes. */
 const PING_TIMEOUT_MS = 10_000;
 const ANSWER_TEXT_BYTES_MAX = 4096;
+/** When the guest has left more than this unread, nothing further is read from it. */
+const UNREAD_BYTES_MAX = 1 << 20;
+/** After so long without reading any of it, the guest is not one to speak to. */
+const UNREAD_TIMEOUT_MS = 30_000;
 
 export interface SessionOptions {
   connection: Duplex;
@@ -54,6 +58,7 @@ export class Session {
   #line: (() => void)[] = [];
   #ping: Promise<boolean> | undefined;
   #over = false;
+  #unread: Timer | undefined;
   #abort = () => this.close(new AgentError('Closed', 'Session with the guest: aborted'));
 
   constructor(options: SessionOptions) {
@@ -75,7 +80,29 @@ export class Session {
   }
 
   send = (frame: Buffer): void => {
-    if (!this.#over) this.#options.connection.write(frame);
+    if (this.#over) return;
+    const { connection } = this.#options;
+    connection.write(frame);
+    if (connection.writableLength > UNREAD_BYTES_MAX && !this.#unread) this.#awaitReader();
+  };
+
+  /** Much of what is sent answers what came: whoever does not read is not listened to either. */
+  #awaitReader(): void {
+    const { connection, clock } = this.#options;
+    const unreadBytes = connection.writableLength;
+    connection.pause();
+    connection.once('drain', this.#onDrain);
+    this.#unread = clock.after(UNREAD_TIMEOUT_MS, () => {
+      connection.off('drain', this.#onDrain);
+      if (connection.writableLength < unreadBytes) this.#awaitReader();
+      else this.close(new ProtocolError('the guest does not read'));
+    });
+  }
+
+  #onDrain = (): void => {
+    this.#unread?.cancel();
+    this.#unread = undefined;
+    this.#options.connection.resume();
   };
 
   /**
@@ -140,6 +167,8 @@ export class Session {
     this.#over = true;
     const { connection, signal } = this.#options;
     signal?.removeEventListener('abort', this.#abort);
+    this.#unread?.cancel();
+    connection.off('drain', this.#onDrain);
     connection.off('data', this.#onData);
     connection.off('close', this.#onEnd);
     connection.off('end', this.#onEnd);
@@ -180,11 +209,13 @@ export class Session {
       if (this.#late.delete(frame.id)) return;
       throw new ProtocolError(`answer to request ${frame.id}, which was not made`);
     }
-    const answer = parseObject(frame.payload, 'answer');
+    // Until it is known to make sense the request is pending: the end of the session rejects it.
+    const { ok, error } = parseObject(frame.payload, 'answer');
+    const refusal = isObject(error) ? agentError(error) : undefined;
+    if (!isObject(ok) && !refusal) throw new ProtocolError('answer with neither "ok" nor "error"');
     this.#forget(frame.id);
-    if (isObject(answer['ok'])) pending.resolve(answer['ok']);
-    else if (isObject(answer['error'])) pending.reject(agentError(answer['error']));
-    else throw new ProtocolError('answer with neither "ok" nor "error"');
+    if (isObject(ok)) pending.resolve(ok);
+    else pending.reject(refusal as AgentError);
   }
 
   #forget(id: number): void {

@@ -12,6 +12,8 @@ const REQUEST_BYTES_MAX = 2 << 20;
 /** Stream numbers of one process or connection: base, base + 1, base + 2. */
 export const STREAM_STEP = 4;
 export const STREAM_MAX = 0xffff_fff0;
+/** Times of the guest end here (the year 2500): they are kept as nanoseconds, in 64 bits. */
+export const TIME_MS_MAX = 16_725_225_600_000;
 
 /** No byte of it is 0, and its first occurs once and is no part of UTF-8. */
 export const MAGIC = Buffer.from('\xffhyperstart/open', 'latin1');
