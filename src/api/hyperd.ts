@@ -14,6 +14,7 @@
  *   DELETE /v1/pods/{pod}                             ends the VM, removes everything of the pod
  *   PUT    /v1/pods/{pod}/volumes/{name}  VolumeFiles   replaces a file volume's content atomically
  *   PUT    /v1/pods/{pod}/containers/{id} HyperContainerSpec -> ContainerState   idempotent; starts it
+ *   GET    /v1/pods/{pod}/containers/{id}             HyperContainerSpec, as it was started
  *   POST   /v1/pods/{pod}/containers/{id}/signal?signal=TERM
  *   DELETE /v1/pods/{pod}/containers/{id}             a stopped one, with its logs
  *   GET    /v1/pods/{pod}/containers/{id}/log?follow&stdout&stderr…   LogRecord framing, see below

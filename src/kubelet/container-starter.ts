@@ -32,8 +32,8 @@ export interface ContainerStarter {
   isHooked(attempt: Attempt): boolean;
   /** The container as it runs now; undefined where it does not. */
   running(name: string): RunningContainer | undefined;
-  /** As the container was started; after a restart of the kubelet, as it would be now. */
-  processOf(container: Container, attempt: Attempt): Promise<ProcessSpec>;
+  /** As the container was started, whatever it would be started with now. */
+  processOf(attempt: Attempt): Promise<ProcessSpec>;
 }
 
 /** The name of the job that starts a container. */
@@ -83,7 +83,6 @@ class Starter implements ContainerStarter {
     const sandbox = await this.#runningSandbox(signal);
     if (!sandbox) return;
     const spec = await this.#specOf(container, attempt, streak, image);
-    this.#processes.set(spec.id, spec.process);
     if (container.lifecycle?.postStart) this.#hooked.add(spec.id);
     this.#tell('Normal', 'Created', `Created container: ${container.name}`, container);
     const state = await context.hyperd.startContainer(sandbox.id, spec, signal);
@@ -192,18 +191,15 @@ class Starter implements ContainerStarter {
       container,
       attempt,
       podIp: view.sandbox?.address ?? '',
-      process: () => this.processOf(container, attempt),
+      process: () => this.processOf(attempt),
     };
   }
 
-  async processOf(container: Container, attempt: Attempt): Promise<ProcessSpec> {
-    const known = this.#processes.get(attempt.containerId);
+  async processOf({ sandboxId = '', containerId }: Attempt): Promise<ProcessSpec> {
+    const known = this.#processes.get(containerId);
     if (known) return known;
-    const images = await this.#scope.context.hyperd.images();
-    const image = images.find((each) => each.id === attempt.imageId);
-    if (!image) throw new ContainerConfigError('CreateContainerConfigError', 'image is gone');
-    const { process } = await this.#specOf(container, attempt.number, attempt.streak, image);
-    this.#processes.set(attempt.containerId, process);
+    const { process } = await this.#scope.context.hyperd.containerSpec(sandboxId, containerId);
+    this.#processes.set(containerId, process);
     return process;
   }
 }

@@ -40,6 +40,8 @@ export interface HyperdClient {
     spec: HyperContainerSpec,
     signal?: AbortSignal,
   ): Promise<ContainerState>;
+  /** As it was started. */
+  containerSpec(pod: string, id: string): Promise<HyperContainerSpec>;
   signalContainer(pod: string, id: string, signal: string): Promise<void>;
   deleteContainer(pod: string, id: string): Promise<void>;
   logs(pod: string, id: string, query: LogQuery, signal: AbortSignal): AsyncIterable<LogRecord>;
@@ -99,6 +101,7 @@ export function createHyperdClient(socketPath: string): HyperdClient {
     writeVolume: (id, name, content) =>
       call('PUT', `${pod(id)}/volumes/${encodeURIComponent(name)}`, content),
     startContainer: (id, spec, signal) => call('PUT', container(id, spec.id), spec, signal),
+    containerSpec: (id, containerId) => call('GET', container(id, containerId)),
     signalContainer: (id, containerId, signal) =>
       call('POST', `${container(id, containerId)}/signal?signal=${encodeURIComponent(signal)}`),
     deleteContainer: (id, containerId) => call('DELETE', container(id, containerId)),

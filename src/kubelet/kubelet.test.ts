@@ -187,3 +187,35 @@ test('a kubelet that was restarted goes on where the old one was', async () => {
   assert.equal(pod.status?.containerStatuses?.[0]?.lastState?.terminated?.exitCode, 7);
   await rig.waitUntil(() => rig.hyperd.pods.size === 1);
 });
+
+test('a restarted kubelet runs probes in what the container was started with', async () => {
+  rig = await createRig();
+  rig.hyperd.addImage('busybox:1');
+  const path = '/api/v1/namespaces/default/configmaps/mode';
+  rig.api.create(path, { data: { MODE: 'old' } });
+  const livenessProbe = {
+    exec: { command: ['has', 'MODE=old'] },
+    periodSeconds: 1,
+    failureThreshold: 1,
+  };
+  const envFrom = [{ configMapRef: { name: 'mode' } }];
+  rig.addPod('kept', {
+    containers: [{ name: 'main', image: 'busybox:1', envFrom, livenessProbe }],
+  });
+  await rig.until('kept', running);
+  await rig.stopKubelet();
+  rig.api.remove(path);
+  rig.api.create(path, { data: { MODE: 'new' } });
+  const before = rig.hyperd.requests.length;
+  await rig.startKubelet();
+  const probes = () => rig.hyperd.requests.slice(before).filter((each) => each.endsWith('/exec'));
+  for (let second = 0; second < 3; second += 1) {
+    const seen = probes().length;
+    await rig.clock.advance(1_000);
+    await rig.waitUntil(() => probes().length > seen);
+  }
+  await rig.settle();
+  assert.ok(!(await rig.events('kept')).includes('Unhealthy'));
+  const pod = await rig.until('kept', running);
+  assert.equal(pod.status?.containerStatuses?.[0]?.restartCount, 0);
+});

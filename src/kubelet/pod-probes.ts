@@ -17,7 +17,7 @@ export function createPodProbes(
   const sandboxOf = (target: ProbeTarget) => target.attempt.sandboxId ?? '';
   const driver: ProbeDriver = {
     async exec(target, argv, timeoutMs) {
-      const own = await containers.processOf(target.container, target.attempt);
+      const own = await containers.processOf(target.attempt);
       const where = { sandboxId: sandboxOf(target), containerId: target.attempt.containerId };
       return runCommand(hyperd, clock, where, { ...own, argv, tty: false }, timeoutMs, signal);
     },

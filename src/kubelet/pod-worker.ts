@@ -1,4 +1,4 @@
-import type { Container, Pod } from '../api/types.generated.ts';
+import type { Pod } from '../api/types.generated.ts';
 import type { ProcessSpec } from '../api/hyperd.ts';
 import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
@@ -66,7 +66,7 @@ export interface PodWorker {
   wake(): void;
   /** The container as it is now, for streams; undefined where the pod has none of the name. */
   view(): PodView;
-  processOf(container: Container, attempt: Attempt): Promise<ProcessSpec>;
+  processOf(attempt: Attempt): Promise<ProcessSpec>;
   /** Lets go; the VM runs on. Resolves when nothing of the worker runs any more. */
   close(): Promise<void>;
   /** Settles when the pod is gone. */
@@ -162,8 +162,8 @@ class Worker implements PodWorker, PodScope {
     return viewPod(this.#pod, this.context.sandboxes.of(this.uid));
   }
 
-  processOf(container: Container, attempt: Attempt): Promise<ProcessSpec> {
-    return this.#containers.processOf(container, attempt);
+  processOf(attempt: Attempt): Promise<ProcessSpec> {
+    return this.#containers.processOf(attempt);
   }
 
   // --- Turns ---------------------------------------------------------------------------------

@@ -141,6 +141,7 @@ test('pods, containers and images are made, told and removed', async () => {
   await podUntil(door.daemon, 'a', isRunning);
   const path = '/pods/a/containers/c';
   assert.equal((await call(door, 'PUT', path, containerSpec('c'))).code, 200);
+  assert.deepEqual((await call(door, 'GET', path)).value, containerSpec('c'));
   assert.equal((await call(door, 'POST', `${path}/signal?signal=SIGUSR1`)).code, 204);
   assert.deepEqual(door.rig.guest('a').signals, [{ id: 'c', signal: 10 }]);
   await door.rig.guest('a').exit('c', 1);
@@ -195,6 +196,7 @@ const REFUSALS: [string, string, unknown, number, RegExp][] = [
   ['POST', '/pods/a/containers/a-c/signal?signal=NO', undefined, 400, /NO/],
   ['DELETE', '/pods/a/containers/a-c', undefined, 409, /it runs/],
   ['GET', '/pods/a/containers/a-c/log?tailLines=-1', undefined, 400, /tailLines/],
+  ['GET', '/pods/a/containers/none', undefined, 404, /none/],
   ['GET', '/pods/a/containers/none/log', undefined, 404, /none/],
   ['GET', '/events?after=later', undefined, 400, /after/],
   ['GET', '/events?after=99999', undefined, 410, /99999/],

@@ -69,6 +69,7 @@ const ROUTES: [method: string, pattern: RegExp, handler: Handler][] = [
   ['POST', /^\/v1\/pods\/([^/]+)\/probe$/, probe],
   ['PUT', /^\/v1\/pods\/([^/]+)\/volumes\/([^/]+)$/, writeVolume],
   ['PUT', /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)$/, startContainer],
+  ['GET', /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)$/, readContainer],
   ['DELETE', /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)$/, removeContainer],
   ['POST', /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)\/signal$/, signalContainer],
   ['GET', /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)\/log$/, streamLog],
@@ -164,6 +165,10 @@ async function startContainer(context: RouteContext, podId = '', id = ''): Promi
   if (spec.id !== id)
     throw badRequest(`Container id "${spec.id}" is not that of the path, "${id}"`);
   return pod.startContainer(spec);
+}
+
+async function readContainer(context: RouteContext, podId = '', id = ''): Promise<unknown> {
+  return context.daemon.pod(podId).container(id).record.spec;
 }
 
 async function removeContainer(context: RouteContext, podId = '', id = ''): Promise<void> {

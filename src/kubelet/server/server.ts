@@ -348,7 +348,7 @@ async function serveUpgrade(
   }
   const argv = query.getAll('command');
   if (argv.length === 0) throw badRequest('you must specify at least 1 command');
-  const own = await target.worker.processOf(container, attempt);
+  const own = await target.worker.processOf(attempt);
   const session = await acceptRemoteCommand(request, socket, head, streams, options.clock);
   if (!session) return;
   const process = { ...own, argv, tty };

@@ -31,7 +31,7 @@ import type { FakeHyperdOptions, FakeHyperdState } from './hyperd-state.fake.ts'
  *   exit N | print TEXT… (then exit 0) | fail (cannot be started) | anything else runs until it
  *   is signalled, and ends with 128 + the signal; `stubborn` ends by KILL alone
  *
- * In `exec`: cat (stdin to stdout), exit N, print TEXT.
+ * In `exec`: cat (stdin to stdout), exit N, print TEXT, has NAME=VALUE (in its environment).
  */
 export interface FakeHyperd {
   readonly socketPath: string;
@@ -135,6 +135,15 @@ const ROUTES: [string, RegExp, Handler][] = [
     'PUT',
     /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)$/,
     (state, [id = ''], _query, body) => state.startContainer(id, body() as HyperContainerSpec),
+  ],
+  [
+    'GET',
+    /^\/v1\/pods\/([^/]+)\/containers\/([^/]+)$/,
+    (state, [, id = '']) => {
+      const spec = state.specs.get(id);
+      if (!spec) throw notFound('', 'containers', id);
+      return spec;
+    },
   ],
   [
     'DELETE',
@@ -259,6 +268,7 @@ async function upgrade(
   const argv = exec?.process.argv ?? ['cat'];
   let exitCode = 0;
   if (argv[0] === 'exit') exitCode = Number(argv[1] ?? 0);
+  if (argv[0] === 'has') exitCode = exec?.process.env.includes(argv[1] ?? '') ? 0 : 1;
   if (argv[0] === 'print') {
     await writeFrames(socket, STREAM_CHANNEL.stdout, Buffer.from(`${argv.slice(1).join(' ')}\n`));
   }
