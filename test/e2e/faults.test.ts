@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 import type { HyperPodSpec, PodState } from '../../src/api/hyperd.ts';
 import type { Container, Pod, PodSpec } from '../../src/api/types.generated.ts';
 import { isStatus } from '../../src/api/status.ts';
@@ -13,6 +13,7 @@ import { EVENTS, PODS } from '../../src/client/resources.ts';
 import { startCluster } from './support/cluster.ts';
 import type { TestCluster } from './support/cluster.ts';
 import { NOTHING, hostState, vmUids } from './support/leftovers.ts';
+import { reportCluster } from './support/report.ts';
 import { waitFor } from './support/wait.ts';
 
 /*
@@ -45,6 +46,10 @@ before(async () => {
   console.log(`seed ${seed}`);
   cluster = await startCluster();
   image = await pushDemoImage(cluster.registryPort);
+});
+
+afterEach(async (context) => {
+  if ('passed' in context && !context.passed && cluster) await reportCluster(cluster);
 });
 
 after(async () => {
@@ -137,7 +142,7 @@ async function logOf(name: string): Promise<string> {
   return text;
 }
 
-/** Of a container that may not have come to print it. */
+/** Of a container that may not have come to print it yet. */
 async function firstLine(name: string): Promise<string> {
   const path = `/api/v1/namespaces/${NAMESPACE}/pods/${name}/log`;
   const signal = AbortSignal.timeout(RESTART_MS);
@@ -266,6 +271,8 @@ test('a VM that dies is told as it was, and its pod goes on as its policy says',
   const privileged = { securityContext: { privileged: true } };
   for (const { name, policy } of cases) await createPod(name, policy, sh(LIVES, privileged));
   for (const { name } of cases) await podUntil(name, isRunning);
+  // It runs from `exec` on, and has printed somewhat later: what it never did cannot be kept.
+  for (const { name } of cases) assert.equal(await firstLine(name), 'started\n', name);
   await Promise.all(cases.map(({ name, how }) => endVm(name, how)));
   for (const { name, policy, reason } of cases) {
     const restarts = policy !== 'Never';
