@@ -13,7 +13,9 @@ import type {
   Node,
   PersistentVolumeClaim,
   Pod,
+  PodDisruptionBudget,
   ReplicaSet,
+  ResourceQuota,
   Secret,
   Service,
   ServiceAccount,
@@ -58,6 +60,7 @@ export const PERSISTENT_VOLUME_CLAIMS = define<PersistentVolumeClaim>(
   'persistentvolumeclaims',
   'PersistentVolumeClaim',
 );
+export const RESOURCE_QUOTAS = define<ResourceQuota>('v1', 'resourcequotas', 'ResourceQuota');
 export const SERVICE_ACCOUNTS = define<ServiceAccount>('v1', 'serviceaccounts', 'ServiceAccount');
 export const EVENTS = define<KubeObject>('v1', 'events', 'Event');
 export const DEPLOYMENTS = define<Deployment>('apps/v1', 'deployments', 'Deployment');
@@ -70,6 +73,11 @@ export const CONTROLLER_REVISIONS = define<ControllerRevision>(
   'ControllerRevision',
 );
 export const JOBS = define<Job>('batch/v1', 'jobs', 'Job');
+export const DISRUPTION_BUDGETS = define<PodDisruptionBudget>(
+  'policy/v1',
+  'poddisruptionbudgets',
+  'PodDisruptionBudget',
+);
 export const LEASES = define<Lease>('coordination.k8s.io/v1', 'leases', 'Lease');
 export const ENDPOINT_SLICES = define<EndpointSlice>(
   'discovery.k8s.io/v1',

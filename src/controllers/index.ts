@@ -13,12 +13,15 @@ import {
   DAEMON_SETS,
   DEPLOYMENTS,
   ENDPOINT_SLICES,
+  DISRUPTION_BUDGETS,
   ENDPOINTS,
   JOBS,
   NAMESPACES,
   NODES,
+  PERSISTENT_VOLUME_CLAIMS,
   PODS,
   REPLICA_SETS,
+  RESOURCE_QUOTAS,
   SERVICES,
   STATEFUL_SETS,
 } from '../client/resources.ts';
@@ -28,6 +31,7 @@ import { runCertificateController } from './certificates/index.ts';
 import { runClusterRoleController } from './clusterrole/index.ts';
 import { runDaemonSetController } from './daemonset/index.ts';
 import { runDeploymentController } from './deployment/index.ts';
+import { runDisruptionController } from './disruption/index.ts';
 import { runEndpointsController } from './endpoints/index.ts';
 import { runGarbageCollector } from './garbagecollector/index.ts';
 import { runJobController } from './job/index.ts';
@@ -36,6 +40,7 @@ import { runNodeIpamController } from './node/ipam.ts';
 import { runNodeLifecycleController } from './node/lifecycle.ts';
 import { runPodGarbageCollector } from './node/pod-gc.ts';
 import { runReplicaSetController } from './replicaset/index.ts';
+import { runResourceQuotaController } from './resourcequota/index.ts';
 import { runServiceAccountController } from './serviceaccount/index.ts';
 import { runStatefulSetController } from './statefulset/index.ts';
 import type { ControllerContext } from './common/context.ts';
@@ -75,6 +80,9 @@ const HELD = [
   SERVICES,
   ENDPOINTS,
   ENDPOINT_SLICES,
+  PERSISTENT_VOLUME_CLAIMS,
+  RESOURCE_QUOTAS,
+  DISRUPTION_BUDGETS,
 ];
 
 /**
@@ -107,6 +115,8 @@ export function startControllers(options: ControllersOptions): Promise<void> {
     runStatefulSetController(as('statefulset-controller')),
     runDaemonSetController(as('daemonset-controller')),
     runJobController(as('job-controller')),
+    runResourceQuotaController(as('resourcequota-controller')),
+    runDisruptionController(as('controllermanager')),
     runEndpointsController(as('endpoint-controller')),
     runNamespaceController(as('namespace-controller')),
     runClusterRoleController(as('clusterrole-aggregation-controller')),

@@ -3,8 +3,8 @@ import { addQuantities, compareQuantities } from '../../api/quantity.ts';
 import type { Entry, Store } from '../../store/store.ts';
 import type { AdmissionPlugin, AdmissionRequest, Release } from './chain.ts';
 import { forbidden } from './chain.ts';
-import { evaluate, isInScope, resourcesCountedBy } from './quota-usage.ts';
-import type { QuotaSpec, Usage } from './quota-usage.ts';
+import { evaluate, isInScope, resourcesCountedBy } from '../../api/quota.ts';
+import type { QuotaSpec, Usage } from '../../api/quota.ts';
 
 interface Quota {
   name: string;

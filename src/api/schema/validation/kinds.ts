@@ -1,5 +1,6 @@
 import { configKey, dns1123Subdomain } from '../../names.ts';
-import { compareQuantities } from '../../quantity.ts';
+import { compareQuantities, quantityMillis } from '../../quantity.ts';
+import { isCountedName, isQuotaName } from '../../quota.ts';
 import { fields, items, text, texts } from './report.ts';
 import type { Fields, Report } from './report.ts';
 
@@ -178,4 +179,16 @@ export function checkPriorityClass(priority: Fields, report: Report): void {
 
 export function checkStorageClass(storageClass: Fields, report: Report): void {
   if (text(storageClass['provisioner']) === '') report.at('provisioner').required();
+}
+
+export function checkQuota(spec: Fields, report: Report): void {
+  for (const [name, amount] of Object.entries(fields(spec['hard']))) {
+    const at = report.at('hard').key(name);
+    if (!isQuotaName(name)) at.invalid(name, 'must be a standard resource for quota');
+    if (compareQuantities(String(amount), '0') < 0) {
+      at.invalid(String(amount), 'must be greater than or equal to 0');
+    } else if (isCountedName(name) && quantityMillis(String(amount)) % 1000 !== 0) {
+      at.invalid(String(amount), 'must be an integer');
+    }
+  }
 }

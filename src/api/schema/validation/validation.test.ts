@@ -423,3 +423,12 @@ test('causes are bounded and values in them are cut', () => {
   const [long] = problems('v1', 'ConfigMap', { metadata: { labels: { a: 'é'.repeat(5000) } } });
   assert.ok((long?.length ?? 0) < 1500);
 });
+
+test('quotas limit known names to amounts that can be', () => {
+  const hard = { pods: '-1', services: '1.5', 'requests.cpu': '1.5', 'a.b/c': '1', nope: '1' };
+  assert.deepEqual(problems('v1', 'ResourceQuota', { spec: { hard } }), [
+    'spec.hard[pods]: Invalid value: "-1": must be greater than or equal to 0',
+    'spec.hard[services]: Invalid value: "1500m": must be an integer',
+    'spec.hard[nope]: Invalid value: "nope": must be a standard resource for quota',
+  ]);
+});

@@ -11,6 +11,7 @@ import {
   checkConfigMap,
   checkEvent,
   checkPriorityClass,
+  checkQuota,
   checkRole,
   checkSecret,
   checkStorageClass,
@@ -68,6 +69,7 @@ const TYPE_CHECKS: Record<string, TypeCheck> = {
   'batch.v1.CronJobSpec': checkCronJobSpec,
   'batch.v1.JobSpec': checkJobSpec,
   'networking.v1.IngressSpec': checkIngressSpec,
+  'core.v1.ResourceQuotaSpec': checkQuota,
   'policy.v1.PodDisruptionBudgetSpec': checkDisruptionBudget,
 };
 

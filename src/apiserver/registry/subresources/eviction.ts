@@ -52,6 +52,8 @@ function countsAsDisruption(pod: KubeObject): boolean {
 }
 
 interface BudgetStatus {
+  currentHealthy?: number;
+  desiredHealthy?: number;
   disruptionsAllowed?: number;
   disruptedPods?: Record<string, string>;
   observedGeneration?: number;
@@ -87,12 +89,19 @@ async function takeDisruption(
 function chargeBudget(budget: KubeObject, pod: KubeObject, nowMs: number): KubeObject {
   const status = (budget.status ?? {}) as BudgetStatus;
   const { name: budgetName } = budget.metadata;
-  const { disruptionsAllowed = 0 } = status;
-  if (disruptionsAllowed <= 0) {
+  const { disruptionsAllowed = 0, desiredHealthy = 0, currentHealthy = 0 } = status;
+  const isNew = (status.observedGeneration ?? 0) < (budget.metadata.generation ?? 0);
+  // A pod that is not healthy anyway is no loss to a budget that is kept without it.
+  const isKeptWithout = desiredHealthy > 0 && currentHealthy >= desiredHealthy;
+  if (!isNew && !isReady(pod) && (isKeptWithout || evictsUnhealthy(budget))) return budget;
+  if (isNew || disruptionsAllowed <= 0) {
     const message = "Cannot evict pod as it would violate the pod's disruption budget.";
     const cause = {
       reason: 'DisruptionBudget',
-      message: `The disruption budget ${budgetName} needs more healthy pods than there are`,
+      message: isNew
+        ? `The disruption budget ${budgetName} is still being processed by the server.`
+        : `The disruption budget ${budgetName} needs ${desiredHealthy} healthy pods ` +
+          `and has ${currentHealthy} currently`,
     };
     throw new StatusError('TooManyRequests', message, {
       details: { causes: [cause], retryAfterSeconds: RETRY_SECONDS },
@@ -108,4 +117,16 @@ function chargeBudget(budget: KubeObject, pod: KubeObject, nowMs: number): KubeO
     },
   };
   return draft;
+}
+
+function isReady(pod: KubeObject): boolean {
+  const { conditions = [] } = (pod.status ?? {}) as {
+    conditions?: { type: string; status: string }[];
+  };
+  return conditions.some(({ type, status }) => type === 'Ready' && status === 'True');
+}
+
+function evictsUnhealthy(budget: KubeObject): boolean {
+  const { unhealthyPodEvictionPolicy: policy } = (budget.spec ?? {}) as Record<string, unknown>;
+  return policy === 'AlwaysAllow';
 }

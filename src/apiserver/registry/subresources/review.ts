@@ -10,6 +10,7 @@ import { StatusError, badRequest } from '../../../api/status.ts';
 import { readObject } from '../../codec/decode.ts';
 import { valueReply } from '../../codec/reply.ts';
 import { negotiate } from '../../codec/negotiate.ts';
+import { inTenant } from '../../tenancy/named-user.ts';
 import type { ResourceContext, ResourceHandler } from '../../context.ts';
 import type { ApiReply } from '../../server/exchange.ts';
 
@@ -80,13 +81,14 @@ function selfAccess({ server, user }: ResourceContext, request: KubeObject) {
   return accessStatus(server.authorizer.authorize(attributes));
 }
 
-function subjectAccess({ server }: ResourceContext, request: KubeObject) {
+function subjectAccess({ server, user: asker }: ResourceContext, request: KubeObject) {
   const spec = (request.spec ?? {}) as AccessReviewSpec;
   const { user: name = '', uid = '', groups = [], extra = {} } = spec;
   if (!name && groups.length === 0) {
     throw badRequest('at least one of user or group must be specified');
   }
-  const attributes = attributesFor(spec, { name, uid, groups, extra });
+  const user = inTenant({ name, uid, groups, extra }, asker, server.tenants);
+  const attributes = attributesFor(spec, user);
   return accessStatus(server.authorizer.authorize(attributes));
 }
 

@@ -9,6 +9,7 @@ import { FakeClock } from '../../../base/clock.fake.ts';
 import { seededRandom } from '../../../base/random.ts';
 import type { KubeObject } from '../../../api/object.ts';
 import { NS, deployment, pod, startHarness } from '../../testing/harness.ts';
+import type { Harness } from '../../testing/harness.ts';
 
 const MERGE = { type: 'application/merge-patch+json' };
 const DEPLOYMENTS = '/apis/apps/v1/namespaces/default/deployments';
@@ -74,32 +75,61 @@ test('a binding assigns a pod once, and leaves its annotations on it', async () 
   ]);
 });
 
-test('an eviction takes from the budget and stops when there is nothing left', async () => {
-  await using api = await startHarness();
-  for (const name of ['a', 'b']) {
+/** Pods of one budget that run on a node, and an eviction of theirs. */
+async function startBudget(api: Harness, ready: Record<string, boolean>) {
+  for (const [name, isReady] of Object.entries(ready)) {
     await api.want('POST', `${NS}/pods`, pod(name, { metadata: { labels: { app: 'x' } } }));
     const target = { kind: 'Node', name: 'node-1' };
     await api.want('POST', `${NS}/pods/${name}/binding`, { metadata: { name }, target });
+    const conditions = [{ type: 'Ready', status: isReady ? 'True' : 'False' }];
+    const status = { phase: 'Running', conditions };
+    await api.want('PATCH', `${NS}/pods/${name}/status`, { status }, MERGE);
   }
   const budgets = '/apis/policy/v1/namespaces/default/poddisruptionbudgets';
   const spec = { minAvailable: 1, selector: { matchLabels: { app: 'x' } } };
   await api.want('POST', budgets, { metadata: { name: 'p' }, spec });
-  const status = {
-    status: { disruptionsAllowed: 1, currentHealthy: 2, desiredHealthy: 1, expectedPods: 2 },
-  };
-  await api.want('PATCH', `${budgets}/p/status`, status, MERGE);
   const evict = (name: string, version: string) =>
     api.send('POST', `${NS}/pods/${name}/eviction`, {
       apiVersion: `policy/${version}`,
       kind: 'Eviction',
       metadata: { name, namespace: 'default' },
     });
+  const observe = async (disruptionsAllowed: number, currentHealthy: number) => {
+    const status = {
+      ...{ disruptionsAllowed, currentHealthy, desiredHealthy: 1, expectedPods: 2 },
+      observedGeneration: 1,
+    };
+    await api.want('PATCH', `${budgets}/p/status`, { status }, MERGE);
+  };
+  return { evict, observe };
+}
+
+test('an eviction takes from the budget and stops when there is nothing left', async () => {
+  await using api = await startHarness();
+  const { evict, observe } = await startBudget(api, { a: true, b: true });
+  const early = await evict('a', 'v1');
+  assert.equal(early.code, 429);
+  assert.match(early.body.details?.causes?.[0]?.message ?? '', /p is still being processed/);
+  await observe(1, 2);
   const both = await Promise.all([evict('a', 'v1'), evict('b', 'v1beta1')]);
   assert.deepEqual(both.map(({ code }) => code).sort(), [201, 429]);
   const refused = both.find(({ code }) => code === 429);
   assert.equal(refused?.headers['retry-after'], '10');
-  assert.equal(refused?.body.details?.causes?.[0]?.reason, 'DisruptionBudget');
+  const [cause] = refused?.body.details?.causes ?? [];
+  assert.equal(cause?.reason, 'DisruptionBudget');
+  assert.match(
+    cause?.message ?? '',
+    /^The disruption budget p needs 1 healthy pods and has 2 currently$/,
+  );
   assert.equal((await evict('a', 'v2')).code, 400);
+});
+
+test('a pod that is not ready may go while its budget is kept without it', async () => {
+  await using api = await startHarness();
+  const { evict, observe } = await startBudget(api, { a: true, sick: false });
+  await observe(0, 1);
+  assert.equal((await evict('a', 'v1')).code, 429);
+  assert.equal((await evict('sick', 'v1')).code, 201);
 });
 
 test('tokens are issued for accounts and pods that exist', async () => {

@@ -1,5 +1,5 @@
-import type { KubeObject } from '../../api/object.ts';
-import { addQuantities, compareQuantities } from '../../api/quantity.ts';
+import type { KubeObject } from './object.ts';
+import { addQuantities, compareQuantities } from './quantity.ts';
 
 /** Amounts by the names that quotas use: `pods`, `requests.cpu`, `count/deployments.apps`. */
 export type Usage = Record<string, string>;
@@ -22,6 +22,28 @@ const COUNTED_KINDS: Record<string, string> = {
   replicationcontrollers: 'ReplicationController',
   resourcequotas: 'ResourceQuota',
 };
+
+const COMPUTED = ['cpu', 'memory', 'ephemeral-storage'];
+
+/** Names without a group that a quota may limit. */
+const STANDARD_NAMES = new Set([
+  ...Object.keys(COUNTED_KINDS),
+  ...COMPUTED.flatMap((name) => [name, `requests.${name}`, `limits.${name}`]),
+  'requests.storage',
+  'services.nodeports',
+  'services.loadbalancers',
+]);
+
+/** Whether a quota may limit this name. One with a slash may be anybody's. */
+export function isQuotaName(name: string): boolean {
+  if (name.includes('/')) return true;
+  return STANDARD_NAMES.has(name) || /^(?:requests\.)?hugepages-/.test(name);
+}
+
+/** Whether a limit of this name is a number of objects, which is whole. */
+export function isCountedName(name: string): boolean {
+  return Object.hasOwn(COUNTED_KINDS, name) || /^(?:count\/|services\.)/.test(name);
+}
 
 /** The store's resources that have to be counted for a limit of this name. */
 export function resourcesCountedBy(name: string): string[] {
