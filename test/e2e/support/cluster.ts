@@ -78,6 +78,8 @@ export async function startCluster(
   const up = await cli('up', '--detach', ...ports.map(String), ...extra);
   if (up.exitCode !== 0) {
     const logs = await cli('logs', '-n', '30');
+    await cli('down');
+    await rm(dataDir, { recursive: true, force: true });
     throw new Error(`up failed: ${up.stderr}${up.stdout}\n${logs.stdout}`);
   }
   const kubeconfig = join(dataDir, 'server/admin.kubeconfig');
