@@ -6,7 +6,7 @@ import { seededRandom } from '../../src/base/random.ts';
 import type { Random } from '../../src/base/random.ts';
 import { openSqliteStore } from '../../src/store/sqlite.ts';
 import { CompactedError, DELETE, StoreClosedError } from '../../src/store/store.ts';
-import type { Entry, Key, Store } from '../../src/store/store.ts';
+import type { Entry, Key, PartitionOf, Store } from '../../src/store/store.ts';
 import type { Acknowledgement, Recovered, Write } from './store-history.ts';
 
 /**
@@ -22,6 +22,8 @@ const KEYS: Key[] = [
   ...Array.from({ length: 20 }, (_, index) => key('pods', `ns-${index % 3}`, `p${index}`)),
   ...Array.from({ length: 6 }, (_, index) => key('secrets', 'ns-0', `s${index}`)),
 ];
+const PARTITIONS = ['', 'red', 'blue'];
+const partitionOf: PartitionOf = (_, content) => content.owner as string;
 const VOLATILE_KEYS = [key('events', 'ns-0', 'e0'), key('events', 'ns-0', 'e1')];
 
 function key(resource: string, namespace: string, name: string): Key {
@@ -53,6 +55,38 @@ function checkPayload({ key: where, object }: Entry): void {
   }
 }
 
+/** What is found by partition must be a part of what is found without. */
+async function checkPartition(
+  store: Store,
+  resource: string,
+  partition: string,
+  floor: number,
+  events: Write[],
+): Promise<void> {
+  const same = (found: unknown[], expected: unknown[]) => {
+    if (JSON.stringify(found) === JSON.stringify(expected)) return;
+    throw new Error(`Partition "${partition}" of ${resource} is not what it is among all`);
+  };
+  for (const atRevision of [floor, store.revision]) {
+    const all = store.list(resource, { atRevision }).entries;
+    const own = all.filter((entry) => entry.partition === partition);
+    same(store.list(resource, { partition, atRevision }).entries.map(itemOf), own.map(itemOf));
+  }
+  const expected = events.filter((event) => event.partition === partition);
+  const { signal } = new AbortController();
+  const watch = store.watch(resource, { partition, afterRevision: floor, signal });
+  const iterator = watch[Symbol.asyncIterator]();
+  const found: number[] = [];
+  while (watch.progressRevision < store.revision) {
+    const { value: event } = await iterator.next();
+    found.push(event.revision);
+  }
+  same(
+    found,
+    expected.map(({ revision }) => revision),
+  );
+}
+
 async function findings(store: Store, resource: string): Promise<Recovered> {
   const { signal } = new AbortController();
   let floor = 0;
@@ -72,6 +106,7 @@ async function findings(store: Store, resource: string): Promise<Recovered> {
       key: nameOf(event.entry.key),
       revision: event.revision,
       previousRevision: event.previous?.revision ?? 0,
+      partition: event.entry.partition,
       deleted: event.type === 'DELETED',
       token: event.type === 'DELETED' ? '' : (event.entry.object.token as string),
     });
@@ -79,6 +114,8 @@ async function findings(store: Store, resource: string): Promise<Recovered> {
   const { entries } = store.list(resource);
   entries.forEach(checkPayload);
   const base = store.list(resource, { atRevision: floor }).entries.map(itemOf);
+  for (const partition of PARTITIONS)
+    await checkPartition(store, resource, partition, floor, events);
   return { floor, base, events, state: entries.map(itemOf) };
 }
 
@@ -88,6 +125,7 @@ async function runClient(store: Store, client: number, random: Random): Promise<
     const keys = volatile ? VOLATILE_KEYS : KEYS;
     const target = keys[Math.floor(random.next() * keys.length)] as Key;
     const choice = random.next();
+    const owner = PARTITIONS[Math.floor(random.next() * PARTITIONS.length)] as string;
     const token = `${processNumber}.${client}.${operation}`;
     const length = Math.floor(random.next() ** 8 * 60_000);
     let previousRevision = 0;
@@ -97,14 +135,15 @@ async function runClient(store: Store, client: number, random: Random): Promise<
       if (choice < 0.2) return undefined;
       const { name, namespace } = target;
       const metadata = { name, namespace };
-      const content = { token, length, text: 'é'.repeat(length) };
+      const content = { token, owner, length, text: 'é'.repeat(length) };
       return { apiVersion: 'v1', kind: 'Test', metadata, ...content } satisfies KubeObject;
     });
     const revision = entry?.revision ?? 0;
     if ((store.get(target)?.revision ?? Infinity) < revision) {
       throw new Error(`${nameOf(target)} is acknowledged at ${revision} but not yet visible`);
     }
-    const subject = { key: nameOf(target), revision, previousRevision, deleted, token };
+    const partition = entry?.partition ?? '';
+    const subject = { key: nameOf(target), revision, previousRevision, partition, deleted, token };
     const origin = { process: processNumber, client, operation };
     report({ ack: { ...subject, ...origin, changed, volatile } satisfies Acknowledgement });
   }
@@ -114,7 +153,7 @@ async function main(): Promise<void> {
   const commands = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
   await commands.next();
   const limits = { ringEventCount: 300 };
-  const store = await openSqliteStore({ path, clock: systemClock, limits });
+  const store = await openSqliteStore({ path, clock: systemClock, limits, partitionOf });
   const resources = [await findings(store, 'pods'), await findings(store, 'secrets')];
   const volatileCount = store.list('events').entries.length;
   report({ recovery: { revision: store.revision, resources, volatileCount } });

@@ -10,6 +10,7 @@ const ack = (operation: number, write: Partial<Acknowledgement>): Acknowledgemen
   key: 'pods/a',
   revision: 0,
   previousRevision: 0,
+  partition: '',
   deleted: false,
   token: `1.1.${operation}`,
   changed: true,
@@ -25,11 +26,21 @@ const history: Acknowledgement[] = [
   ack(4, { revision: 6, key: 'events/e', volatile: true }),
 ];
 
-const asFound = ({ key, revision, previousRevision, deleted, token }: Write): Write => ({
+const asFound = ({ key, revision, previousRevision, partition, deleted, token }: Write): Write => ({
   key,
   revision,
   previousRevision,
+  partition,
   deleted,
+  token,
+});
+
+const event = (key: string, revision: number, previousRevision: number, token: string): Write => ({
+  key,
+  revision,
+  previousRevision,
+  partition: '',
+  deleted: false,
   token,
 });
 
@@ -62,7 +73,7 @@ describe('HistoryChecker', () => {
     judge(() => {});
     judge((_, events, state) => {
       const token = '1.1.5';
-      events.push({ key: 'pods/c', revision: 7, previousRevision: 0, deleted: false, token });
+      events.push(event('pods/c', 7, 0, token));
       state.push('pods/c@7');
     });
   });
@@ -98,15 +109,22 @@ describe('HistoryChecker', () => {
   });
   refuses('a write that nobody asked for', /nobody asked for/, (_, events, state) => {
     const token = '1.1.6';
-    events.push({ key: 'pods/c', revision: 7, previousRevision: 0, deleted: false, token });
+    events.push(event('pods/c', 7, 0, token));
     state.push('pods/c@7');
   });
   refuses('another value than was acknowledged', /was acknowledged as/, (_, events) => {
     events[1] = { ...(events[1] as Write), token: '1.1.9' };
   });
+  refuses('another partition than was acknowledged', /was acknowledged as/, (_, events) => {
+    events[1] = { ...(events[1] as Write), partition: 'red' };
+  });
+  refuses('a version in another partition', /at 7 on 3 has left partition/, (_, events, state) => {
+    events.push({ ...event('pods/a', 7, 3, '1.1.5'), partition: 'red' });
+    state[0] = 'pods/a@7';
+  });
   refuses('a revision used twice', /given out twice/, (_, events, state) => {
     const token = '1.1.5';
-    events.push({ key: 'pods/c', revision: 6, previousRevision: 0, deleted: false, token });
+    events.push(event('pods/c', 6, 0, token));
     state.push('pods/c@6');
   });
   refuses('a revision that goes back', /starts at 6, but 6 was given out/, (recovery) => {
@@ -114,14 +132,12 @@ describe('HistoryChecker', () => {
   });
   refuses('a fork', /is replayed onto 3/, (_, events, state) => {
     const token = '1.1.5';
-    events.push({ key: 'pods/a', revision: 7, previousRevision: 2, deleted: false, token });
+    events.push(event('pods/a', 7, 2, token));
     state[0] = 'pods/a@7';
   });
   refuses('more deletions than were under way', /2 more writes than 1 clients/, (_, events) => {
-    const deletion = { key: 'pods/c', deleted: true, token: '' };
-    const token = '1.1.5';
-    events.push({ ...deletion, deleted: false, token, revision: 7, previousRevision: 0 });
-    events.push({ ...deletion, revision: 8, previousRevision: 7 });
+    events.push(event('pods/c', 7, 0, '1.1.5'));
+    events.push({ ...event('pods/c', 8, 7, ''), deleted: true });
   });
   refuses('a volatile object that survived', /1 volatile objects/, (recovery) => {
     recovery.volatileCount = 1;

@@ -11,6 +11,8 @@ export interface Write {
   revision: number;
   /** Revision of the state that the write replaced; 0 if there was none. */
   previousRevision: number;
+  /** Whose the object is, from its creation on. */
+  partition: string;
   deleted: boolean;
   /** `process.client.operation`; empty for a deletion found after a kill. */
   token: string;
@@ -153,6 +155,8 @@ export class HistoryChecker {
         `${describe(write)} rests on ${write.previousRevision}, but ${expected} was there`,
       );
       expect(write.revision > (head?.revision ?? 0), `${describe(write)} goes back`);
+      const inherited = expected === 0 || head?.partition === write.partition;
+      expect(inherited, `${describe(write)} has left partition ${head?.partition}`);
       this.#headOfKey.set(write.key, write);
     }
     this.#fresh = [];
@@ -195,13 +199,15 @@ function same(a: Write, b: Write): boolean {
   return (
     a.key === b.key &&
     a.previousRevision === b.previousRevision &&
+    a.partition === b.partition &&
     a.deleted === b.deleted &&
     (a.deleted || a.token === b.token)
   );
 }
 
-function describe({ key, revision, previousRevision, deleted, token }: Write): string {
-  const what = `${deleted ? 'deletion' : 'write'} ${token} of ${key}`;
+function describe({ key, revision, previousRevision, partition, ...write }: Write): string {
+  const owner = partition && ` in partition ${partition}`;
+  const what = `${write.deleted ? 'deletion' : 'write'} ${write.token} of ${key}${owner}`;
   return `${what} at ${revision} on ${previousRevision}`;
 }
 
