@@ -40,6 +40,10 @@ export interface ApiServerLimits {
   /** Running exec, attach, port-forward and log streams. */
   proxyStreams: number;
   proxyStreamsPerUser: number;
+  /** Events go so long after they were last seen: kube-apiserver's default. */
+  eventLifetimeMs: number;
+  eventsPerNamespace: number;
+  eventBytesPerNamespace: number;
 }
 
 export const DEFAULT_LIMITS: ApiServerLimits = {
@@ -67,4 +71,7 @@ export const DEFAULT_LIMITS: ApiServerLimits = {
   kubeletConnectTimeoutMs: 10_000,
   proxyStreams: 2_000,
   proxyStreamsPerUser: 500,
+  eventLifetimeMs: 3600_000,
+  eventsPerNamespace: 10_000,
+  eventBytesPerNamespace: 32 * 1024 * 1024,
 };

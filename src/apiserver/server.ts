@@ -27,6 +27,7 @@ import { follow } from './server/follower.ts';
 import { listen } from './server/listener.ts';
 import type { Listener, TlsMaterial } from './server/listener.ts';
 import { createLoopback } from './server/loopback.ts';
+import { expireEvents } from './registry/event-expiry.ts';
 import { createMetrics } from './server/metrics.ts';
 import { createShares } from './server/shares.ts';
 import { createPipeline } from './server/pipeline.ts';
@@ -121,6 +122,8 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
     },
   };
   await bootstrap(apiServer, server, options);
+  const { clock, limits } = server;
+  void expireEvents({ store, limits, clock, log, signal: closing.signal });
   return apiServer;
 }
 
