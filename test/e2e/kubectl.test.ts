@@ -10,14 +10,12 @@ import {
   changing,
   creating,
   describing,
-  executing,
   exploring,
   getting,
-  lookingAtPods,
   nodes,
-  readingLogs,
   refusing,
 } from './fixtures/kubectl-checks.ts';
+import { executing, lookingAtPods, readingLogs } from './fixtures/kubectl-pod-checks.ts';
 import { objects } from './fixtures/kubectl-objects.ts';
 import type { Objects } from './fixtures/kubectl-objects.ts';
 import { runChecks } from './support/checks.ts';

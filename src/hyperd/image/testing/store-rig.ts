@@ -8,7 +8,7 @@ import { openTestStore, plainRegistries, startUpstream } from './upstream.ts';
 import type { TestStore, Upstream } from './upstream.ts';
 import type { Image } from '../store.ts';
 
-export const AMD64 = { os: 'linux', architecture: 'amd64' };
+const AMD64 = { os: 'linux', architecture: 'amd64' };
 
 /** A store of images that pulls from one registry; each test has a new one. */
 export interface StoreRig {
