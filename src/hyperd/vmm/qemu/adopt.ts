@@ -14,8 +14,8 @@ import type { QmpClient } from './qmp.ts';
 import { createQemuVm } from './vm.ts';
 import type { AttachedDisk } from './vm.ts';
 
-/** An emulator answers in milliseconds; one whose monitor another daemon holds never does. */
-const ADOPT_TIMEOUT_MS = 10_000;
+/** An emulator on an idle machine takes milliseconds; one whose monitor is held never answers. */
+const ADOPT_TIMEOUT_MS = 30_000;
 
 /** Finds a VM again from what lies in its directory. The truth about its disks is QEMU's. */
 export async function adoptVm(
