@@ -1,8 +1,6 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import type { KubeObject } from '../src/api/object.ts';
 import { systemClock } from '../src/base/clock.ts';
 import type { DataPaths } from '../src/cli/config.ts';
@@ -10,6 +8,8 @@ import { openSqliteStore } from '../src/store/sqlite.ts';
 import type { Key, Store } from '../src/store/store.ts';
 import { describeMachine, series } from './report.ts';
 import type { BenchReport, Series } from './report.ts';
+import { benchPod, memoryBytes } from './store-pods.ts';
+import { timePartitions } from './store-partitions.ts';
 
 const CLIENT_COUNTS = [1, 16, 256];
 const POD_COUNT = 10_000;
@@ -49,6 +49,7 @@ async function runStoreBench(options: StoreBenchOptions = {}): Promise<BenchRepo
     const startMs = systemClock.monotonicMs();
     store = await openSqliteStore({ path });
     measured.push(series(`start with ${START_POD_COUNT} pods`, [since(startMs)]));
+    measured.push(...(await timePartitions()));
   } finally {
     await store.close();
     await rm(folder, { recursive: true });
@@ -164,64 +165,9 @@ function write(store: Store, index: number): Promise<unknown> {
   return store.mutate(key, () => JSON.parse(text) as KubeObject);
 }
 
-function benchPod(name: string): KubeObject {
-  const time = '2026-01-01T00:00:00Z';
-  const condition = (type: string) => ({ type, status: 'True', lastTransitionTime: time });
-  const types = ['Initialized', 'Ready', 'ContainersReady', 'PodScheduled'];
-  const image = 'registry.example/bench/app:v1';
-  const state = { running: { startedAt: time } };
-  const resources = { requests: { cpu: '100m', memory: '64Mi' } };
-  const env = [
-    { name: 'MODE', value: 'bench' },
-    { name: 'POD', value: name },
-  ];
-  return {
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: {
-      name,
-      namespace: 'bench',
-      uid: `00000000-0000-4000-8000-0000000${name.slice(-5)}`,
-      creationTimestamp: time,
-      generation: 1,
-      labels: { app: 'bench', tier: 'backend', 'pod-template-hash': '5d4f8c7b9f' },
-      ownerReferences: [
-        { apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'bench-5d4f8c7b9f', uid: 'owner' },
-      ],
-    },
-    spec: {
-      containers: [
-        { name: 'main', image, env, resources, imagePullPolicy: 'IfNotPresent', stdin: false },
-      ],
-      nodeName: 'node-1',
-      restartPolicy: 'Always',
-      dnsPolicy: 'ClusterFirst',
-      schedulerName: 'default-scheduler',
-      serviceAccountName: 'default',
-      terminationGracePeriodSeconds: 30,
-    },
-    status: {
-      phase: 'Running',
-      hostIP: '192.0.2.1',
-      podIP: '10.0.0.1',
-      startTime: time,
-      conditions: types.map(condition),
-      containerStatuses: [{ name: 'main', image, ready: true, restartCount: 0, state }],
-    },
-  };
-}
-
 const since = (startMs: number) => systemClock.monotonicMs() - startMs;
 
 const jsonBytes = (object: KubeObject) => Buffer.byteLength(JSON.stringify(object));
-
-/** Bytes in use after everything that can be freed has been. */
-function memoryBytes(): number {
-  setFlagsFromString('--expose-gc');
-  (runInNewContext('gc') as () => void)();
-  const { heapUsed, external } = process.memoryUsage();
-  return heapUsed + external;
-}
 
 /** As the command line calls it: the store's file lies beneath the data directory. */
 export function benchStore(paths: DataPaths): Promise<BenchReport> {

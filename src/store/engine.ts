@@ -270,7 +270,7 @@ export class Engine implements Store {
     const { key, transform } = request;
     const id = entryId(key.namespace, key.name);
     const pending = this.#unpublished.get(pendingId(key.resource, id));
-    const newest = this.#newest(key);
+    const newest = pending ? stateAfter(pending) : this.#resources.get(key.resource)?.get(id);
     request.write = undefined;
     try {
       const outcome = transform(newest);
@@ -292,8 +292,7 @@ export class Engine implements Store {
   #newest(key: Key): StoredEntry | undefined {
     const id = entryId(key.namespace, key.name);
     const pending = this.#unpublished.get(pendingId(key.resource, id));
-    if (pending) return pending.deleted ? undefined : pending.entry;
-    return this.#resources.get(key.resource)?.get(id);
+    return pending ? stateAfter(pending) : this.#resources.get(key.resource)?.get(id);
   }
 
   #encode(
@@ -480,6 +479,10 @@ function pendingId(resource: string, id: string): string {
 function typeOf(deleted: boolean, previous: StoredEntry | undefined): StoreEventType {
   if (deleted) return 'DELETED';
   return previous ? 'MODIFIED' : 'ADDED';
+}
+
+function stateAfter({ entry, deleted }: Write): StoredEntry | undefined {
+  return deleted ? undefined : entry;
 }
 
 function resultOf(entry: Entry | undefined, changed: boolean, deleted: boolean): MutateResult {
