@@ -104,22 +104,26 @@ export function qualifiedResource(group: string, resource: string): string {
   return group ? `${resource}.${group}` : resource;
 }
 
+/** 404, in Kubernetes' words: `pods "a" not found`. */
 export function notFound(group: string, resource: string, name: string): StatusError {
   const message = `${qualifiedResource(group, resource)} "${name}" not found`;
   return new StatusError('NotFound', message, { details: { name, group, kind: resource } });
 }
 
+/** 409 `AlreadyExists`, for a create of a name that is taken. */
 export function alreadyExists(group: string, resource: string, name: string): StatusError {
   const message = `${qualifiedResource(group, resource)} "${name}" already exists`;
   return new StatusError('AlreadyExists', message, { details: { name, group, kind: resource } });
 }
 
+/** 409 `Conflict`: what was asked does not fit the object as it is now; `why` says how. */
 export function conflict(group: string, resource: string, name: string, why: string): StatusError {
   const subject = `${qualifiedResource(group, resource)} "${name}"`;
   const message = `Operation cannot be fulfilled on ${subject}: ${why}`;
   return new StatusError('Conflict', message, { details: { name, group, kind: resource } });
 }
 
+/** 400 `BadRequest`: the request itself is wrong, whatever the state is. */
 export function badRequest(message: string): StatusError {
   return new StatusError('BadRequest', message);
 }
@@ -140,6 +144,7 @@ export function invalid(
   return new StatusError('Invalid', `${subject} is invalid: ${joined}`, { details });
 }
 
+/** Whether an error is a `StatusError` of this reason, ours or one that a server sent. */
 export function isStatus(error: unknown, reason: StatusReason): error is StatusError {
   return error instanceof StatusError && error.reason === reason;
 }

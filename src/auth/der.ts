@@ -20,6 +20,7 @@ export const TAG = {
   set: 0x31,
 } as const;
 
+/** One element; the parts are its content, one after the other. */
 export function encode(tag: number, ...parts: Uint8Array[]): Buffer {
   const content = Buffer.concat(parts);
   const size = content.length;
@@ -60,6 +61,7 @@ export function utf8String(value: string): Buffer {
   return encode(TAG.utf8String, Buffer.from(value, 'utf8'));
 }
 
+/** @param dotted such as `2.5.4.3` */
 export function oid(dotted: string): Buffer {
   const [first = 0, second = 0, ...rest] = dotted.split('.').map(Number);
   const bytes: number[] = [];
@@ -138,6 +140,7 @@ export function readChildren(parent: DerElement, tag?: number): DerElement[] {
   return children;
 }
 
+/** The element itself. @throws DerError where there is none or it has another tag */
 export function expectTag(element: DerElement | undefined, tag: number): DerElement {
   if (element?.tag !== tag) {
     const found = element ? `0x${element.tag.toString(16)}` : 'nothing';
@@ -146,6 +149,7 @@ export function expectTag(element: DerElement | undefined, tag: number): DerElem
   return element;
 }
 
+/** An object identifier as dotted text. @throws DerError */
 export function readOid(element: DerElement | undefined): string {
   const { content } = expectTag(element, TAG.oid);
   const arcs: number[] = [];

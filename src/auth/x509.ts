@@ -174,6 +174,7 @@ export function encodeName(attributes: NameAttribute[]): Buffer {
   );
 }
 
+/** `O=…,CN=…`, in the order in which Kubernetes' own tools write them. */
 export function subjectOf(commonName: string, organizations: string[] = []): NameAttribute[] {
   return [
     ...organizations.map((value) => ({ oid: OID.organization, value })),
@@ -215,6 +216,7 @@ export function publicKeyOf(privateKey: KeyObject): KeyObject {
   return createPublicKey(privateKey);
 }
 
+/** @param label such as `CERTIFICATE` */
 export function toPem(label: string, bytes: Uint8Array): string {
   const lines =
     Buffer.from(bytes)

@@ -63,14 +63,17 @@ export function containerId(uid: string, name: string, attempt: number): string 
   return createHash('sha256').update(`${uid}/${name}/${attempt}`).digest('hex');
 }
 
+/** How many VMs of the pod came before this one. */
 export function sandboxNumber(state: PodState): number {
   return Number(state.labels[LABEL.sandbox] ?? 0);
 }
 
+/** Whether the VM runs or is about to. */
 export function isAlive(state: PodState | undefined): state is PodState {
   return state?.phase === 'creating' || state?.phase === 'running';
 }
 
+/** Puts a pod together from its object and from what hyperd has of it, in any order. */
 export function viewPod(pod: Pod, sandboxes: PodState[]): PodView {
   const usable = sandboxes.filter((each) => each.phase !== 'deleting');
   const ordered = usable.sort((a, b) => sandboxNumber(b) - sandboxNumber(a));
@@ -190,6 +193,7 @@ function fromStatus(status: ContainerStatus): Attempt[] {
   return attempts;
 }
 
+/** `hyper://<id>`, as the API's status has it, without the runtime's name. */
 export function bareId(containerID: string): string {
   return containerID.replace(/^hyper:\/\//, '');
 }

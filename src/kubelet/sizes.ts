@@ -33,6 +33,11 @@ export interface NodeSize {
   vmmOverheadMib: number;
 }
 
+/**
+ * The size of a pod's VM, by the rules above.
+ *
+ * @param volumeFileBytes of ConfigMaps, Secrets and the like
+ */
 export function podSize(spec: PodSpec, volumeFileBytes: number, node: NodeSize): PodSize {
   const pod = spec.resources;
   const memoryBytes =
@@ -63,6 +68,7 @@ export function podSize(spec: PodSpec, volumeFileBytes: number, node: NodeSize):
   };
 }
 
+/** What the guest enforces for one container inside of its VM. */
 export function containerResources(container: Container): HyperContainerSpec['resources'] {
   const { resources } = container;
   return {
@@ -75,6 +81,7 @@ export function containerResources(container: Container): HyperContainerSpec['re
   };
 }
 
+/** An init container that runs as long as the pod does. */
 export function isSidecar(container: Container): boolean {
   return container.restartPolicy === 'Always';
 }

@@ -63,6 +63,7 @@ export function computeStatus(input: StatusInput): PodStatus {
   };
 }
 
+/** Whether a pod of this phase will never run again. */
 export function isTerminal(phase: string | undefined): boolean {
   return phase === 'Succeeded' || phase === 'Failed';
 }

@@ -29,6 +29,7 @@ export function graceMs(pod: Pod, nowMs: number): number {
   return Math.max(0, Math.min(wholeMs, leftMs));
 }
 
+/** Whether anything in the pod's VM may still run. */
 export function hasRunning(view: PodView): boolean {
   return view.containers.some((each) => {
     const attempt = latest(each);

@@ -32,6 +32,7 @@ const VOLUME_BYTES_MAX = 8 << 20;
 const EMPTY_DIR_KEYS = new Set(['name', 'emptyDir']);
 const FILE_SOURCES = ['configMap', 'secret', 'projected', 'downwardAPI'] as const;
 
+/** Whether the volume's content comes from the API, as files that hyperd writes. */
 export function isFileVolume(volume: Volume): boolean {
   return FILE_SOURCES.some((source) => volume[source] !== undefined);
 }

@@ -67,10 +67,12 @@ export function podRequests(pod: Pod): Resources {
   return addResources(needed, parseResources(pod.spec?.overhead as Quantities));
 }
 
+/** What pods may use of a node; its capacity where it does not tell. */
 export function nodeAllocatable(node: Node): Resources {
   return parseResources((node.status?.allocatable ?? node.status?.capacity) as Quantities);
 }
 
+/** What each pod of the node costs beside its containers, as its kubelet tells. */
 export function vmOverhead(node: Node): Resources {
   const text = node.metadata.annotations?.[OVERHEAD_MEMORY_ANNOTATION];
   return text && /^\d+$/.test(text) ? { memory: Number(text) } : {};

@@ -33,6 +33,7 @@ export function valueReply(status: number, value: unknown, as: Representation): 
   return bytesReply(status, encoder.encode(toYaml(value)), 'application/yaml');
 }
 
+/** A `Status` with the error's own code. */
 export function statusReply(error: StatusError): ApiReply {
   const reply = jsonReply(error.code, error.toStatus());
   const retryAfter = error.details?.retryAfterSeconds;
@@ -41,6 +42,7 @@ export function statusReply(error: StatusError): ApiReply {
   return reply;
 }
 
+/** What a request that leaves no object behind is answered with. */
 export function successStatus(details: Status['details']): Status {
   return {
     apiVersion: 'v1',

@@ -11,6 +11,7 @@ export type IncludeObject = 'None' | 'Metadata' | 'Object';
 
 const INCLUDES = new Set<string>(['None', 'Metadata', 'Object']);
 
+/** What the query asks of a table. @throws StatusError 400 */
 export function includeObjectOf(query: URLSearchParams): IncludeObject {
   const value = query.get('includeObject') || 'Metadata';
   if (INCLUDES.has(value)) return value as IncludeObject;
@@ -19,6 +20,7 @@ export function includeObjectOf(query: URLSearchParams): IncludeObject {
   throw new StatusError('BadRequest', message);
 }
 
+/** `PartialObjectMetadata`, by which kubectl knows what a row stands for. */
 export function metadataOnly(object: KubeObject, metaVersion: string): KubeObject {
   const apiVersion = `meta.k8s.io/${metaVersion}`;
   return { kind: 'PartialObjectMetadata', apiVersion, metadata: object.metadata };
@@ -38,6 +40,7 @@ export interface TableRow {
   object?: KubeObject;
 }
 
+/** One row for each object, with as much of it as the client asked for. */
 export function tableRows(
   row: ResourceRow,
   objects: KubeObject[],

@@ -52,6 +52,7 @@ export function newContainerRecord(spec: HyperContainerSpec, createdAtMs: number
   };
 }
 
+/** Opens the log beside the record; a container that ended before stays ended. */
 export async function openContainer(
   record: ContainerRecord,
   logDirectory: string,

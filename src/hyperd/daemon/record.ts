@@ -39,6 +39,7 @@ export interface ContainerRecord {
 
 const RECORD_VERSION = 1;
 
+/** @param uid host user id that the VM runs as */
 export function newPodRecord(spec: HyperPodSpec, uid: number, requestedMs: number): PodRecord {
   return {
     version: RECORD_VERSION,
@@ -63,6 +64,7 @@ export interface PodPaths {
   logs(containerId: string): string;
 }
 
+/** Where everything of one pod lies. */
 export function podPaths(podsDirectory: string, id: string): PodPaths {
   const root = join(podsDirectory, id);
   return {
@@ -74,6 +76,7 @@ export function podPaths(podsDirectory: string, id: string): PodPaths {
   };
 }
 
+/** Replaces the file at once: a reader sees the old record or the new one. */
 export async function savePodRecord(paths: PodPaths, record: PodRecord): Promise<void> {
   await mkdir(paths.root, { recursive: true, mode: 0o711 });
   await writeFileAtomic(paths.record, JSON.stringify(record));
@@ -116,6 +119,7 @@ function parseRecord(text: string, id: string, log: Log): PodRecord | undefined 
   return undefined;
 }
 
+/** The record as clients see it. */
 export function toPodState(record: PodRecord): PodState {
   return {
     id: record.spec.id,

@@ -6,6 +6,7 @@ export type Digest = string;
 
 const DIGEST = /^(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})$/;
 
+/** Strictly: an algorithm that is supported, and as many hexadecimal digits as it has. */
 export function isDigest(text: unknown): text is Digest {
   return typeof text === 'string' && DIGEST.test(text);
 }

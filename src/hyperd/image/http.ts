@@ -66,6 +66,7 @@ const LOCAL_ADDRESSES = (() => {
   return list;
 })();
 
+/** Whether the address is the node's own: loopback, link-local or unspecified. */
 export function isLocalAddress(address: string): boolean {
   const family = isIP(address);
   return family !== 0 && LOCAL_ADDRESSES.check(address, family === 6 ? 'ipv6' : 'ipv4');

@@ -4,6 +4,7 @@
  */
 export type Acquire = (signal?: AbortSignal) => Promise<() => void>;
 
+/** At most `places` holders at a time; the others wait in order. */
 export function createSemaphore(places: number): Acquire {
   let free = places;
   const waiting: (() => void)[] = [];

@@ -70,6 +70,7 @@ interface Extensions {
   records: Map<string, Buffer>;
 }
 
+/** Reads a layer's tar stream, from strangers: what it refuses is an `ImageError`. */
 export function createTarReader(sink: TarSink): TarReader {
   const block = Buffer.alloc(BLOCK_BYTES);
   let blockFill = 0;

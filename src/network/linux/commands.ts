@@ -41,15 +41,18 @@ const IFNAME_HASH_DIGITS = 12;
 /** As long as names of links allow: what carries another daemon's scope is never touched. */
 const SCOPE_DIGITS = 8;
 
+/** The names that belong to one daemon, by its state directory: two of them share a machine. */
 export function namesOf(stateDirectory: string): Names {
   const scope = hash(stateDirectory).slice(0, SCOPE_DIGITS);
   return { scope, table: `hypernetes-${scope}`, linkPattern: `hn${scope}u*` };
 }
 
+/** The network namespace of a network. */
 export function namespaceName(names: Names, networkId: string): string {
   return `hn${names.scope}-${networkId}`;
 }
 
+/** The host's end of the link to the namespace of a network, which has this slot. */
 export function linkName(names: Names, slot: number): string {
   return `hn${names.scope}u${slot}`;
 }
@@ -64,10 +67,12 @@ export function isOwnLink(names: Names, device: string): boolean {
   return isLink(device) && device.startsWith(linkName(names, 0).slice(0, -1));
 }
 
+/** The tap device of a port, inside of its network's namespace. */
 export function tapName(portId: string): string {
   return `tap${hash(portId).slice(0, IFNAME_HASH_DIGITS)}`;
 }
 
+/** Whether a device is the tap of a port, known or forgotten. */
 export function isTap(device: string): boolean {
   return new RegExp(`^tap[0-9a-f]{${IFNAME_HASH_DIGITS}}$`).test(device);
 }

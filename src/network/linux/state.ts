@@ -25,6 +25,7 @@ export interface LinuxNetworkRecord extends NetworkRecord {
 const FILE = 'network.json';
 const FORMAT = 1;
 
+/** Empty where nothing has been saved. @throws NetworkError where the file is of another format */
 export async function loadState(directory: string): Promise<LinuxNetworkState> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   await removeTemporaries(directory);
@@ -48,6 +49,7 @@ export async function loadState(directory: string): Promise<LinuxNetworkState> {
   };
 }
 
+/** Replaces the file at once: a reader sees the old state or the new one. */
 export async function saveState(directory: string, state: LinuxNetworkState): Promise<void> {
   const stored = {
     format: FORMAT,
