@@ -287,14 +287,26 @@ test('a VM that dies is told as it was, and its pod goes on as its policy says',
     if (reason === 'GuestPanic') assert.match(ended?.message ?? '', /panic/i, name);
     assert.equal(await firstLine(name), 'started\n', name);
   }
+  const names = cases.map(({ name }) => name).sort();
+  // Events are sent beside the status.
+  const deadlineMs = systemClock.monotonicMs() + RESTART_MS;
+  let told = await toldOfEnds();
+  while (told.length < names.length && systemClock.monotonicMs() < deadlineMs) {
+    await systemClock.sleep(100);
+    told = await toldOfEnds();
+  }
+  assert.deepEqual(told, names);
+  const kept = ['killed-always', 'panic-onfailure'];
+  await deletePods(...names.filter((name) => !kept.includes(name)));
+});
+
+/** Names of pods with an event that says that their VM has ended. */
+async function toldOfEnds(): Promise<string[]> {
   const { items } = await cluster.client.listAll(EVENTS, { namespace: NAMESPACE });
   const events = items as unknown as { reason: string; involvedObject: { name: string } }[];
   const ends = events.filter(({ reason }) => reason === 'SandboxChanged');
-  const told = new Set(ends.map(({ involvedObject }) => involvedObject.name));
-  assert.deepEqual([...told].sort(), cases.map(({ name }) => name).sort());
-  const kept = ['killed-always', 'panic-onfailure'];
-  await deletePods(...cases.map(({ name }) => name).filter((name) => !kept.includes(name)));
-});
+  return [...new Set(ends.map(({ involvedObject }) => involvedObject.name))].sort();
+}
 
 async function hyperd(method: string, path: string, body?: unknown): Promise<unknown> {
   const text = body === undefined ? '' : JSON.stringify(body);
