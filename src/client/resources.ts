@@ -3,6 +3,7 @@ import type {
   CertificateSigningRequest,
   ClusterRole,
   ConfigMap,
+  CronJob,
   DaemonSet,
   Deployment,
   EndpointSlice,
@@ -73,6 +74,7 @@ export const CONTROLLER_REVISIONS = define<ControllerRevision>(
   'ControllerRevision',
 );
 export const JOBS = define<Job>('batch/v1', 'jobs', 'Job');
+export const CRON_JOBS = define<CronJob>('batch/v1', 'cronjobs', 'CronJob');
 export const DISRUPTION_BUDGETS = define<PodDisruptionBudget>(
   'policy/v1',
   'poddisruptionbudgets',

@@ -10,6 +10,7 @@ import {
   CERTIFICATE_REQUESTS,
   CLUSTER_ROLES,
   CONTROLLER_REVISIONS,
+  CRON_JOBS,
   DAEMON_SETS,
   DEPLOYMENTS,
   ENDPOINT_SLICES,
@@ -29,6 +30,7 @@ import type { Transport } from '../client/transport.ts';
 import { runBootstrapTokenCleaner } from './bootstraptoken/index.ts';
 import { runCertificateController } from './certificates/index.ts';
 import { runClusterRoleController } from './clusterrole/index.ts';
+import { runCronJobController } from './cronjob/index.ts';
 import { runDaemonSetController } from './daemonset/index.ts';
 import { runDeploymentController } from './deployment/index.ts';
 import { runDisruptionController } from './disruption/index.ts';
@@ -73,6 +75,7 @@ const HELD = [
   STATEFUL_SETS,
   CONTROLLER_REVISIONS,
   JOBS,
+  CRON_JOBS,
   NODES,
   NAMESPACES,
   CLUSTER_ROLES,
@@ -115,6 +118,7 @@ export function startControllers(options: ControllersOptions): Promise<void> {
     runStatefulSetController(as('statefulset-controller')),
     runDaemonSetController(as('daemonset-controller')),
     runJobController(as('job-controller')),
+    runCronJobController(as('cronjob-controller')),
     runResourceQuotaController(as('resourcequota-controller')),
     runDisruptionController(as('controllermanager')),
     runEndpointsController(as('endpoint-controller')),

@@ -1,18 +1,10 @@
+import { parseSchedule } from '../../cron.ts';
 import { fields, items, text } from './report.ts';
 import type { Fields, Report } from './report.ts';
 import { checkOwnSelector } from './selectors.ts';
 
 const CRON_NAME_MAX = 52;
 const PERCENT = /^\d+%$/;
-const CRON_MACROS = new Set([
-  '@yearly',
-  '@annually',
-  '@monthly',
-  '@weekly',
-  '@daily',
-  '@midnight',
-  '@hourly',
-]);
 
 export function checkDeployment(spec: Fields, report: Report): void {
   checkOwnSelector(spec, 'deployment', report);
@@ -124,45 +116,13 @@ export function checkCronJobName(name: string, report: Report): void {
   report.at('metadata', 'name').invalid(name, `must be no more than ${CRON_NAME_MAX} characters`);
 }
 
-const CRON_RANGES = [
-  [0, 59],
-  [0, 23],
-  [1, 31],
-  [1, 12],
-  [0, 6],
-] as const;
-const CRON_WORDS =
-  /\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat)\b/gi;
-
 function scheduleProblem(schedule: string): string | undefined {
-  if (schedule.startsWith('@')) {
-    if (
-      CRON_MACROS.has(schedule) ||
-      /^@every (?:\d+(?:\.\d+)?(?:h|m|s|ms|us|ns))+$/.test(schedule)
-    ) {
-      return undefined;
-    }
-    return `unrecognized descriptor: ${schedule}`;
+  try {
+    parseSchedule(schedule);
+    return undefined;
+  } catch (error) {
+    return (error as SyntaxError).message;
   }
-  const parts = schedule.trim().split(/\s+/);
-  if (parts.length !== 5) {
-    return `expected exactly 5 fields, found ${parts.length}: [${parts.join(' ')}]`;
-  }
-  for (const [index, part] of parts.entries()) {
-    const [min, max] = CRON_RANGES[index] ?? [0, 0];
-    const fits = part.split(',').every((entry) => isCronEntry(entry, min, max));
-    if (!fits) return `failed to parse int from ${part}: value out of range [${min}, ${max}]`;
-  }
-  return undefined;
-}
-
-function isCronEntry(entry: string, min: number, max: number): boolean {
-  const numeric = entry.replace(CRON_WORDS, String(min));
-  const match = /^(?:\*|\?|(\d+)(?:-(\d+))?)(?:\/(\d+))?$/.exec(numeric);
-  if (!match) return false;
-  const [, from, to, step] = match;
-  const bounds = [from, to].filter((bound) => bound !== undefined).map(Number);
-  return bounds.every((bound) => bound >= min && bound <= max) && step !== '0';
 }
 
 function isTimeZone(zone: string): boolean {
