@@ -13,6 +13,7 @@ import type { ApiExchange, ApiReply } from './server/exchange.ts';
 import type { RequestInfo } from './server/path.ts';
 import type { Shares } from './server/shares.ts';
 import type { LineCache } from './watch/line-cache.ts';
+import type { TenantDirectory } from './tenancy/directory.ts';
 import type { ServiceAllocator } from './registry/strategies/service-allocator.ts';
 
 /** What the parts of one API server share. Made once, by `createApiServer`. */
@@ -29,6 +30,7 @@ export interface ServerContext {
   tokens: ServiceAccountTokens | undefined;
   admission: AdmissionChain;
   services: ServiceAllocator;
+  tenants: TenantDirectory;
   metrics: Metrics;
   watchLines: LineCache;
   /** Of requests in flight, by whether they read or write, and of watches. */

@@ -31,6 +31,8 @@ import { expireEvents } from './registry/event-expiry.ts';
 import { createMetrics } from './server/metrics.ts';
 import { createShares } from './server/shares.ts';
 import { createPipeline } from './server/pipeline.ts';
+import { createTenantDirectory, TENANTS_RESOURCE } from './tenancy/directory.ts';
+import type { TenantDirectory } from './tenancy/directory.ts';
 import { createLineCache } from './watch/line-cache.ts';
 
 /** Kubernetes' own period for its Service. */
@@ -49,6 +51,8 @@ export interface ApiServerOptions {
   authorizer: Authorizer;
   /** Kept up to date by the server, which also needs it against escalation and for rule reviews. */
   rbac?: Rbac;
+  /** Kept up to date by the server. */
+  tenants?: TenantDirectory;
   /** Kept up to date by the server. */
   nodeAuthorizer?: NodeAuthorizer;
   /** Without it no service account tokens are issued. */
@@ -99,6 +103,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   const server = createContext(options, closing.signal);
   const { store, log } = options;
   const indexing = { signal: closing.signal, log };
+  follow(store, [TENANTS_RESOURCE], server.tenants, indexing);
   if (options.rbac) follow(store, RBAC_RESOURCES, options.rbac, indexing);
   if (options.nodeAuthorizer) {
     follow(store, NODE_AUTHORIZER_RESOURCES, options.nodeAuthorizer, indexing);
@@ -145,9 +150,10 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
     admission: createAdmissionChain(admissionPlugins()),
     services: createServiceAllocator({
       cidr: options.serviceCidr ?? DEFAULT_SERVICE_CIDR,
-      services: store.list('services').entries.map((entry) => entry.object),
+      services: store.list('services').entries,
       random,
     }),
+    tenants: options.tenants ?? createTenantDirectory(store),
     metrics: createMetrics(),
     watchLines: createLineCache(limits.watchLineBytes),
     shares: {

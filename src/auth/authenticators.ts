@@ -1,5 +1,6 @@
 import type { PeerCertificate } from 'node:tls';
 import type { AuthenticationRequest, Authenticator, UserInfo } from '../api/auth.ts';
+import { tenantGroup } from '../api/tenancy.ts';
 import type { Clock } from '../base/clock.ts';
 import { verifyBootstrapToken } from './bootstrap-tokens.ts';
 import type { SecretLookup } from './bootstrap-tokens.ts';
@@ -40,13 +41,24 @@ export function createCertificateAuthenticator(): Authenticator {
   };
 }
 
-/** Service account tokens (JWTs of our own issuer). */
-export function createServiceAccountAuthenticator(tokens: ServiceAccountTokens): Authenticator {
+/**
+ * Service account tokens (JWTs of our own issuer). An account belongs to the tenant of its namespace,
+ * which `tenantOfNamespace` tells: '' is the cluster itself.
+ */
+export function createServiceAccountAuthenticator(
+  tokens: ServiceAccountTokens,
+  tenantOfNamespace: (namespace: string) => string | undefined = () => '',
+): Authenticator {
   return {
     async authenticate({ bearerToken, audiences }) {
       if (!bearerToken) return undefined;
       const verified = await tokens.verify(bearerToken, audiences);
-      return verified && { user: verified.user, audiences: verified.audiences };
+      if (!verified) return undefined;
+      const { user, audiences: shared, namespace } = verified;
+      const tenant = tenantOfNamespace(namespace);
+      if (!tenant) return { user, audiences: shared };
+      const groups = [...user.groups, tenantGroup(tenant)];
+      return { user: { ...user, groups, tenant }, audiences: shared };
     },
   };
 }

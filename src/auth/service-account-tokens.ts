@@ -199,6 +199,16 @@ function serviceAccountUser(namespace: string, name: string): string {
   return `${SERVICE_ACCOUNT_USER_PREFIX}${namespace}:${name}`;
 }
 
+const SERVICE_ACCOUNT_USER = /^system:serviceaccount:([^:]+):([^:]+)$/;
+
+/** The service account that a user name is of; undefined for other users. */
+export function parseServiceAccountUser(
+  user: string,
+): { namespace: string; name: string } | undefined {
+  const [, namespace, name] = SERVICE_ACCOUNT_USER.exec(user) ?? [];
+  return namespace && name ? { namespace, name } : undefined;
+}
+
 /** The groups every service account of a namespace is in. */
 function serviceAccountGroups(namespace: string): string[] {
   return ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'];

@@ -25,6 +25,7 @@ function setUp(nodes: 'hidden' | 'sanitised' = 'hidden') {
   const withRoles = withTenantRoles(rbac);
   const scope = createTenantScope({
     tenantOfNamespace: (namespace) => TENANT_OF[namespace],
+    isWithin: (ancestor, tenant) => tenant === ancestor || tenant.startsWith(`${ancestor}-`),
     isSuspended: (tenant) => suspended.has(tenant),
     isNamespaced: (group, resource) => NAMESPACED.has(group ? `${resource}.${group}` : resource),
     nodes,
@@ -108,6 +109,8 @@ test('what lies outside is denied alike, whether it exists or not, whatever RBAC
     'update clusterroles.rbac.authorization.k8s.io - admin',
     'deletecollection namespaces',
     'update namespaces/finalize acme acme',
+    'get tenants.hypernetes.io - globex',
+    'get tenants.hypernetes.io/usage - none',
     'list widgets.unknown.example',
     'get /metrics',
     'get /logs',

@@ -12,6 +12,8 @@ export interface TenantScopeOptions {
   /** The tenant of a namespace; '' for one of the cluster's own, undefined when there is none. */
   tenantOfNamespace: (namespace: string) => string | undefined;
   isSuspended: (tenant: string) => boolean;
+  /** Whether a tenant is another one itself or above it. */
+  isWithin: (ancestor: string, tenant: string) => boolean;
   /** False for kinds that are cluster-scoped and for those that are not known. */
   isNamespaced: (group: string, resource: string) => boolean;
   /** Whether tenants see nodes, without what tells of other tenants. */
@@ -41,6 +43,8 @@ const CLUSTER_VISIBILITY: Record<string, ClusterVisibility> = {
   'selfsubjectaccessreviews.authorization.k8s.io': 'self',
   'selfsubjectrulesreviews.authorization.k8s.io': 'self',
 };
+
+const TENANT_GROUP = 'hypernetes.io';
 
 const READ_VERBS = new Set(['get', 'list', 'watch']);
 /** Verbs with which RBAC asks for rights over an object without touching it. */
@@ -97,6 +101,8 @@ export function createTenantScope(options: TenantScopeOptions): Authorizer {
     if (subresource && !CLUSTER_SUBRESOURCES.has(full)) return false;
     const target = isNamespaceItself ? name || namespace : '';
     if (target && options.tenantOfNamespace(target) !== tenant) return false;
+    const isTenant = group === TENANT_GROUP && resource === 'tenants';
+    if (isTenant && name && !options.isWithin(tenant, name)) return false;
     return VISIBLE_VERBS[visibility](verb);
   };
 

@@ -75,6 +75,8 @@ export interface MachineConfig {
   server: { url: string; token: string } | null;
   clusterCidr: string;
   serviceCidr: string;
+  /** Whether tenants see nodes, without what tells of other tenants. */
+  tenantNodes: 'hidden' | 'sanitised';
 }
 
 export const DATA_VERSION = 1;

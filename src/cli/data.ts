@@ -43,7 +43,7 @@ export async function prepareData(
   const given = Object.fromEntries(
     Object.entries(overrides).filter(([, value]) => value !== undefined),
   );
-  const config = { ...(stored ?? defaultConfig(role)), ...given } as MachineConfig;
+  const config = { ...defaultConfig(role), ...stored, ...given } as MachineConfig;
   for (const path of [
     paths.run,
     paths.log,
@@ -94,6 +94,7 @@ function defaultConfig(role: MachineConfig['role']): MachineConfig {
     server: null,
     clusterCidr: '10.88.0.0/16',
     serviceCidr: '10.96.0.0/16',
+    tenantNodes: 'hidden',
   };
 }
 

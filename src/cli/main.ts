@@ -35,6 +35,12 @@ program
   .addOption(port('api-port', 'port of the Kubernetes API (default 6443)'))
   .addOption(port('kubelet-port', 'port of the kubelet (default 10250)'))
   .addOption(port('registry-port', 'port of the embedded registry (default 5000)'))
+  .addOption(
+    new Option('--tenant-nodes <how>', 'whether tenants see nodes (default hidden)').choices([
+      'hidden',
+      'sanitised',
+    ]),
+  )
   .action(async (options) => (await import('./up.ts')).up(dataDir(), options));
 
 program

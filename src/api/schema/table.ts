@@ -51,6 +51,12 @@ export function apiVersionOf(group: string, version: string): string {
   return group ? `${group}/${version}` : version;
 }
 
+/** Whether a kind, in whichever version, lives in namespaces; false for unknown ones. */
+export function isNamespacedIn(table: SchemaTable): (group: string, resource: string) => boolean {
+  return (group, resource) =>
+    table.rows().some((row) => row.group === group && row.resource === resource && row.namespaced);
+}
+
 /** A further table over `base`: the added rows and types are found first. */
 export function extendTable(
   base: SchemaTable,

@@ -17,11 +17,14 @@ import {
 } from './pod-defaults.ts';
 import { resourceQuota } from './resource-quota.ts';
 import { serviceAccount } from './service-account.ts';
+import { namespaceTenant, tenantPlace, tenantUse } from './tenancy.ts';
 
 /** In the order in which they run. What others rely on comes first, what counts comes last. */
 export function admissionPlugins(): AdmissionPlugin[] {
   return [
     namespaceLifecycle,
+    namespaceTenant,
+    tenantPlace,
     nodeRestriction,
     serviceAccount,
     taintNodesByCondition,
@@ -31,6 +34,7 @@ export function admissionPlugins(): AdmissionPlugin[] {
     runtimeClass,
     limitRanger,
     timeline,
+    tenantUse,
     rbacEscalation,
     certificateSigners,
     certificateSubject,

@@ -10,6 +10,7 @@ import { optionType, checkStructure } from '../codec/decode.ts';
 import { negotiate } from '../codec/negotiate.ts';
 import { successStatus, valueReply } from '../codec/reply.ts';
 import type { ResourceContext } from '../context.ts';
+import { confined, confinementOf } from '../tenancy/confinement.ts';
 import type { ApiReply } from '../server/exchange.ts';
 import { writtenReply } from './create.ts';
 import { listReply, select } from './list.ts';
@@ -163,7 +164,9 @@ function deleteTransform(target: WriteTarget, options: DeleteOptions): Transform
   return (entry) => {
     const { context, row, name } = target;
     const { server } = context;
-    if (!entry) throw notFound(row.group, row.resource, name);
+    if (!entry || !confined(confinementOf(context, row), entry)) {
+      throw notFound(row.group, row.resource, name);
+    }
     checkPreconditions(target, options, entry);
     const old = objectOf(row, entry);
     server.admission.validate(admissionRequest(target, 'DELETE', undefined, old));

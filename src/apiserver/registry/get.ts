@@ -4,6 +4,7 @@ import type { Entry } from '../../store/store.ts';
 import { negotiate } from '../codec/negotiate.ts';
 import type { ResourceContext } from '../context.ts';
 import type { ApiReply } from '../server/exchange.ts';
+import { confined, confinementOf } from '../tenancy/confinement.ts';
 import { writtenReply } from './create.ts';
 import { parseResourceVersion } from './list-options.ts';
 import { bytesOf, keyOf, objectOf } from './resource.ts';
@@ -25,7 +26,8 @@ export async function handleGet(context: ResourceContext): Promise<ApiReply> {
 /** The object that the request's path names. @throws StatusError 404 */
 export function requireEntry(context: ResourceContext): Entry {
   const { row, info, server } = context;
-  const entry = server.store.get(keyOf(server.schema, row, info.namespace, info.name));
+  const stored = server.store.get(keyOf(server.schema, row, info.namespace, info.name));
+  const entry = confined(confinementOf(context, row), stored);
   if (!entry) throw notFound(row.group, row.resource, info.name);
   return entry;
 }

@@ -7,6 +7,8 @@ import { negotiate } from '../codec/negotiate.ts';
 import { metadataOnly, tableHead, tableRows, includeObjectOf } from '../codec/represent.ts';
 import type { ResourceContext } from '../context.ts';
 import type { ApiReply } from '../server/exchange.ts';
+import { confinedSelection, confinementOf } from '../tenancy/confinement.ts';
+import type { Confinement } from '../tenancy/confinement.ts';
 import { encodeContinue } from './continue.ts';
 import { parseListOptions } from './list-options.ts';
 import type { ListOptions } from './list-options.ts';
@@ -45,25 +47,32 @@ export async function handleList(context: ResourceContext): Promise<ApiReply> {
 export async function select(context: ResourceContext, options: ListOptions): Promise<Selected> {
   const { server, row, info } = context;
   const resource = storeResource(server.schema, row);
-  const predicate = selectionOf(row, options, info.name);
+  const confinement = confinementOf(context, row);
+  const { partition, view } = confinement;
+  const predicate = confinedSelection(confinement, selectionOf(row, options, info.name));
   const atRevision = await settleRevision(context, options);
   const namespace = row.namespaced && info.namespace ? info.namespace : undefined;
   const after = options.continue?.after;
   const page = {
     ...(namespace === undefined ? {} : { namespace }),
+    ...(partition === undefined ? {} : { partition }),
     ...(atRevision === undefined ? {} : { atRevision }),
     ...(after ? { after } : {}),
   };
   try {
     if (!predicate) {
       const limit = options.limit > 0 ? { limit: options.limit } : {};
-      return paged(server.store.list(resource, { ...page, ...limit }), atRevision);
+      return shown(paged(server.store.list(resource, { ...page, ...limit }), atRevision), view);
     }
-    return scan(context, resource, page, predicate, options.limit);
+    return shown(scan(context, resource, page, predicate, options.limit), view);
   } catch (error) {
     if (error instanceof CompactedError && after) throw expiredToken(after);
     throw error;
   }
+}
+
+function shown(selected: Selected, view: Confinement['view']): Selected {
+  return view ? { ...selected, entries: selected.entries.map(view) } : selected;
 }
 
 /** @returns the revision at which to list, undefined for the newest */

@@ -9,6 +9,7 @@ import { DELETE } from '../../store/store.ts';
 import type { Entry, Transform } from '../../store/store.ts';
 import type { AdmissionRequest, Operation } from '../admission/chain.ts';
 import type { RequestContext } from '../context.ts';
+import { confined, confinementOf } from '../tenancy/confinement.ts';
 import { keepMetadata } from './metadata.ts';
 import { cloneObject, objectOf, toStorage } from './resource.ts';
 import { strategyOf } from './strategy.ts';
@@ -78,8 +79,10 @@ export function updateTransform(
   makeDraft: (current: KubeObject) => KubeObject,
 ): Transform {
   return (entry) => {
-    const { row, name } = target;
-    if (!entry) throw notFound(row.group, row.resource, name);
+    const { context, row, name } = target;
+    if (!entry || !confined(confinementOf(context, row), entry)) {
+      throw notFound(row.group, row.resource, name);
+    }
     const old = objectOf(row, entry);
     const draft = makeDraft(old);
     checkLocks(target, draft, entry);

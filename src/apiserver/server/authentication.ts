@@ -1,3 +1,4 @@
+import { parseServiceAccountUser } from '../../auth/service-account-tokens.ts';
 import { ANONYMOUS_USER, AUTHENTICATED_GROUP } from '../../auth/authenticators.ts';
 import type { Authenticator, Authorizer, UserInfo } from '../../api/auth.ts';
 import { StatusError, badRequest } from '../../api/status.ts';
@@ -61,7 +62,6 @@ function withGroup(user: UserInfo, group: string): UserInfo {
 }
 
 const EXTRA_PREFIX = 'impersonate-extra-';
-const SERVICE_ACCOUNT = /^system:serviceaccount:([^:]+):([^:]+)$/;
 
 /**
  * The user that `Impersonate-*` headers ask to act as, after each of its parts was authorized
@@ -83,9 +83,9 @@ export function impersonate(
   const check = (group: string, resource: string, value: string, more = {}) => {
     requireImpersonation(authorizer, user, { group, resource, name: value, ...more });
   };
-  const account = SERVICE_ACCOUNT.exec(name);
+  const account = parseServiceAccountUser(name);
   if (account) {
-    check('', 'serviceaccounts', account[2] as string, { namespace: account[1] as string });
+    check('', 'serviceaccounts', account.name, { namespace: account.namespace });
   } else check('', 'users', name);
   if (uid) check('authentication.k8s.io', 'uids', uid);
   for (const group of groups) check('', 'groups', group);
@@ -99,12 +99,12 @@ export function impersonate(
 
 function impersonatedGroups(
   name: string,
-  account: RegExpExecArray | null,
+  account: { namespace: string } | undefined,
   groups: string[],
 ): string[] {
   const all = new Set(groups);
   if (account && groups.length === 0) {
-    all.add('system:serviceaccounts').add(`system:serviceaccounts:${account[1]}`);
+    all.add('system:serviceaccounts').add(`system:serviceaccounts:${account.namespace}`);
   }
   if (name === ANONYMOUS_USER.name) all.add('system:unauthenticated');
   else if (!all.has('system:unauthenticated')) all.add(AUTHENTICATED_GROUP);

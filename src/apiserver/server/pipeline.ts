@@ -12,6 +12,7 @@ import {
 } from '../../store/store.ts';
 import { statusReply, warningHeader } from '../codec/reply.ts';
 import type { RequestContext, ServerContext } from '../context.ts';
+import { inTenant } from '../tenancy/named-user.ts';
 import { authenticate, impersonate } from './authentication.ts';
 import { attributesOf, requireAuthorization } from './authorization.ts';
 import type { ApiExchange, ApiReply } from './exchange.ts';
@@ -70,7 +71,8 @@ async function identify(
     throw new StatusError('MethodNotAllowed', `the method "${exchange.method}" is not known here`);
   }
   const authenticated = await authenticate(exchange, server.authenticators);
-  const user = impersonate(exchange, authenticated, server.authorizer);
+  const named = impersonate(exchange, authenticated, server.authorizer);
+  const user = named === authenticated ? named : inTenant(named, authenticated, server.tenants);
   requireAuthorization(server.authorizer, attributesOf(info, user));
   return { server, exchange, info, user, warnings: [], auditId };
 }

@@ -5,6 +5,7 @@ import type { Authorizer, UserInfo } from '../../api/auth.ts';
 import type { KubeObject, KubeList, WatchEvent } from '../../api/object.ts';
 import type { Status } from '../../api/status.ts';
 import type { ApiResponse, Transport } from '../../client/transport.ts';
+import { tenantPartition } from '../../auth/tenant-scope.ts';
 import { createMemoryStore } from '../../store/memory.ts';
 import type { MemoryStoreOptions } from '../../store/memory.ts';
 import type { Store } from '../../store/store.ts';
@@ -57,12 +58,20 @@ const ADMIN: UserInfo = {
 
 const allowAll: Authorizer = { authorize: () => ({ decision: 'allow', reason: '' }) };
 
-export async function startHarness(
-  options: Partial<ApiServerOptions> & { storeLimits?: MemoryStoreOptions['limits'] } = {},
-): Promise<Harness> {
+export interface HarnessOptions extends Partial<ApiServerOptions> {
+  storeLimits?: MemoryStoreOptions['limits'];
+  /** Options that need the store. */
+  setUp?: (store: Store) => Partial<ApiServerOptions>;
+}
+
+export async function startHarness(options: HarnessOptions = {}): Promise<Harness> {
   const clock = new FakeClock();
-  const { storeLimits, ...serverOptions } = options;
-  const store = createMemoryStore({ clock, ...(storeLimits ? { limits: storeLimits } : {}) });
+  const { storeLimits, setUp, ...serverOptions } = options;
+  const store = createMemoryStore({
+    ...{ clock, partitionOf: tenantPartition },
+    ...(storeLimits ? { limits: storeLimits } : {}),
+  });
+  const given = setUp?.(store) ?? {};
   const server = await createApiServer({
     store,
     clock,
@@ -71,6 +80,7 @@ export async function startHarness(
     authenticators: [],
     authorizer: allowAll,
     ...serverOptions,
+    ...given,
   });
   const transport = server.loopback(ADMIN);
   const harness: Harness = {

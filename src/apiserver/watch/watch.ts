@@ -12,6 +12,8 @@ import { storeResource } from '../registry/resource.ts';
 import { selectionOf } from '../registry/selection.ts';
 import type { Predicate } from '../registry/selection.ts';
 import type { ApiReply } from '../server/exchange.ts';
+import { confinedSelection, confinementOf } from '../tenancy/confinement.ts';
+import type { Confinement } from '../tenancy/confinement.ts';
 import { createWatchEncoder } from './encode.ts';
 import type { WatchEncoder } from './encode.ts';
 
@@ -20,6 +22,7 @@ interface WatchPlan {
   initial: Entry[];
   revision: number;
   predicate: Predicate | undefined;
+  view: Confinement['view'];
   options: ListOptions;
   encoder: WatchEncoder;
   timeoutMs: number;
@@ -35,9 +38,14 @@ export async function handleWatch(context: ResourceContext): Promise<ApiReply> {
   const representation = watchRepresentation(exchange.headers.accept);
   const options = parseListOptions(exchange.query, true);
   const resource = storeResource(server.schema, row);
-  const predicate = selectionOf(row, options, info.name);
-  const namespace = row.namespaced && info.namespace ? { namespace: info.namespace } : {};
-  const start = startOf(context, resource, namespace, options);
+  const confinement = confinementOf(context, row);
+  const { partition, view } = confinement;
+  const predicate = confinedSelection(confinement, selectionOf(row, options, info.name));
+  const where = {
+    ...(row.namespaced && info.namespace ? { namespace: info.namespace } : {}),
+    ...(partition === undefined ? {} : { partition }),
+  };
+  const start = startOf(context, resource, where, options);
   const signal = AbortSignal.any([exchange.signal, server.closing]);
   const { limits, random } = server;
   const timeoutMs = options.timeoutSeconds
@@ -47,14 +55,14 @@ export async function handleWatch(context: ResourceContext): Promise<ApiReply> {
     includeObject: includeObjectOf(exchange.query),
     nowMs: () => server.clock.nowMs(),
   });
-  const plan = { ...start, predicate, options, encoder, timeoutMs };
+  const plan = { ...start, predicate, view, options, encoder, timeoutMs };
   const headers = {
     'content-type': 'application/json',
     'cache-control': 'no-cache, private',
   };
   let events: StoreWatch;
   try {
-    events = server.store.watch(resource, { ...namespace, afterRevision: start.revision, signal });
+    events = server.store.watch(resource, { ...where, afterRevision: start.revision, signal });
   } catch (error) {
     if (!(error instanceof CompactedError)) throw error;
     return { status: 200, headers, body: single(encoder.error(goneStatus(start.revision, error))) };
@@ -73,7 +81,7 @@ function watchRepresentation(accept: string | undefined): Representation {
 function startOf(
   context: ResourceContext,
   resource: string,
-  namespace: { namespace?: string },
+  where: { namespace?: string; partition?: string },
   options: ListOptions,
 ): { initial: Entry[]; revision: number } {
   if (options.continue || options.limit > 0) {
@@ -82,7 +90,7 @@ function startOf(
     ]);
   }
   if (options.resourceVersion) return { initial: [], revision: options.resourceVersion };
-  const { entries, revision } = context.server.store.list(resource, namespace);
+  const { entries, revision } = context.server.store.list(resource, where);
   return { initial: entries, revision };
 }
 
@@ -103,14 +111,14 @@ async function* streamEvents(
   signal: AbortSignal,
 ): AsyncIterable<Uint8Array> {
   const { server } = context;
-  const { predicate, encoder } = plan;
+  const { predicate, encoder, view } = plan;
   const ticker = createTicker(context, plan, signal);
   const iterator = events[Symbol.asyncIterator]();
   const leave = server.shares.watches.take(context.user);
   server.metrics.watchOpened();
   try {
     for (const entry of plan.initial) {
-      if (!predicate || predicate(entry)) yield encoder.entry('ADDED', entry);
+      if (!predicate || predicate(entry)) yield encoder.entry('ADDED', view ? view(entry) : entry);
     }
     let next = iterator.next();
     for (;;) {
@@ -122,7 +130,7 @@ async function* streamEvents(
         continue;
       }
       if (outcome.done) return;
-      const line = lineOf(outcome.value, predicate, encoder);
+      const line = lineOf(viewed(outcome.value, view), predicate, encoder);
       next = iterator.next();
       if (line) yield line;
     }
@@ -135,6 +143,12 @@ async function* streamEvents(
     ticker.stop();
     await iterator.return?.();
   }
+}
+
+function viewed(event: StoreEvent, view: Confinement['view']): StoreEvent {
+  if (!view) return event;
+  const { entry, previous } = event;
+  return { ...event, entry: view(entry), previous: previous && view(previous) };
 }
 
 /**

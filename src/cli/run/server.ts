@@ -1,3 +1,6 @@
+import { productTable } from '../../api/schema/own-kinds.ts';
+import { isNamespacedIn } from '../../api/schema/table.ts';
+import { createTenantDirectory } from '../../apiserver/tenancy/directory.ts';
 import { createApiServer } from '../../apiserver/server.ts';
 import {
   createBootstrapAuthenticator,
@@ -8,6 +11,8 @@ import { defaultRbacObjects } from '../../auth/default-roles.ts';
 import { createNodeAuthorizer } from '../../auth/node-authorizer.ts';
 import { createCaSigner, ensurePki } from '../../auth/pki.ts';
 import { createRbac, createUnionAuthorizer } from '../../auth/rbac.ts';
+import { withTenantRoles } from '../../auth/tenant-roles.ts';
+import { createTenantScope, tenantPartition } from '../../auth/tenant-scope.ts';
 import { createServiceAccountTokens } from '../../auth/service-account-tokens.ts';
 import type { UserInfo } from '../../api/auth.ts';
 import type { KubeObject } from '../../api/object.ts';
@@ -31,7 +36,10 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
   const clock = systemClock;
   const random = systemRandom;
   const pki = await ensurePki(paths.pki, { hosts: serverHosts(config), clock, random });
-  const store = await openSqliteStore({ path: paths.storeFile, clock, random, log });
+  const store = await openSqliteStore({
+    ...{ path: paths.storeFile, clock, random, log },
+    partitionOf: tenantPartition,
+  });
   const lookup = (resource: string, namespace: string, name: string) =>
     store.get({ resource, namespace, name })?.object;
   const tokens = createServiceAccountTokens({
@@ -40,7 +48,16 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     clock,
     random,
   });
-  const rbac = createRbac();
+  const schema = productTable();
+  const tenants = createTenantDirectory(store);
+  const rbac = withTenantRoles(createRbac());
+  const scope = createTenantScope({
+    tenantOfNamespace: tenants.ofNamespace,
+    isWithin: tenants.isWithin,
+    isSuspended: tenants.isSuspended,
+    isNamespaced: isNamespacedIn(schema),
+    nodes: config.tenantNodes,
+  });
   const nodeAuthorizer = createNodeAuthorizer();
   const server = await createApiServer({
     store,
@@ -49,10 +66,12 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     log,
     authenticators: [
       createCertificateAuthenticator(),
-      createServiceAccountAuthenticator(tokens),
+      createServiceAccountAuthenticator(tokens, tenants.ofNamespace),
       createBootstrapAuthenticator((...key) => lookup('secrets', ...key), clock),
     ],
-    authorizer: createUnionAuthorizer([nodeAuthorizer, rbac]),
+    authorizer: createUnionAuthorizer([scope, nodeAuthorizer, rbac]),
+    schema,
+    tenants,
     rbac,
     nodeAuthorizer,
     tokens,

@@ -10,8 +10,12 @@ function service(uid: string, spec: ServiceSpec): KubeObject {
   return { apiVersion: 'v1', kind: 'Service', metadata: { name: uid, uid }, spec: { ...spec } };
 }
 
+const TENANT = 'acme';
+
 function allocator(services: KubeObject[] = []) {
-  return createServiceAllocator({ cidr: '10.0.0.0/28', services, random: seededRandom(3) });
+  const owned = services.map((object) => ({ object, partition: TENANT }));
+  const random = seededRandom(3);
+  return createServiceAllocator({ cidr: '10.0.0.0/28', services: owned, random });
 }
 
 test('every address is given once, and given back', () => {
@@ -19,31 +23,42 @@ test('every address is given once, and given back', () => {
   const seen = new Set<string>();
   for (let i = 0; i < 14; i += 1) {
     const spec: ServiceSpec = {};
-    if (pool.assign(`u${i}`, spec).length > 0) break;
+    if (pool.assign(`u${i}`, spec, TENANT).length > 0) break;
     assert.ok(!seen.has(spec.clusterIP ?? ''));
     seen.add(spec.clusterIP ?? '');
-    pool.settle(`u${i}`, service(`u${i}`, spec));
+    pool.settle(`u${i}`, service(`u${i}`, spec), TENANT);
   }
   assert.ok(seen.size >= 12, `only ${seen.size} of 14 were found`);
   const [first = ''] = seen;
-  assert.equal(pool.assign('x', { clusterIP: first })[0]?.field, 'spec.clusterIPs');
-  pool.settle('u0', undefined);
-  assert.deepEqual(pool.assign('x', { clusterIP: first }), []);
+  assert.equal(pool.assign('x', { clusterIP: first }, TENANT)[0]?.field, 'spec.clusterIPs');
+  pool.settle('u0', undefined, TENANT);
+  assert.deepEqual(pool.assign('x', { clusterIP: first }, TENANT), []);
+});
+
+test('each tenant has all addresses, and learns of none that another has', () => {
+  const pool = allocator([service('old', { clusterIP: '10.0.0.5', clusterIPs: ['10.0.0.5'] })]);
+  const spec: ServiceSpec = { clusterIP: '10.0.0.5' };
+  assert.deepEqual(pool.assign('new', spec, 'globex'), []);
+  assert.equal(spec.clusterIP, '10.0.0.5');
+  pool.settle('new', service('new', spec), 'globex');
+  assert.equal(pool.assign('third', { clusterIP: '10.0.0.5' }, 'globex').length, 1);
+  pool.settle('old', undefined, TENANT);
+  assert.deepEqual(pool.assign('third', { clusterIP: '10.0.0.5' }, TENANT), []);
 });
 
 test('asking again for one service gives the same', () => {
   const pool = allocator();
   const one: ServiceSpec = { type: 'NodePort', ports: [{ port: 1 }, { port: 2 }] };
   const two: ServiceSpec = { type: 'NodePort', ports: [{ port: 1 }, { port: 2 }] };
-  pool.assign('u', one);
-  pool.assign('u', two);
+  pool.assign('u', one, TENANT);
+  pool.assign('u', two, TENANT);
   assert.deepEqual(one, two);
   assert.notEqual(one.ports?.[0]?.nodePort, one.ports?.[1]?.nodePort);
 });
 
 test('what exists at the start is taken, and what is out of range refused', () => {
   const pool = allocator([service('old', { clusterIP: '10.0.0.5', clusterIPs: ['10.0.0.5'] })]);
-  const problem = (spec: ServiceSpec) => pool.assign('new', spec)[0]?.message ?? '';
+  const problem = (spec: ServiceSpec) => pool.assign('new', spec, TENANT)[0]?.message ?? '';
   assert.match(problem({ clusterIP: '10.0.0.5' }), /provided IP is already allocated/);
   assert.match(problem({ clusterIP: '10.0.0.0' }), /not in the valid range/);
   assert.match(problem({ clusterIP: '10.0.0.15' }), /not in the valid range/);

@@ -32,10 +32,14 @@ const ALLOCATION_ATTEMPTS = 64;
  * what a write reserved is put right by `settle` once it is known what was stored.
  */
 export interface ServiceAllocator {
-  /** Fills in what the spec leaves open. Calling it again for one uid gives the same. */
-  assign(uid: string, spec: ServiceSpec): StatusCause[];
+  /**
+   * Fills in what the spec leaves open. Calling it again for one uid gives the same.
+   *
+   * @param tenant whose addresses: each tenant has the whole range, and sees none of the others'
+   */
+  assign(uid: string, spec: ServiceSpec, tenant: string): StatusCause[];
   /** What the service now holds; undefined: it is gone, or was never stored. */
-  settle(uid: string, stored: KubeObject | undefined): void;
+  settle(uid: string, stored: KubeObject | undefined, tenant: string): void;
 }
 
 interface Range {
@@ -46,7 +50,8 @@ interface Range {
 
 export function createServiceAllocator(options: {
   cidr: string;
-  services: Iterable<KubeObject>;
+  /** What exists, each with its tenant. */
+  services: Iterable<{ object: KubeObject; partition: string }>;
   random: Random;
 }): ServiceAllocator {
   const range = parseCidr(options.cidr);
@@ -60,19 +65,23 @@ export function createServiceAllocator(options: {
   const ports = createPool(() =>
     String(NODE_PORT_MIN + Math.floor(options.random.next() * (NODE_PORT_MAX - NODE_PORT_MIN + 1))),
   );
-  const settle = (uid: string, stored: KubeObject | undefined) => {
+  const settle = (uid: string, stored: KubeObject | undefined, tenant: string) => {
     const spec = (stored?.spec ?? {}) as ServiceSpec;
+    const ips = (spec.clusterIPs ?? []).filter((ip) => ip !== HEADLESS);
     addresses.keep(
       uid,
-      (spec.clusterIPs ?? []).filter((ip) => ip !== HEADLESS),
+      ips.map((ip) => owned(tenant, ip)),
     );
     ports.keep(uid, nodePortsOf(spec).map(String));
   };
-  for (const service of options.services) settle(service.metadata.uid ?? '', service);
+  for (const { object, partition } of options.services) {
+    settle(object.metadata.uid ?? '', object, partition);
+  }
   return {
     settle,
-    assign(uid, spec) {
-      return [...assignAddress(uid, spec, range, addresses), ...assignPorts(uid, spec, ports)];
+    assign(uid, spec, tenant) {
+      const own = poolOf(addresses, tenant);
+      return [...assignAddress(uid, spec, range, own), ...assignPorts(uid, spec, ports)];
     },
   };
 }
@@ -157,9 +166,25 @@ function assignPorts(uid: string, spec: ServiceSpec, pool: Pool): StatusCause[] 
   return causes;
 }
 
+const owned = (tenant: string, value: string) => `${tenant}/${value}`;
+
+/** The part of a pool that is one tenant's. */
+function poolOf(pool: Pool, tenant: string): Pool {
+  return {
+    any: (uid, slot) => pool.any(uid, slot, tenant)?.slice(tenant.length + 1),
+    take: (uid, value) => pool.take(uid, owned(tenant, value)),
+    has: (uid, value) => pool.has(uid, owned(tenant, value)),
+    keep: (uid, values) =>
+      pool.keep(
+        uid,
+        values.map((value) => owned(tenant, value)),
+      ),
+  };
+}
+
 interface Pool {
   /** A free value; the same one when asked again with the same slot. */
-  any(uid: string, slot?: number): string | undefined;
+  any(uid: string, slot?: number, tenant?: string): string | undefined;
   /** @returns what is wrong */
   take(uid: string, value: string): string | undefined;
   has(uid: string, value: string): boolean;
@@ -185,12 +210,13 @@ function createPool(draw: () => string): Pool {
   return {
     take,
     has: (uid, value) => owners.get(value) === uid,
-    any(uid, slot = 0) {
+    any(uid, slot = 0, tenant) {
       const { slots } = holdingOf(uid);
       const known = slots.get(slot);
       if (known) return known;
       for (let attempt = 0; attempt < ALLOCATION_ATTEMPTS; attempt += 1) {
-        const value = draw();
+        const drawn = draw();
+        const value = tenant === undefined ? drawn : owned(tenant, drawn);
         if (owners.has(value)) continue;
         take(uid, value);
         slots.set(slot, value);

@@ -1,5 +1,6 @@
 import type { KubeObject } from '../../../api/object.ts';
 import { invalid } from '../../../api/status.ts';
+import type { ServerContext } from '../../context.ts';
 import type { Strategy, StrategyContext } from '../strategy.ts';
 import type { ServiceSpec } from './service-allocator.ts';
 
@@ -15,8 +16,13 @@ export const serviceStrategy: Strategy = {
     dropDependent(specOf(service), specOf(old));
     allocate(service, context);
   },
-  settle: (uid, stored, server) => server.services.settle(uid, stored),
+  settle: (uid, stored, server) =>
+    server.services.settle(uid, stored, stored ? tenantOf(stored, server) : ''),
 };
+
+function tenantOf({ metadata }: KubeObject, { tenants }: ServerContext): string {
+  return tenants.ofNamespace(metadata.namespace ?? '') ?? '';
+}
 
 function specOf(service: KubeObject): ServiceSpec {
   return (service.spec ?? {}) as ServiceSpec;
@@ -24,7 +30,11 @@ function specOf(service: KubeObject): ServiceSpec {
 
 function allocate(service: KubeObject, { server }: StrategyContext): void {
   service.spec ??= {};
-  const causes = server.services.assign(service.metadata.uid ?? '', specOf(service));
+  const causes = server.services.assign(
+    service.metadata.uid ?? '',
+    specOf(service),
+    tenantOf(service, server),
+  );
   if (causes.length > 0) throw invalid('', 'Service', service.metadata.name ?? '', causes);
 }
 
