@@ -21,7 +21,7 @@ export interface TenantHarness extends Harness {
   createTenant(name: string, spec?: TenantSpec): Promise<void>;
 }
 
-export function tenantUser(tenant: string, role: TenantRole = 'admin'): UserInfo {
+function tenantUser(tenant: string, role: TenantRole = 'admin'): UserInfo {
   const groups = [tenantGroup(tenant), tenantRoleGroup(tenant, role), 'system:authenticated'];
   return { name: `${role}@${tenant}`, uid: `${tenant}-${role}`, tenant, groups, extra: {} };
 }
