@@ -104,7 +104,8 @@ function chargeBudget(budget: KubeObject, pod: KubeObject, nowMs: number): KubeO
           `and has ${currentHealthy} currently`,
     };
     throw new StatusError('TooManyRequests', message, {
-      details: { causes: [cause], retryAfterSeconds: RETRY_SECONDS },
+      // Clients wait in silence where they are told for how long, and say so where they are not.
+      details: { causes: [cause], ...(isNew ? { retryAfterSeconds: RETRY_SECONDS } : {}) },
     });
   }
   const draft = cloneObject(budget);
