@@ -80,8 +80,11 @@ export interface PodDependencies {
   onChange: (podId: string, containerId?: string) => void;
 }
 
-/** Under emulation on a busy machine a guest takes seconds; a minute says that it never will. */
-const BOOT_TIMEOUT_MS = 60_000;
+/**
+ * An emulated guest takes seconds, and where a dozen of them share two busy cores more than a minute.
+ * To give it up and boot another one would make such a machine busier still.
+ */
+const BOOT_TIMEOUT_MS = 240_000;
 const CONSOLE_TAIL_BYTES = 2048;
 const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
   'powered-off': 'PoweredOff',
