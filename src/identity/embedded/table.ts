@@ -22,8 +22,8 @@ export interface Table<T extends { id: string }> {
    * of their creation, so that all servers agree on which of two has a name.
    */
   index(keyOf: (record: T) => string | undefined): (key: string) => T[];
-  /** Called after every change, whoever made it. */
-  onChange(changed: (before: T | undefined, after: T | undefined) => void): void;
+  /** Called after every change, whoever made it, until the signal aborts. */
+  onChange(changed: () => void, signal?: AbortSignal): void;
 
   /** Writes a record whether or not there is one; resolves when reads here see it. */
   put(record: T): Promise<void>;
@@ -68,7 +68,7 @@ export function openTable<C extends keyof Records>(
   const resource = resourceOf(collection);
   const rows = new Map<string, Row<T>>();
   const indexes: Index<T>[] = [];
-  const listeners: ((before: T | undefined, after: T | undefined) => void)[] = [];
+  const listeners = new Set<() => void>();
   let appliedRevision = 0;
   let waiting: { revision: number; resolve: () => void; reject: (error: unknown) => void }[] = [];
 
@@ -82,7 +82,7 @@ export function openTable<C extends keyof Records>(
       if (before) removeFrom(index, before);
       if (after) addTo(index, after);
     }
-    for (const changed of listeners) changed(before?.record, after?.record);
+    for (const changed of listeners) changed();
   };
 
   const apply = (entry: Entry, deleted: boolean) => {
@@ -171,7 +171,11 @@ export function openTable<C extends keyof Records>(
       indexes.push(index);
       return (key) => (index.rows.get(key) ?? []).map((row) => row.record);
     },
-    onChange: (changed) => void listeners.push(changed),
+    onChange(changed, until) {
+      if (until?.aborted) return;
+      listeners.add(changed);
+      until?.addEventListener('abort', () => listeners.delete(changed), { once: true });
+    },
     put: async (record) => void (await mutate(record.id, () => record)),
     create: async (record) =>
       (await mutate(record.id, (current) => (current ? undefined : record))).changed,

@@ -3,7 +3,16 @@ import { describeError } from '../../../base/log.ts';
 import type { Log } from '../../../base/log.ts';
 import { badRequest, forbidden, KeystoneError, unauthorized } from '../errors.ts';
 import type { EmbeddedIdentity } from '../service.ts';
+import { ASSIGNMENT_ROUTES } from './assignment-routes.ts';
 import { AUTH_ROUTES } from './auth-routes.ts';
+import { CATALOG_ROUTES } from './catalog-routes.ts';
+import { CREDENTIAL_ROUTES } from './credential-routes.ts';
+import { DOMAIN_ROUTES } from './domain-routes.ts';
+import { GRANT_ROUTES } from './grant-routes.ts';
+import { GROUP_ROUTES } from './group-routes.ts';
+import { PROJECT_ROUTES } from './project-routes.ts';
+import { ROLE_ROUTES } from './role-routes.ts';
+import { USER_ROUTES } from './user-routes.ts';
 import type { Call, IdentityRequest, IdentityResponse, Reply, Route } from './call.ts';
 import { policyOf } from './policy.ts';
 import { versionReply } from './versions.ts';
@@ -19,7 +28,18 @@ const PATH_LENGTH_MAX = 1024;
 /** What the catalogue calls this API, for access rules. */
 const SERVICE_TYPE = 'identity';
 
-const ROUTES: Route[] = [...AUTH_ROUTES];
+const ROUTES: Route[] = [
+  ...AUTH_ROUTES,
+  ...DOMAIN_ROUTES,
+  ...PROJECT_ROUTES,
+  ...USER_ROUTES,
+  ...GROUP_ROUTES,
+  ...ROLE_ROUTES,
+  ...GRANT_ROUTES,
+  ...ASSIGNMENT_ROUTES,
+  ...CREDENTIAL_ROUTES,
+  ...CATALOG_ROUTES,
+];
 
 export interface IdentityApiOptions {
   identity: EmbeddedIdentity;
@@ -81,6 +101,7 @@ async function answer(
     body: readJson(request),
     caller,
     policy: caller && policyOf(identity.state, caller.session),
+    action: route.action,
   };
   return route.handle(call as Call);
 }

@@ -1,5 +1,5 @@
 import type { Authenticated } from '../authenticate.ts';
-import { badRequest } from '../errors.ts';
+import { badRequest, notAuthorized, notFound } from '../errors.ts';
 import type { EmbeddedIdentity } from '../service.ts';
 import type { Policy } from './policy.ts';
 
@@ -35,6 +35,8 @@ export interface Call {
   /** Absent only on routes that need no token. */
   caller: Authenticated;
   policy: Policy;
+  /** Of the route. */
+  action: string;
 }
 
 export interface Reply {
@@ -57,6 +59,28 @@ export interface Route {
 export const NO_CONTENT: Reply = { status: 204 };
 
 export const param = (call: Call, name: string): string => call.params[name] ?? '';
+
+/**
+ * The record that a path names, if the caller may see it. Otherwise the answer is the same whether
+ * it exists or not: 404 to those whose role reaches over several, 403 to all others.
+ */
+export function visible<T>(
+  call: Call,
+  kind: string,
+  id: string,
+  record: T | undefined,
+  mayRead: (record: T) => boolean,
+): T {
+  if (record !== undefined && mayRead(record)) return record;
+  const { systemReader, domainId } = call.policy;
+  if (systemReader || domainId !== undefined) throw notFound(kind, id);
+  throw notAuthorized(call.action);
+}
+
+/** @throws KeystoneError 403 */
+export function allow(call: Call, allowed: boolean): void {
+  if (!allowed) throw notAuthorized(call.action);
+}
 
 /** A list, in the shape that all of Keystone's have. */
 export function listReply(call: Call, name: string, items: unknown[], path = `/${name}`): Reply {

@@ -1,5 +1,5 @@
-import type { Assignment, Project } from '../records.ts';
-import { lineage } from '../rights.ts';
+import type { Assignment, Group, Project, User } from '../records.ts';
+import { actorsOf, lineage } from '../rights.ts';
 import type { Session } from '../sessions.ts';
 import type { IdentityState } from '../state.ts';
 
@@ -17,6 +17,12 @@ export interface Policy {
   adminDomain(domainId: string): boolean;
   /** The domain of a domain-scoped reader or admin: what its lists show. */
   readonly domainId: string | undefined;
+  /**
+   * Change a user or group: for its domain's admins, unless it has rights on the system. Who can
+   * set somebody's password, or join a group, can do whatever they can.
+   */
+  adminUser(user: User): boolean;
+  adminGroup(group: Group): boolean;
   /** See a project: its readers, those above it, and whoever works in it. */
   readProject(project: Project): boolean;
   /** Give and take roles on a project. */
@@ -38,6 +44,8 @@ export function policyOf(state: IdentityState, session: Session): Policy {
 
   const readDomain = (id: string) => systemReader || id === domainId;
   const adminDomain = (id: string) => systemAdmin || (admin && id === domainId);
+  const onSystem = (actorId: string) =>
+    state.assignmentsOfActor(actorId).some(({ targetKind }) => targetKind === 'system');
   const below = (project: Project) =>
     scope.kind === 'project' &&
     lineage(state, project).some((above) => above.id === scope.project.id);
@@ -51,6 +59,9 @@ export function policyOf(state: IdentityState, session: Session): Policy {
     domainId,
     readDomain,
     adminDomain,
+    adminUser: (target) =>
+      systemAdmin || (adminDomain(target.domainId) && !actorsOf(state, target.id).some(onSystem)),
+    adminGroup: (group) => systemAdmin || (adminDomain(group.domainId) && !onSystem(group.id)),
     readProject: (project) =>
       readDomain(project.domainId) ||
       (scope.kind === 'project' && scope.project.id === project.id) ||
