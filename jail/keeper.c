@@ -19,6 +19,8 @@
 // The monitor's own messages; the first ones tell why it failed.
 #define ERRORS_FILE_BYTES (64 << 10)
 #define CHUNK_BYTES 4096
+// How long a VM may outlive its directory, without which nobody can find it to end it.
+#define LOOK_MS 3000
 // After each full chunk, so that a chatty guest costs the host at most 400 kB/s of copying;
 // the pipe is full meanwhile and the guest's serial port waits.
 #define CHUNK_PAUSE_NS 10000000
@@ -67,6 +69,11 @@ static void sink_drain(struct sink *s) {
   char bytes[CHUNK_BYTES];
   ssize_t size;
   while ((size = read(s->source, bytes, sizeof bytes)) > 0) sink_write(s, bytes, size);
+}
+
+static bool is_removed(int directory) {
+  struct stat status;
+  return fstat(directory, &status) == 0 && status.st_nlink == 0;
 }
 
 static long oom_kills(const struct options *o) {
@@ -125,7 +132,11 @@ int keeper_run(const struct options *o, pid_t cell, int console, int errors) {
   for (;;) {
     struct pollfd ready[3] = {{events, POLLIN, 0}, {sinks[0].source, POLLIN, 0},
                               {sinks[1].source, POLLIN, 0}};
-    if (poll(ready, 3, -1) < 0 && errno != EINTR) fail("wait for events");
+    if (poll(ready, 3, LOOK_MS) < 0 && errno != EINTR) fail("wait for events");
+    if (!requested && is_removed(directory)) {
+      requested = true;
+      kill(cell, SIGKILL);
+    }
     for (int i = 0; i < 2; i++)
       if (ready[i + 1].revents && !sink_fill(&sinks[i])) sinks[i].source = -1;
     if (!ready[0].revents) continue;

@@ -26,6 +26,9 @@ export interface StopRequest {
   keepPods: boolean;
 }
 
+/** It has nothing to wait for; a busy machine does. */
+const STATUS_TIMEOUT_MS = 10_000;
+
 /** @throws UsageError when a supervisor runs on this data directory */
 export async function refuseRunning(socketPath: string): Promise<void> {
   const running = await queryStatus(socketPath);
@@ -67,9 +70,20 @@ export async function serveControl(
   };
 }
 
-/** Undefined where nobody answers. */
+/**
+ * Undefined where nobody listens.
+ *
+ * @throws UsageError when somebody listens and does not answer
+ */
 export async function queryStatus(socketPath: string): Promise<MachineStatus | undefined> {
-  const answer = await ask(socketPath, 'GET', '/status').catch(() => undefined);
+  const late = AbortSignal.timeout(STATUS_TIMEOUT_MS);
+  const answer = await ask(socketPath, 'GET', '/status', late).catch(() => undefined);
+  if (answer === undefined && late.aborted) {
+    throw new UsageError(
+      `The supervisor at ${socketPath} does not answer within ${STATUS_TIMEOUT_MS / 1000} s. If it ` +
+        'is stopped or stuck, end it with SIGKILL: its VMs run on, and "hypernetes up" takes over.',
+    );
+  }
   return answer as MachineStatus | undefined;
 }
 
@@ -78,19 +92,27 @@ export async function requestStop(socketPath: string, { keepPods }: StopRequest)
   await ask(socketPath, 'POST', `/stop?keepPods=${keepPods}`);
 }
 
-function ask(socketPath: string, method: string, path: string): Promise<unknown> {
+function ask(
+  socketPath: string,
+  method: string,
+  path: string,
+  signal?: AbortSignal,
+): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    const request = httpRequest({ socketPath, method, path, agent: false }, async (response) => {
-      try {
-        let text = '';
-        for await (const chunk of response.setEncoding('utf8')) text += chunk;
-        const value = JSON.parse(text) as { message?: string };
-        if (response.statusCode === 200) resolve(value);
-        else reject(new Error(value.message ?? `status ${response.statusCode}`));
-      } catch (error) {
-        reject(error);
-      }
-    });
+    const request = httpRequest(
+      { socketPath, method, path, signal, agent: false },
+      async (response) => {
+        try {
+          let text = '';
+          for await (const chunk of response.setEncoding('utf8')) text += chunk;
+          const value = JSON.parse(text) as { message?: string };
+          if (response.statusCode === 200) resolve(value);
+          else reject(new Error(value.message ?? `status ${response.statusCode}`));
+        } catch (error) {
+          reject(error);
+        }
+      },
+    );
     request.on('error', reject);
     request.end();
   });

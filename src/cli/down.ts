@@ -1,5 +1,6 @@
 import { dataDirectory, dataPaths } from './config.ts';
 import { queryStatus, requestStop } from './control.ts';
+import { endLeftovers } from './leftovers.ts';
 
 export async function down(
   dataDir: string | undefined,
@@ -8,7 +9,9 @@ export async function down(
   const paths = dataPaths(dataDirectory(dataDir));
   const running = await queryStatus(paths.supervisorSocket);
   if (!running) {
-    process.stdout.write(`nothing runs on ${paths.root}\n`);
+    const count = options.keepPods ? 0 : await endLeftovers(paths);
+    const ended = `ended ${count} ${count === 1 ? 'pod' : 'pods'} that nobody looked after`;
+    process.stdout.write(count > 0 ? `${ended}\n` : `nothing runs on ${paths.root}\n`);
     return;
   }
   await requestStop(paths.supervisorSocket, { keepPods: options.keepPods ?? false });

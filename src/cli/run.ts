@@ -33,13 +33,17 @@ export async function runComponent(dataDir: string | undefined, name: string): P
   const config = await readConfig(paths);
   if (!config) throw new UsageError(`There is no cluster on ${paths.root}.`);
   const ending = new AbortController();
+  const end = (why: string) => {
+    ending.abort(new Error(`${name} ${why}`));
+    // Every component survives SIGKILL, so one that cannot end in good order just ends.
+    systemClock.after(END_TIMEOUT_MS, () => process.exit(1));
+  };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => {
-      ending.abort(new Error(`${name} was told to end`));
-      // Every component survives SIGKILL, so one that cannot end in good order just ends.
-      systemClock.after(END_TIMEOUT_MS, () => process.exit(1));
-    });
+    process.once(signal, () => end('was told to end'));
   }
+  // Nobody would start it again or end it, and the next supervisor would find its ports taken.
+  const orphaned = () => end('has lost its supervisor');
+  process.once('disconnect', orphaned);
   const tell = (message: ComponentMessage) => {
     if (process.send && process.connected) process.send(message);
   };
@@ -53,6 +57,7 @@ export async function runComponent(dataDir: string | undefined, name: string): P
     throw error;
   } finally {
     // The channel to the supervisor would keep a finished process alive.
+    process.off('disconnect', orphaned);
     if (process.connected) process.disconnect?.();
   }
 }

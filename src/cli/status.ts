@@ -1,6 +1,13 @@
 import { dataDirectory, dataPaths } from './config.ts';
 import { queryStatus } from './control.ts';
+import { countVms } from './leftovers.ts';
 import { table } from './table.ts';
+
+const idle = (root: string) => `nothing runs on ${root}: start it with "hypernetes up"\n`;
+
+const abandoned = (root: string, count: number) =>
+  `nothing looks after ${root}, where ${count} ${count === 1 ? 'VM runs' : 'VMs run'}: ` +
+  '"hypernetes up" takes over, "hypernetes down" ends what runs\n';
 
 export async function status(
   dataDir: string | undefined,
@@ -11,7 +18,8 @@ export async function status(
   if (options.json) {
     process.stdout.write(`${JSON.stringify(machine ?? { components: [] }, null, 2)}\n`);
   } else if (!machine) {
-    process.stdout.write(`nothing runs on ${paths.root}: start it with "hypernetes up"\n`);
+    const count = await countVms(paths);
+    process.stdout.write(count > 0 ? abandoned(paths.root, count) : idle(paths.root));
   } else {
     const rows = machine.components.map(({ name, state, pid, restartCount, lastExit }) => [
       name,

@@ -8,6 +8,7 @@ import { dataDirectory, dataPaths } from './config.ts';
 import type { DataPaths, MachineConfig } from './config.ts';
 import { queryStatus, refuseRunning, serveControl } from './control.ts';
 import type { MachineStatus } from './control.ts';
+import { untilRemoved } from './data-watch.ts';
 import { prepareData } from './data.ts';
 import type { ConfigOverrides } from './data.ts';
 import { UsageError } from './errors.ts';
@@ -113,6 +114,7 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
   const log = createLog({ component: 'supervisor', write: supervisorLog(paths) });
   const stopping = Promise.withResolvers<{ keepPods: boolean }>();
   const stopped = Promise.withResolvers<void>();
+  const watching = new AbortController();
   stopped.promise.catch(() => {});
   let supervisor: Supervisor | undefined;
   let failure: unknown;
@@ -140,18 +142,26 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
       const { prepareIdentities } = await import('./identities.ts');
       await prepareIdentities(paths, config);
     }
-    supervisor = superviseComponents(componentSpecs(paths, config), { clock: systemClock, log });
+    supervisor = superviseComponents(componentSpecs(paths, COMPONENTS[config.role]), {
+      clock: systemClock,
+      log,
+    });
     void supervisor.ready().then(
       () => printReady(config, startedAtMs),
       () => {},
     );
-    const { keepPods } = await Promise.race([stopping.promise, supervisor.failed]);
+    const { keepPods } = await Promise.race([
+      stopping.promise,
+      supervisor.failed,
+      untilRemoved(paths.root, systemClock, watching.signal),
+    ]);
     await supervisor.stop('kubelet');
     if (!keepPods) await removeLocalPods(paths.hyperdSocket, systemClock);
   } catch (error) {
     failure = error;
     throw error;
   } finally {
+    watching.abort();
     await supervisor?.stop();
     if (failure === undefined) stopped.resolve();
     else stopped.reject(failure);
@@ -159,9 +169,9 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
   }
 }
 
-function componentSpecs(paths: DataPaths, config: MachineConfig): ComponentSpec[] {
+export function componentSpecs(paths: DataPaths, names: string[]): ComponentSpec[] {
   const main = fileURLToPath(new URL('./main.ts', import.meta.url));
-  return COMPONENTS[config.role].map((name) => ({
+  return names.map((name) => ({
     name,
     command: process.execPath,
     args: [...process.execArgv, main, '--data-dir', paths.root, 'run', name],

@@ -1,4 +1,6 @@
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, rm, rmdir } from 'node:fs/promises';
 import { systemClock } from '../../base/clock.ts';
 import { execute } from '../../base/exec.ts';
 import { createLog } from '../../base/log.ts';
@@ -6,10 +8,12 @@ import { systemRandom } from '../../base/random.ts';
 import { connectAgent } from '../../hyperd/agent/client.ts';
 import { serveHyperd } from '../../hyperd/api/server.ts';
 import { startDaemon } from '../../hyperd/daemon/daemon.ts';
+import type { Daemon } from '../../hyperd/daemon/daemon.ts';
 import { openImageStore } from '../../hyperd/image/index.ts';
 import { createLinuxNetwork } from '../../network/linux/driver.ts';
 import { guestAssets } from '../assets.ts';
 import { cgroupParent, openHypervisor } from '../hypervisor.ts';
+import type { DataPaths } from '../config.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
 import { nodeRegistries } from './registries.ts';
@@ -60,5 +64,24 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
   if (!signal.aborted) await once(signal, 'abort');
   await door.close();
   await registry?.close();
+  const isGone = !existsSync(paths.hyperd);
+  if (isGone) await endLostPods(paths, daemon);
   await daemon.close();
+  if (isGone) await removeResidue(paths);
+}
+
+/**
+ * The data directory was deleted: nobody could find the VMs again. What ends them keeps its
+ * records as ever, so it gets a directory for them once more.
+ */
+async function endLostPods(paths: DataPaths, daemon: Daemon): Promise<void> {
+  await mkdir(paths.network, { recursive: true, mode: 0o700 });
+  await Promise.allSettled(daemon.pods().map(({ id }) => daemon.removePod(id)));
+}
+
+async function removeResidue(paths: DataPaths): Promise<void> {
+  // Somebody has begun anew there.
+  if (existsSync(paths.config)) return;
+  await rm(paths.hyperd, { recursive: true, force: true });
+  await rmdir(paths.root).catch(() => {});
 }
