@@ -417,7 +417,7 @@ export class Engine implements Store {
     this.#queueBytes -= entry.bytes.length;
     const resource = this.#resource(resourceName);
     const event = { type: typeOf(deleted, previous), revision, entry, previous, timeMs };
-    resource.apply(event);
+    resource.apply(id, event);
     this.#count(entry, deleted, previous);
     this.#revision = revision;
     this.#writeCount += 1;

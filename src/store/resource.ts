@@ -1,5 +1,5 @@
 import { assert } from '../base/assert.ts';
-import { entryId, idRange } from './entry.ts';
+import { idRange } from './entry.ts';
 import type { StoredEntry } from './entry.ts';
 import { EventLog, History } from './history.ts';
 import type { HistoryEvent } from './history.ts';
@@ -59,10 +59,9 @@ export class Resource {
   }
 
   /** Makes an event the newest one, up to which the caller's `history` then follows. */
-  apply(event: HistoryEvent): void {
+  apply(id: string, event: HistoryEvent): void {
     const { entry, type } = event;
-    const { key, partition } = entry;
-    const id = entryId(key.namespace, key.name);
+    const { partition } = entry;
     put(this.#all, id, entry, type === 'DELETED');
     if (!partition) return;
     const slice = this.#slice(partition);
