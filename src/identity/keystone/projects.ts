@@ -54,22 +54,47 @@ export function createProjects(
     return raw && complete(raw);
   };
 
+  /** Whether another project of that domain has the name. */
+  const isTaken = async (name: string, domainId: string, id?: string): Promise<boolean> => {
+    const query = { name, domain_id: domainId };
+    const answer = await session.request({ method: 'GET', path: '/projects', query });
+    expectSuccess(answer, `look for project "${name}"`);
+    const raws = list(fields(answer.body, '')['projects'], 'projects').map(parseProject);
+    return raws.some((raw) => raw?.name === name && raw.id !== id);
+  };
+
   const write = async (
     method: 'POST' | 'PATCH',
     path: string,
-    project: Record<string, unknown>,
+    project: Partial<NewProject>,
     what: string,
   ): Promise<IdentityProject> => {
+    const body = { project: wireOf(project) };
     const timeoutMs = WRITE_TIMEOUT_MS;
-    const answer = await session.request({ method, path, body: { project }, timeoutMs });
+    const answer = await session.request({ method, path, body, timeoutMs });
     if (answer.status === 409) {
       throw new IdentityConflictError(`Cannot ${what}: ${answer.message}`);
+    }
+    if (answer.status === 400 || answer.status === 403) {
+      await expectReferences(project, what);
     }
     expectSuccess(answer, what);
     const raw = parseProject(fields(answer.body, '')['project']);
     if (!raw) throw new IdentityUnavailableError(`Cannot ${what}: Keystone made a domain of it`);
     changed();
     return complete(raw);
+  };
+
+  /** Keystone says "bad request" or "forbidden" where the domain or the project above is absent. */
+  const expectReferences = async (project: Partial<NewProject>, what: string): Promise<void> => {
+    const { domainId, parentId } = project;
+    if (domainId !== undefined) {
+      if (!isId(domainId)) throw new IdentityNotFoundError(`Cannot ${what}: no such domain`);
+      await directory.domainOf(domainId);
+    }
+    if (parentId !== undefined && !(await getProject(parentId))) {
+      throw new IdentityNotFoundError(`Cannot ${what}: no project "${parentId}" above it`);
+    }
   };
 
   return {
@@ -80,12 +105,21 @@ export function createProjects(
     },
     getProject,
     createProject: (project) =>
-      write('POST', '/projects', wireOf(project), `create project "${project.name}"`),
+      write('POST', '/projects', project, `create project "${project.name}"`),
 
     async updateProject(id, changes) {
       const what = `update project "${id}"`;
       if (!isId(id)) throw new IdentityNotFoundError(`Cannot ${what}: not an id`);
-      return write('PATCH', `/projects/${id}`, wireOf(changes), what);
+      try {
+        return await write('PATCH', `/projects/${id}`, changes, what);
+      } catch (error) {
+        // Keystone 22 breaks the connection off instead of telling that the name is taken.
+        const { name } = changes;
+        if (!(error instanceof IdentityUnavailableError) || name === undefined) throw error;
+        const domainId = (await getProject(id))?.domain.id;
+        if (domainId === undefined || !(await isTaken(name, domainId, id))) throw error;
+        throw new IdentityConflictError(`Cannot ${what}: "${name}" is taken`, { cause: error });
+      }
     },
 
     async deleteProject(id) {

@@ -47,7 +47,6 @@ const PASSWORD = 'not secret';
 const DOMAIN = 'Default';
 const START_TIMEOUT_MS = 60_000;
 const MIGRATION_TIMEOUT_MS = 120_000;
-const THREADS = 8;
 const KEY_BYTES = 32;
 /** A distribution's programs run with its own Python, whatever the caller has active. */
 const ENVIRONMENT = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
@@ -129,8 +128,8 @@ async function fillCache(directory: string, database: string, cached: string): P
 }
 
 /**
- * One process with threads: the cache lives in the process, and with several a revocation would
- * reach the others late. Without a cache a validation costs hundreds of SQL statements.
+ * One process: the cache lives in it, and with several a revocation would reach the others late.
+ * Without a cache a validation costs hundreds of SQL statements.
  */
 function configuration(directory: string, port: number, tokenSeconds: number): string {
   const sections: Record<string, Record<string, string | number | boolean>> = {
@@ -138,9 +137,12 @@ function configuration(directory: string, port: number, tokenSeconds: number): s
       use_stderr: true,
       log_dir: '',
       public_endpoint: `http://127.0.0.1:${port}/`,
-      default_log_levels: 'keystone=WARN,oslo_policy=ERROR,sqlalchemy=WARN',
+      default_log_levels: 'keystone=ERROR,oslo_policy=ERROR,sqlalchemy=WARN',
     },
-    database: { connection: `sqlite:///${join(directory, 'keystone.db')}` },
+    database: {
+      connection: `sqlite:///${join(directory, 'keystone.db')}`,
+      sqlite_synchronous: false,
+    },
     fernet_tokens: { key_repository: join(directory, 'fernet-keys') },
     fernet_receipts: { key_repository: join(directory, 'fernet-keys') },
     credential: { key_repository: join(directory, 'credential-keys') },
@@ -174,7 +176,8 @@ async function serve(directory: string, port: number): Promise<Server> {
     detached: true,
   };
   const uwsgi = ['uwsgi_python3', '--plugins', 'python3', '--http-socket', `127.0.0.1:${port}`];
-  const shape = ['--master', '--processes', '1', '--threads', `${THREADS}`, '--enable-threads'];
+  // One request at a time: two that write would find SQLite's database locked.
+  const shape = ['--master', '--processes', '1', '--threads', '1', '--enable-threads'];
   const rest = ['--need-app', '--no-orphans', '--disable-logging', '--buffer-size', '65535'];
   const application = ['--chdir', directory, '--wsgi-file', '/usr/bin/keystone-wsgi-public'];
   const close = ['--add-header', 'Connection: close'];
