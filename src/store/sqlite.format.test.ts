@@ -6,6 +6,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { describe, it } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { FakeClock } from '../base/clock.fake.ts';
+import { run } from '../base/exec.ts';
 import { StoreDatabase } from './sqlite.database.ts';
 import { openSqliteStore } from './sqlite.ts';
 import { StoreOpenError } from './store.ts';
@@ -158,6 +159,28 @@ describe('sqlite: a file of format 1', () => {
       assert.deepEqual(await readFile(path), before);
     }),
   );
+
+  it('is left whole by an upgrade that the disk has no room for', async () => {
+    const disk = await mkdtemp(join(tmpdir(), 'hypernetes-disk-'));
+    const path = join(disk, 'store.db');
+    await run('mount', ['-t', 'tmpfs', '-o', 'size=48k', 'tmpfs', disk]);
+    try {
+      await writeFile(path, gunzipSync(await readFile(FORMAT_1)));
+      const options = { path, clock: new FakeClock(), partitionOf: ownerOf };
+      await assert.rejects(openSqliteStore(options), (error) => {
+        assert.ok(error instanceof StoreOpenError, String(error));
+        assert.match(error.message, /^Cannot upgrade store ".*" to format 2: .*make room/);
+        return true;
+      });
+      await run('mount', ['-o', 'remount,size=8m', disk]);
+      const store = await openSqliteStore(options);
+      await checkContent(store);
+      await store.close();
+    } finally {
+      await run('umount', [disk]);
+      await rm(disk, { recursive: true });
+    }
+  });
 
   for (const value of [`'blue'`, `''`, 'NULL']) {
     it(

@@ -168,9 +168,7 @@ async function openClaimed(path: string, options: SqliteStoreOptions): Promise<S
       floors: new Map(meta.floors),
     });
     await load(engine, thread);
-    const decided = engine.finishLoading();
-    if (meta.formatVersion < FORMAT_VERSION) await thread.call({ op: 'upgrade' });
-    await storePartitions(decided, thread);
+    await upgrade(meta.formatVersion, engine.finishLoading(), thread, path);
     engine.start();
     return engine;
   } catch (error) {
@@ -220,12 +218,32 @@ async function load(engine: Engine, thread: StoreThread): Promise<void> {
   }
 }
 
-/** Makes partitions durable that were decided for rows of format 1; oldest rows first. */
-async function storePartitions(decided: StoredEntry[], thread: StoreThread): Promise<void> {
-  for (let start = 0; start < decided.length; start += LOAD_ROW_COUNT) {
-    const entries = decided.slice(start, start + LOAD_ROW_COUNT);
-    const partitions = entries.map(({ revision, partition }) => ({ revision, partition }));
-    await thread.call({ op: 'partition', partitions });
+/**
+ * Brings a file of an older format to the present one. Cut short, it goes on at the next start.
+ *
+ * @param decided the entries whose partition the file does not know; oldest first
+ */
+async function upgrade(
+  formatVersion: number,
+  decided: StoredEntry[],
+  thread: StoreThread,
+  path: string,
+): Promise<void> {
+  try {
+    if (formatVersion < FORMAT_VERSION) await thread.call({ op: 'upgrade' });
+    for (let start = 0; start < decided.length; start += LOAD_ROW_COUNT) {
+      const entries = decided.slice(start, start + LOAD_ROW_COUNT);
+      const partitions = entries.map(({ revision, partition }) => ({ revision, partition }));
+      await thread.call({ op: 'partition', partitions });
+    }
+  } catch (error) {
+    const reason = `${(error as Error).message}; nothing in it is lost, make room and start again`;
+    throw new StoreOpenError(
+      `Cannot upgrade store "${path}" to format ${FORMAT_VERSION}: ${reason}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 
