@@ -22,17 +22,19 @@ export function cgroupParent(paths: DataPaths): string {
  *
  * @param parent of all control groups; one for each that is open at the same time, because
  *   `close` removes it
+ * @param directory where the result of the probe is kept
  */
 export async function openHypervisor(
   paths: DataPaths,
   parent: string,
   log?: Log,
+  directory = join(paths.hyperd, 'vmm'),
 ): Promise<Hypervisor> {
   const { jailPath, kernelPath } = await guestAssets(paths);
   return createQemuHypervisor({
     qemuPath: QEMU_PATH,
     jailPath,
-    directory: join(paths.hyperd, 'vmm'),
+    directory,
     kernelPath,
     cgroupParent: parent,
     exec: execute,

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { NAMESPACES, NODES } from '../../src/client/resources.ts';
@@ -91,6 +92,29 @@ test('doctor finds out what the machine can do by doing it', async () => {
   assert.match(machines?.detail ?? '', /(kvm|tcg): a probe VM was booted/);
   for (const { name, verdict, consequence } of report.findings) {
     assert.equal(consequence === '', verdict === 'good', `${name} says what a limit means`);
+  }
+});
+
+test('doctor says so when no VM can be booted, with KVM or without', async () => {
+  const assets = process.env['HYPERNETES_ASSETS_DIR'] ?? join(cluster.dataDir, 'assets');
+  const broken = await mkdtemp(join(tmpdir(), 'hn-doctor-'));
+  try {
+    for (const name of await readdir(assets)) await symlink(join(assets, name), join(broken, name));
+    // It can do all but start a cell, as in a container that may not make namespaces.
+    const jail = join(broken, 'hyperjail');
+    await rm(jail);
+    const refusal =
+      'echo "hyperjail: cannot make namespaces: Operation not permitted" >&2; exit 125';
+    const script = `#!/bin/sh\n[ "$1" != tsc ] || exec ${join(assets, 'hyperjail')} tsc\n${refusal}\n`;
+    await writeFile(jail, script, { mode: 0o755 });
+    const env = { HYPERNETES_ASSETS_DIR: broken };
+    const { stdout, exitCode } = await runCli(['--data-dir', join(broken, 'data'), 'doctor'], env);
+    assert.equal(exitCode, 1, stdout);
+    assert.match(stdout, /MISSING +virtual machines +.*cannot make namespaces/);
+    assert.match(stdout, /No VM could be booted: pods cannot run\./);
+    assert.match(stdout, /Pods cannot run on this machine\.\n$/);
+  } finally {
+    await rm(broken, { recursive: true, force: true });
   }
 });
 

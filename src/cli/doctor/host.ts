@@ -1,6 +1,15 @@
+import { existsSync } from 'node:fs';
 import { readFile, statfs } from 'node:fs/promises';
 import { cpus, totalmem, freemem } from 'node:os';
+import { dirname } from 'node:path';
 import { systemClock } from '../../base/clock.ts';
+import { describeError } from '../../base/log.ts';
+import {
+  detectCgroups,
+  prepareCgroups,
+  removeUnusedParents,
+} from '../../hyperd/vmm/qemu/cgroup.ts';
+import type { CgroupLayout } from '../../hyperd/vmm/qemu/cgroup.ts';
 import { good, limit, missing } from './check.ts';
 import type { Check } from './check.ts';
 
@@ -27,27 +36,51 @@ export const memoryCheck: Check = {
 export const diskCheck: Check = {
   name: 'disk',
   async run({ paths }) {
-    const disk = await statfs(paths.root);
+    let place = paths.root;
+    while (!existsSync(place)) place = dirname(place);
+    const disk = await statfs(place);
     const freeBytes = disk.bavail * disk.bsize;
-    const detail = `${(freeBytes / GIB).toFixed(1)} GiB free at ${paths.root}`;
+    const detail = `${(freeBytes / GIB).toFixed(1)} GiB free at ${place}`;
     if (freeBytes >= 5 * GIB) return good(detail);
     return limit(detail, 'Images and the writable layers of pods lie there: make room.');
   },
 };
 
-/** Which control group hierarchies are mounted, from the kernel's own list. */
+/** What a VM can do to the others where nothing limits it from outside. */
+const UNLIMITED = {
+  cpu: 'the CPU time of a VM is not limited',
+  memory: 'the memory of a VM and its emulator is not limited',
+  pids: 'the number of threads of an emulator is not limited',
+};
+
+/** Makes groups as VMs get them, under a name of its own, and removes them. */
 export const cgroupCheck: Check = {
   name: 'control groups',
   async run() {
-    const mounts = (await readFile('/proc/self/mounts', 'utf8')).split('\n');
-    const v2 = mounts.find((line) => line.split(' ')[2] === 'cgroup2')?.split(' ')[1];
-    const v1 = mounts.filter((line) => line.split(' ')[2] === 'cgroup').length;
-    if (v2 === '/sys/fs/cgroup') return good('v2');
-    if (v1 > 0)
-      return good(v2 ? `hybrid: ${v1} v1 hierarchies, v2 at ${v2}` : `v1: ${v1} hierarchies`);
-    return limit('none', 'The memory and CPU time of a VM cannot be limited from outside.');
+    const layout = await detectCgroups(`hypernetes-doctor-${process.pid}-groups`);
+    const described = describeGroups(layout);
+    try {
+      await prepareCgroups(layout);
+      await removeUnusedParents(layout);
+    } catch (error) {
+      return missing(
+        `${described}, but no group can be made: ${describeError(error)}`,
+        'VMs cannot be limited, so none is started. In a container, the control groups must be writable.',
+      );
+    }
+    const absent = Object.entries(UNLIMITED).filter(([name]) => !(name in layout.controllers));
+    if (absent.length === 0) return good(described);
+    return limit(described, `From outside ${absent.map(([, text]) => text).join(', and ')}.`);
   },
 };
+
+function describeGroups({ controllers }: CgroupLayout): string {
+  const found = Object.entries(controllers);
+  if (found.length === 0) return 'no controller is mounted';
+  const versions = [...new Set(found.map(([, { version }]) => version))].sort();
+  const mode = versions.length > 1 ? 'hybrid of v1 and v2' : `v${versions[0]}`;
+  return `${mode}: ${found.map(([name]) => name).join(', ')}`;
+}
 
 /** From capability.h, in the order of their bits. */
 const CAPABILITIES: [name: string, bit: number, consequence: string][] = [

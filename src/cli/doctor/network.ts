@@ -78,7 +78,7 @@ export const vhostCheck: Check = {
     if (!problem) return good('/dev/vhost-net opens');
     return limit(
       `/dev/vhost-net: ${problem}`,
-      'Packets of pods go through the VMM, which is slower.',
+      'Packets of pods go through the VMM, which is slower. "modprobe vhost_net" may help.',
     );
   },
 };

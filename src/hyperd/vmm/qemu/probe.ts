@@ -28,6 +28,7 @@ const PROBE_UID = 64_999;
 /** A kernel under KVM panics for want of a root file system after some 0.3 s. */
 const PROBE_TIMEOUT_MS = 5000;
 const CACHE_FILE = 'probe.json';
+const KVM_DEVICE = '/dev/kvm';
 
 /**
  * Memory of emulator and jail beyond the guest's own. Measured with TCG: heap, stacks and device
@@ -58,7 +59,7 @@ export async function probeMachine(options: QemuOptions, launch: Launch): Promis
 /** Empty when KVM works. */
 async function whyNotKvm(options: QemuOptions, launch: Launch, tscKhz: number): Promise<string> {
   try {
-    await access('/dev/kvm', constants.R_OK | constants.W_OK);
+    await access(KVM_DEVICE, constants.R_OK | constants.W_OK);
   } catch (error) {
     return `/dev/kvm cannot be opened: ${describeError(error)}`;
   }
@@ -88,7 +89,7 @@ async function bootProbe(options: QemuOptions, vm: Vm): Promise<string> {
 }
 
 /** No initial file system and no disk: the kernel comes up, finds no root, and panics. */
-function probeSpec(directory: string, kernelPath: string, suffix: string): VmSpec {
+export function probeSpec(directory: string, kernelPath: string, suffix: string): VmSpec {
   return {
     id: `probe-${suffix}`,
     directory,
@@ -129,7 +130,12 @@ async function cacheKey(options: QemuOptions, version: string): Promise<string> 
   const kernel = await stat(options.kernelPath).catch((error: unknown) => {
     throw new HypervisorError('Failed', `Cannot find guest kernel "${options.kernelPath}"`, error);
   });
-  return [bootId.trim(), version, options.kernelPath, kernel.size, kernel.mtimeMs].join(' ');
+  // Its module can be loaded, and its permissions changed, at any time.
+  const kvm = await access(KVM_DEVICE, constants.R_OK | constants.W_OK).then(
+    () => 'kvm',
+    () => 'no-kvm',
+  );
+  return [bootId.trim(), kvm, version, options.kernelPath, kernel.size, kernel.mtimeMs].join(' ');
 }
 
 function parseCache(text: string | undefined, key: string): Machine | undefined {
