@@ -22,6 +22,8 @@ export interface ApiServerLimits {
   /** Of these, how many may be one user's; service accounts of a namespace count as one. */
   readsInFlightPerUser: number;
   writesInFlightPerUser: number;
+  /** Requests to other APIs on the port, which know no users of ours. */
+  mountsInFlight: number;
   /** Answers above this are compressed when the client takes gzip. */
   gzipThresholdBytes: number;
   /** A watch without `timeoutSeconds` ends at a random time between this and its double. */
@@ -58,6 +60,7 @@ export const DEFAULT_LIMITS: ApiServerLimits = {
   connectionIdleTimeoutMs: 180_000,
   readsInFlight: 2_000,
   writesInFlight: 2_000,
+  mountsInFlight: 200,
   readsInFlightPerUser: 500,
   writesInFlightPerUser: 250,
   gzipThresholdBytes: 128 * 1024,

@@ -30,6 +30,8 @@ import { createLoopback } from './server/loopback.ts';
 import { expireEvents } from './registry/event-expiry.ts';
 import { createMetrics } from './server/metrics.ts';
 import { createShares } from './server/shares.ts';
+import { withMounts } from './server/mounts.ts';
+import type { Mount } from './server/mounts.ts';
 import { createPipeline } from './server/pipeline.ts';
 import { createTenantDirectory, TENANTS_RESOURCE } from './tenancy/directory.ts';
 import type { TenantDirectory } from './tenancy/directory.ts';
@@ -67,6 +69,8 @@ export interface ApiServerOptions {
   advertise?: { host: string; port: number };
   /** @default DEFAULT_SERVICE_CIDR */
   serviceCidr?: string;
+  /** APIs of other kinds on the same port. */
+  mounts?: readonly Mount[];
   /** Created at start where they are missing, after the system's own: roles and bindings. */
   bootstrapObjects?: readonly KubeObject[];
 }
@@ -109,12 +113,13 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
     follow(store, NODE_AUTHORIZER_RESOURCES, options.nodeAuthorizer, indexing);
   }
   const handle = createPipeline(server, dispatch);
+  const handleAll = withMounts(server, options.mounts ?? [], handle);
   const listeners: Listener[] = [];
   const apiServer: ApiServer = {
     async listen({ host, port, tls }) {
       assert(!closing.signal.aborted, 'the API server is closed');
       const { limits, clock } = server;
-      const listener = await listen({ host, port, tls, limits, clock, log, handle });
+      const listener = await listen({ host, port, tls, limits, clock, log, handle: handleAll });
       listeners.push(listener);
       server.metrics.connectionCount = () =>
         listeners.reduce((sum, one) => sum + one.connectionCount(), 0);
