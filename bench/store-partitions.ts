@@ -105,8 +105,8 @@ async function compare(
   const [first, second] = samples.map((each, index) =>
     series(`${what}, ${index === 0 ? 'alone' : `among ${PARTITION_COUNT} tenants`}`, each, 'µs'),
   ) as [Series, Series];
-  const ratio = second.p50 / first.p50;
-  return [first, second, series('  the second by the first', [ratio], 'times')];
+  const share = (100 * second.p50) / first.p50;
+  return [first, second, series('  of what it is alone', [share], '%')];
 }
 
 /** A write and its arrival at the tenant's watch, while every other tenant watches its own. */
