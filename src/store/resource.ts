@@ -58,7 +58,7 @@ export class Resource {
     }
   }
 
-  /** Makes an event the newest one, up to which the caller's `history` then follows. */
+  /** Brings the present up to the event; the caller then appends it to `history`. */
   apply(id: string, event: HistoryEvent): void {
     const { entry, type } = event;
     const { partition } = entry;
@@ -69,7 +69,7 @@ export class Resource {
     slice.log.append(event);
   }
 
-  /** Follows `history`, which has dropped its oldest event. */
+  /** To be called with each event that `history` has dropped. */
   forget(event: HistoryEvent): void {
     // While loading, partitions are not decided yet, and nothing is indexed.
     const partition = event.entry.hasPartition ? event.entry.partition : '';
