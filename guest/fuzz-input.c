@@ -29,7 +29,8 @@ static uint32_t draw(uint32_t count) {
 static bool chance(uint32_t percent) { return draw(100) < percent; }
 
 /* A program's length decides what it is: see `__wrap_execve`. */
-#define PROCESS(argv0, more) "{\"argv\":[\"" argv0 "\"],\"env\":[\"A=b\"],\"workingDir\":\"/\"" more "}"
+#define PROCESS(argv0, more) \
+  "{\"argv\":[\"" argv0 "\"],\"env\":[\"A=b\"],\"workingDir\":\"/\"" more "}"
 #define CONTAINER(id, stream, argv0, more) \
   "{\"op\":\"startContainer\",\"id\":\"" id "\",\"stream\":" stream ",\"window\":200000," \
   "\"imageSerial\":\"i\",\"process\":" PROCESS(argv0, "") more "}"
@@ -65,7 +66,8 @@ static const char *const REQUESTS[] = {
 };
 static const char *const WORDS[] = {"\"a\"", "[1]", "{\"a\":{}}", "-1", "0", "9223372036854775807",
                                     "4294967300", "null", "true", "\"\\ud83d\\ude00\"", "\"..\"",
-                                    "\"../x\"", "\"\"", "[[[[[[[[[[", "\"\\u0000\"", "1e5", "65536"};
+                                    "\"../x\"", "\"\"", "[[[[[[[[[[", "\"\\u0000\"", "1e5",
+                                    "65536"};
 static const uint32_t STREAMS[] = {0, 1, 4, 5, 6, 8, 9, 10, 12, 13, 16, 17, 24, 28, 29, 0xffffffff};
 static const uint64_t OFFSETS[] = {0, 1, 2, 100, 65535, 131072, 300000, 1ull << 32, UINT64_MAX};
 #define COUNT(list) (uint32_t)(sizeof list / sizeof *list)
@@ -97,7 +99,8 @@ static size_t copy_request(uint8_t *out, size_t size) {
   memcpy(out, text, length);
   if (chance(25)) {
     /* A value in place of another. */
-    const char *word = WORDS[draw(COUNT(WORDS))], *colon = strchr(text + draw((uint32_t)length), ':');
+    const char *word = WORDS[draw(COUNT(WORDS))];
+    const char *colon = strchr(text + draw((uint32_t)length), ':');
     size_t at = colon ? (size_t)(colon - text) + 1 : 1, old = strcspn(text + at, ",}");
     length = at;
     memcpy(out + length, word, strlen(word));
@@ -198,7 +201,8 @@ static void change(void) {
     put(other->bytes, other->length);
   } else if (current_length) {
     for (uint32_t i = 1 + draw(3); i > 0; i--)
-      current[draw((uint32_t)current_length)] = chance(50) ? (uint8_t)draw(256) : (uint8_t)('0' + draw(10));
+      current[draw((uint32_t)current_length)] =
+          (uint8_t)(chance(50) ? draw(256) : '0' + draw(10));
   }
 }
 

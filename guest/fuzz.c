@@ -172,7 +172,7 @@ static void check_frame(const uint8_t *frame, size_t length) {
   }
 }
 
-/* The answer to the last greeting: what was before it, even half a frame, is of an older session. */
+/* The answer to the last greeting: what was before, even half a frame, is of another session. */
 static uint8_t *last_greeting(void) {
   uint8_t *found = NULL, *at = answer;
   while ((at = memmem(at, (size_t)(answer + answer_length - at), FUZZ_MAGIC, FUZZ_MAGIC_BYTES)))
