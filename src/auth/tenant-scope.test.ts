@@ -199,5 +199,5 @@ test('an object is whose its namespace is', () => {
     ),
     'acme',
   );
-  assert.equal(tenantPartition(inside, pod, none), '');
+  assert.throws(() => tenantPartition(inside, pod, none), /namespaces "acme" not found/);
 });

@@ -1,6 +1,6 @@
 import type { AuthorizationAttributes, AuthorizationDecision, Authorizer } from '../api/auth.ts';
 import type { KubeObject } from '../api/object.ts';
-import { qualifiedResource } from '../api/status.ts';
+import { notFound, qualifiedResource } from '../api/status.ts';
 import { TENANT_LABEL } from '../api/tenancy.ts';
 
 /**
@@ -141,6 +141,7 @@ const CLUSTER_PARTITIONS: Record<string, (object: KubeObject) => string | undefi
  * Whose an object is, for the store: what is in a namespace is whose the namespace is.
  *
  * @param newest the state that a key will have once all that is being written is written
+ * @throws StatusError 404 when there is no such namespace
  */
 export function tenantPartition(
   key: PartitionedKey,
@@ -149,5 +150,7 @@ export function tenantPartition(
 ): string {
   if (!key.namespace) return CLUSTER_PARTITIONS[key.resource]?.(object) ?? '';
   const namespace = newest({ resource: 'namespaces', namespace: '', name: key.namespace });
-  return namespace?.partition ?? '';
+  // It may be going at this moment: what is made in it then would be nobody's.
+  if (!namespace) throw notFound('', 'namespaces', key.namespace);
+  return namespace.partition;
 }

@@ -8,6 +8,10 @@ export interface DataPaths {
   assets: string;
   pki: string;
   adminKubeconfig: string;
+  /** For OpenStack's clients: the administrator of the embedded identity service. */
+  adminOpenrc: string;
+  /** The cluster's CA, for clients. */
+  caCert: string;
   storeFile: string;
   node: string;
   hyperd: string;
@@ -36,6 +40,8 @@ export function dataPaths(root: string): DataPaths {
     assets: process.env.HYPERNETES_ASSETS_DIR ?? join(root, 'assets'),
     pki: join(root, 'server/pki'),
     adminKubeconfig: join(root, 'server/admin.kubeconfig'),
+    adminOpenrc: join(root, 'server/admin.openrc'),
+    caCert: join(root, 'server/pki/ca.crt'),
     storeFile: join(root, 'server/store.db'),
     node: join(root, 'node'),
     hyperd: join(root, 'hyperd'),
@@ -77,6 +83,18 @@ export interface MachineConfig {
   serviceCidr: string;
   /** Whether tenants see nodes, without what tells of other tenants. */
   tenantNodes: 'hidden' | 'sanitised';
+  /** The Keystone that people come from; null: the embedded identity service. */
+  keystone: KeystoneConfig | null;
+}
+
+export interface KeystoneConfig {
+  url: string;
+  /** Absolute path of a file with the variables of OpenStack's clients. */
+  credentialsFile: string;
+  /** Absolute path of its CA; null: those that Node comes with. */
+  caFile: string | null;
+  /** Whether a project gets a tenant when one of its people first comes. */
+  createsTenants: boolean;
 }
 
 export const DATA_VERSION = 1;

@@ -95,6 +95,7 @@ function defaultConfig(role: MachineConfig['role']): MachineConfig {
     clusterCidr: '10.88.0.0/16',
     serviceCidr: '10.96.0.0/16',
     tenantNodes: 'hidden',
+    keystone: null,
   };
 }
 

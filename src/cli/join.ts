@@ -7,9 +7,9 @@ import type { ConfigOverrides } from './data.ts';
 import { readConfig } from './data.ts';
 import { UsageError } from './errors.ts';
 import { bringUp } from './up.ts';
-import type { UpOptions } from './up.ts';
+import type { MachineOptions } from './up.ts';
 
-export interface JoinCommandOptions extends UpOptions {
+export interface JoinCommandOptions extends MachineOptions {
   /** Both are needed until the machine has joined, and are kept for later starts. */
   server?: string;
   token?: string;

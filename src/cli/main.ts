@@ -41,6 +41,15 @@ program
       'sanitised',
     ]),
   )
+  .option('--keystone <url>', 'take people from this Keystone ("embedded": from our own)')
+  .option('--keystone-credentials <file>', 'openrc file of a user who may validate tokens')
+  .option('--keystone-ca <file>', "CA of Keystone's certificate, PEM")
+  .addOption(
+    new Option(
+      '--keystone-tenants <how>',
+      'whether projects get a tenant at first use (default existing)',
+    ).choices(['create', 'existing']),
+  )
   .action(async (options) => (await import('./up.ts')).up(dataDir(), options));
 
 program

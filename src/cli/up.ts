@@ -1,7 +1,8 @@
 import { createWriteStream, openSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { start } from '../base/exec.ts';
+import { parseKeystoneUrl } from '../identity/keystone/options.ts';
 import { systemClock } from '../base/clock.ts';
 import { createLog } from '../base/log.ts';
 import { dataDirectory, dataPaths } from './config.ts';
@@ -18,13 +19,22 @@ import { superviseComponents } from './supervisor.ts';
 import type { ComponentSpec, Supervisor } from './supervisor.ts';
 import { versionString } from './version.ts';
 
-export interface UpOptions {
+/** What any machine can be told when it starts. */
+export interface MachineOptions {
   detach?: boolean;
   address?: string;
   nodeName?: string;
-  apiPort?: number;
   kubeletPort?: number;
   registryPort?: number;
+}
+
+export interface UpOptions extends MachineOptions {
+  apiPort?: number;
+  tenantNodes?: MachineConfig['tenantNodes'];
+  keystone?: string;
+  keystoneCredentials?: string;
+  keystoneCa?: string;
+  keystoneTenants?: 'create' | 'existing';
 }
 
 /** In the order in which they start; they end the other way round. */
@@ -38,9 +48,38 @@ const READY_TIMEOUT_MS = 60_000;
 const READY_POLL_MS = 20;
 
 export function up(dataDir: string | undefined, options: UpOptions): Promise<void> {
-  const { detach, ...overrides } = options;
+  const { detach, keystone, keystoneCredentials, keystoneCa, keystoneTenants, ...rest } = options;
+  const given = { keystone, keystoneCredentials, keystoneCa, keystoneTenants };
+  const overrides = { ...rest, ...keystoneOverride(given) };
   return bringUp(dataDir, 'server', overrides, detach ?? false, 'up');
 }
+
+/** `--keystone embedded` goes back to the embedded service; absent, what is configured stays. */
+function keystoneOverride(options: Pick<UpOptions, KeystoneOption>): ConfigOverrides {
+  const { keystone: url, keystoneCredentials: credentialsFile, keystoneCa: caFile } = options;
+  if (url === undefined) {
+    const [lonely] = Object.entries(options).find(([, value]) => value !== undefined) ?? [];
+    if (lonely) throw new UsageError(`Cannot use the options of a Keystone without --keystone URL`);
+    return {};
+  }
+  if (url === 'embedded') return { keystone: null };
+  parseKeystoneUrl(url);
+  if (credentialsFile === undefined) {
+    throw new UsageError(
+      'Cannot use Keystone without a user of it: name a file that sets OS_USERNAME, OS_PASSWORD and ' +
+        'so on (an "openrc") with --keystone-credentials.',
+    );
+  }
+  const keystone = {
+    url,
+    credentialsFile: resolve(credentialsFile),
+    caFile: caFile === undefined ? null : resolve(caFile),
+    createsTenants: options.keystoneTenants === 'create',
+  };
+  return { keystone };
+}
+
+type KeystoneOption = 'keystone' | 'keystoneCredentials' | 'keystoneCa' | 'keystoneTenants';
 
 /** Starts what a machine of this role runs, with what the command line says of it. */
 export async function bringUp(

@@ -8,6 +8,7 @@ import {
   createServiceAccountAuthenticator,
 } from '../../auth/authenticators.ts';
 import { defaultRbacObjects } from '../../auth/default-roles.ts';
+import { createIdentityAuthenticator } from '../../auth/identity-authenticator.ts';
 import { createNodeAuthorizer } from '../../auth/node-authorizer.ts';
 import { createCaSigner, ensurePki } from '../../auth/pki.ts';
 import { createRbac, createUnionAuthorizer } from '../../auth/rbac.ts';
@@ -26,6 +27,7 @@ import { openSqliteStore } from '../../store/sqlite.ts';
 import type { Store } from '../../store/store.ts';
 import { readLocalJoin, serverHosts } from '../identities.ts';
 import type { ComponentContext } from '../run.ts';
+import { openIdentity } from './identity.ts';
 
 const SCHEDULER: UserInfo = componentUser('system:kube-scheduler');
 const CONTROLLERS: UserInfo = componentUser('system:kube-controller-manager');
@@ -59,6 +61,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     nodes: config.tenantNodes,
   });
   const nodeAuthorizer = createNodeAuthorizer();
+  const identity = await openIdentity({ config, paths, store, clock, random, log });
   const server = await createApiServer({
     store,
     clock,
@@ -67,6 +70,10 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     authenticators: [
       createCertificateAuthenticator(),
       createServiceAccountAuthenticator(tokens, tenants.ofNamespace),
+      createIdentityAuthenticator({
+        provider: identity.provider,
+        tenantOfProject: (project) => Promise.resolve(tenants.ofProject(project)?.metadata.name),
+      }),
       createBootstrapAuthenticator((...key) => lookup('secrets', ...key), clock),
     ],
     authorizer: createUnionAuthorizer([scope, nodeAuthorizer, rbac]),
@@ -78,6 +85,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     kubelet: { ca: pki.caCert, cert: pki.kubeletClientCert, key: pki.kubeletClientKey },
     advertise: { host: config.address, port: config.apiPort },
     serviceCidr: config.serviceCidr,
+    mounts: identity.mounts,
     bootstrapObjects: [...defaultRbacObjects(), ...(await localToken(store, paths))],
   });
   await server.listen({
@@ -89,6 +97,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
   const common = { clock, random, log, signal };
   const schedulerClient = createClient(server.loopback(SCHEDULER), { userAgent: 'kube-scheduler' });
   await Promise.all([
+    identity.prepare(),
     runScheduler({ ...common, client: schedulerClient }),
     startControllers({
       ...common,
@@ -98,6 +107,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     }),
   ]);
   await server.close();
+  await identity.close();
   await store.close();
 }
 
