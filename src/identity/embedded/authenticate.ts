@@ -8,7 +8,7 @@ import { epochsOf, openSession, resumeSession } from './sessions.ts';
 import type { ScopeRef, Session } from './sessions.ts';
 import type { IdentitySettings } from './settings.ts';
 import type { IdentityState } from './state.ts';
-import { AUDIT_ID_BYTES, decodeToken, encodeToken } from './token-codec.ts';
+import { AUDIT_ID_BYTES, decodeToken, encodeToken, METHODS } from './token-codec.ts';
 import type { Claims, Method } from './token-codec.ts';
 import type { TokenKeys } from './token-keys.ts';
 
@@ -130,7 +130,7 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
     if (claims.credentialId !== undefined) {
       throw forbidden('A token of an application credential cannot be exchanged for another.');
     }
-    const methods = [...new Set<Method>(['token', ...claims.methods])];
+    const methods = METHODS.filter((one) => one === 'token' || claims.methods.includes(one));
     const { userId, expiresAtMs, chainId } = claims;
     return { userId, methods, expiresAtMs, chainId };
   };
