@@ -300,16 +300,17 @@ const WITHDRAWALS: Record<string, (world: World, person: Person) => Promise<void
 
 function withdrawalChecks(check: Check): void {
   check('what was taken away is refused within the promised time', async (world) => {
+    const control = await world.newPerson();
     const outcomes = Object.entries(WITHDRAWALS).map(async ([what, withdraw]) => {
-      const [person, control] = [await world.newPerson(), await world.newPerson()];
-      await Promise.all([world.valid(person.token), world.valid(control.token)]);
+      const person = await world.newPerson();
+      await world.valid(person.token);
       await withdraw(world, person);
       await world
         .until(person.token, (now) => now === undefined)
         .catch((cause: unknown) => Promise.reject(new Error(what, { cause })));
-      await world.valid(control.token);
     });
     await Promise.all(outcomes);
+    await world.valid(control.token);
   });
 
   check(

@@ -114,12 +114,14 @@ export function createKeystoneHttp(options: KeystoneHttpOptions): KeystoneHttp {
       const isRepeatable = request.isRepeatable ?? request.method !== 'POST';
       const timeoutMs = request.timeoutMs ?? options.timeoutMs;
       const deadline = createDeadline(clock, timeoutMs, request.signal);
+      let last: unknown;
       try {
         for (let count = 1; ; count += 1) {
           try {
             return await attempt(request, deadline.signal);
           } catch (error) {
             deadline.signal.throwIfAborted();
+            last = error;
             if (count >= ATTEMPTS_MAX || !mayRepeat(error, isRepeatable)) throw error;
           }
           const backoffMs = BACKOFF_MS * 2 ** (count - 1) * (1 + random.next());
@@ -127,7 +129,8 @@ export function createKeystoneHttp(options: KeystoneHttpOptions): KeystoneHttp {
         }
       } catch (error) {
         request.signal?.throwIfAborted();
-        const why = deadline.signal.aborted ? deadline.signal.reason : error;
+        // Out of time between two attempts, the first one's failure says more.
+        const why = last ?? (deadline.signal.aborted ? deadline.signal.reason : error);
         throw new IdentityUnavailableError(
           `Cannot ask Keystone at "${url.origin}" to ${request.method} "${request.path}"`,
           { cause: why },

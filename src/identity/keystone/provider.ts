@@ -45,8 +45,9 @@ export function createKeystoneProvider(options: KeystoneOptions): IdentityProvid
   const url = parseKeystoneUrl(options.url, options.isPlainHttpAllowed);
   const timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
   const http = createKeystoneHttp({ url, caCert: options.caCert, timeoutMs, clock, random });
-  const session = createSession({ http, credentials: options.credentials, clock, log });
-  const outage = createOutage({ probe: (limitMs) => session.probe(limitMs), clock, log });
+  const ungated = createSession({ http, credentials: options.credentials, clock, log });
+  const outage = createOutage({ probe: () => ungated.probe(), clock, log });
+  const session = { ...ungated, request: outage.gate(ungated.request) };
   const directory = createDirectory(session, clock);
   const describer = createTokenDescriber({ session, directory, clock, log });
   const validations = createValidations({

@@ -15,7 +15,7 @@ export interface KeystoneSession {
    */
   request(request: KeystoneRequest): Promise<KeystoneAnswer>;
   /** Asks something that the whole of Keystone has a part in. Rejects when it is away. */
-  probe(timeoutMs: number): Promise<void>;
+  probe(): Promise<void>;
   /** Keystone's clock, by ours. Exact to about a second; right only after the first request. */
   keystoneNowMs(): number;
 }
@@ -61,7 +61,7 @@ export function createSession(options: SessionOptions): KeystoneSession {
     log.warn("Keystone's clock and this machine's differ; set one of them", { skewMs });
   };
 
-  const logIn = async (timeoutMs?: number): Promise<ServiceToken> => {
+  const logIn = async (): Promise<ServiceToken> => {
     const sentAtMs = clock.monotonicMs();
     const answer = await http.call({
       method: 'POST',
@@ -70,7 +70,6 @@ export function createSession(options: SessionOptions): KeystoneSession {
       body: { auth: authOf(credentials) },
       // One token more is nothing that changes.
       isRepeatable: true,
-      ...(timeoutMs === undefined ? {} : { timeoutMs }),
     });
     if (answer.status >= 400) {
       const error = new IdentityForbiddenError(
@@ -95,9 +94,9 @@ export function createSession(options: SessionOptions): KeystoneSession {
     return current;
   };
 
-  const renew = (timeoutMs?: number): Promise<ServiceToken> => {
+  const renew = (): Promise<ServiceToken> => {
     if (refusal && clock.monotonicMs() < refusal.untilMs) return Promise.reject(refusal.error);
-    pending ??= logIn(timeoutMs).finally(() => (pending = undefined));
+    pending ??= logIn().finally(() => (pending = undefined));
     return pending;
   };
 
@@ -128,18 +127,18 @@ export function createSession(options: SessionOptions): KeystoneSession {
       );
     },
 
-    async probe(timeoutMs) {
+    async probe() {
       const token = current;
       if (!token || clock.monotonicMs() >= token.expiresAtMs) {
-        await renew(timeoutMs);
+        await renew();
         return;
       }
       const headers = { 'x-subject-token': token.value };
-      const request = { path: '/auth/tokens', query: { nocatalog: '' }, headers, timeoutMs };
+      const request = { path: '/auth/tokens', query: { nocatalog: '' }, headers };
       const answer = await send({ method: 'GET', ...request }, token);
       if (answer.status === 200) return;
       if (current === token) current = undefined;
-      await renew(timeoutMs);
+      await renew();
     },
 
     keystoneNowMs: () => (offsetMs === undefined ? clock.nowMs() : clock.monotonicMs() + offsetMs),

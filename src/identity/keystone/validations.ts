@@ -27,6 +27,8 @@ export interface ValidationsOptions {
 /** A token in use is asked about again from this age on, before anybody has to wait for it. */
 const REFRESH_AGE_MS = IDENTITY_CACHE_MS * 0.6;
 const TOKENS_MAX = 10_000;
+/** When a question takes longer, it is found out meanwhile whether Keystone is away. */
+const SLOW_MS = 1_500;
 /** A token becomes valid again where Keystone's servers differ for a moment, and no later. */
 const REFUSED_REMEMBERED_MS = 2_000;
 const REFUSED_MAX = 10_000;
@@ -75,12 +77,15 @@ export function createValidations(options: ValidationsOptions): Validations {
     }
     const askedAtMs = clock.monotonicMs();
     let answer: IdentityToken | undefined;
+    const slow = clock.after(SLOW_MS, () => void outage.suspect());
     try {
       answer = await options.describe(token, old?.token.user.id);
     } catch (error) {
-      outage.suspect();
+      await outage.suspect();
       if (error instanceof IdentityUnavailableError) throw error;
       throw new IdentityUnavailableError('Cannot validate token', { cause: error });
+    } finally {
+      slow.cancel();
     }
     if (!answer) {
       known.delete(key);
@@ -130,9 +135,11 @@ export function createValidations(options: ValidationsOptions): Validations {
     old: Entry | undefined,
     signal?: AbortSignal,
   ): Promise<IdentityToken | undefined> => {
+    // Only then: a question that Keystone fails at must not make its token live on.
     const mayServeOld = () => {
       const nowMs = clock.monotonicMs();
-      return old && nowMs < old.endsAtMs && nowMs - old.askedAtMs < options.outageGraceMs;
+      const isRecent = old && nowMs - old.askedAtMs < options.outageGraceMs;
+      return outage.cause !== undefined && isRecent && nowMs < old.endsAtMs;
     };
     try {
       if (outage.cause) throw outage.cause;

@@ -23,8 +23,8 @@ export interface TestKeystone {
   resume(): void;
   /** Ends it as a power cut would. Its data stays. */
   kill(): Promise<void>;
-  /** Starts it again on its port, and waits until it answers. */
-  restart(): Promise<void>;
+  /** Starts it again on its port, ended or not, and waits until it answers. */
+  restart(options?: TestKeystoneOptions): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -37,7 +37,7 @@ export interface KeystoneLogin {
 }
 
 export interface TestKeystoneOptions {
-  /** @default 3600 */
+  /** How long the tokens live that it makes from now on. @default 3600 */
   tokenSeconds?: number;
 }
 
@@ -58,7 +58,8 @@ export async function startKeystone(options: TestKeystoneOptions = {}): Promise<
   const url = `http://127.0.0.1:${port}/v3`;
   const removeAll = () => rm(directory, { recursive: true, force: true });
   try {
-    await layOut(directory, port, options.tokenSeconds ?? 3600);
+    await configure(directory, port, options);
+    await layOut(directory, port);
     let server = await serve(directory, port);
     const keystone: TestKeystone = {
       url,
@@ -67,8 +68,9 @@ export async function startKeystone(options: TestKeystoneOptions = {}): Promise<
       pause: () => server.signal('SIGSTOP'),
       resume: () => server.signal('SIGCONT'),
       kill: () => server.end(),
-      async restart() {
+      async restart(changed = options) {
         await server.end();
+        await configure(directory, port, changed);
         server = await serve(directory, port);
       },
       async [Symbol.asyncDispose]() {
@@ -83,9 +85,13 @@ export async function startKeystone(options: TestKeystoneOptions = {}): Promise<
   }
 }
 
-/** Configuration, keys and a database with the first users, as they are before the first start. */
-async function layOut(directory: string, port: number, tokenSeconds: number): Promise<void> {
-  await writeFile(join(directory, 'keystone.conf'), configuration(directory, port, tokenSeconds));
+async function configure(directory: string, port: number, options: TestKeystoneOptions) {
+  const text = configuration(directory, port, options.tokenSeconds ?? 3600);
+  await writeFile(join(directory, 'keystone.conf'), text);
+}
+
+/** Keys and a database with the first users, as they are before the first start. */
+async function layOut(directory: string, port: number): Promise<void> {
   for (const repository of ['fernet-keys', 'credential-keys']) {
     const path = join(directory, repository);
     await mkdir(path, { mode: 0o700 });
