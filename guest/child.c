@@ -147,30 +147,6 @@ static int executable_error(const char *path) {
   return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0 ? errno : 0;
 }
 
-/* Finds the program as Go's `exec.LookPath` does, and says what it would say. */
-static void find_program(const char *name, const char *search, char path[PATH_BYTES_MAX]) {
-  if (strchr(name, '/')) {
-    int error = executable_error(name);
-    if (!error && format_path(path, PATH_BYTES_MAX, "%s", name)) return;
-    bool missing = error == ENOENT || error == ENOTDIR;
-    if (missing)
-      child_fail(EXIT_NOT_FOUND, "exec: \"%.400s\": stat %.400s: %s", name, name, strerror(error));
-    child_fail(EXIT_NOT_EXECUTABLE, "exec: \"%.400s\": %s", name,
-               error == EISDIR ? "is a directory"
-               : error == EACCES ? "permission denied"
-                                 : strerror(error ? error : ENAMETOOLONG));
-  }
-  while (*name) {
-    size_t length = strcspn(search, ":");
-    bool fits = format_path(path, PATH_BYTES_MAX, "%.*s/%s", length ? (int)length : 1,
-                            length ? search : ".", name);
-    if (fits && !executable_error(path)) return;
-    if (!search[length]) break;
-    search += length + 1;
-  }
-  child_fail(EXIT_NOT_FOUND, "exec: \"%.400s\": executable file not found in $PATH", name);
-}
-
 /* Go prints these without a capital letter. */
 static const char *lower_error(int error) {
   switch (error) {
@@ -187,6 +163,31 @@ static const char *lower_error(int error) {
     default:
       return strerror(error);
   }
+}
+
+/* Finds the program as Go's `exec.LookPath` does, and says what it would say. */
+static void find_program(const char *name, const char *search, char path[PATH_BYTES_MAX]) {
+  if (strchr(name, '/')) {
+    int error = executable_error(name);
+    if (!error && format_path(path, PATH_BYTES_MAX, "%s", name)) return;
+    bool missing = error == ENOENT || error == ENOTDIR;
+    if (missing)
+      child_fail(EXIT_NOT_FOUND, "exec: \"%.400s\": stat %.400s: %s", name, name,
+                 lower_error(error));
+    child_fail(EXIT_NOT_EXECUTABLE, "exec: \"%.400s\": %s", name,
+               error == EISDIR ? "is a directory"
+               : error == EACCES ? "permission denied"
+                                 : strerror(error ? error : ENAMETOOLONG));
+  }
+  while (*name) {
+    size_t length = strcspn(search, ":");
+    bool fits = format_path(path, PATH_BYTES_MAX, "%.*s/%s", length ? (int)length : 1,
+                            length ? search : ".", name);
+    if (fits && !executable_error(path)) return;
+    if (!search[length]) break;
+    search += length + 1;
+  }
+  child_fail(EXIT_NOT_FOUND, "exec: \"%.400s\": executable file not found in $PATH", name);
 }
 
 _Noreturn static void execute(const struct json *process, const struct account *account) {

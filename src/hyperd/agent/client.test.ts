@@ -107,7 +107,7 @@ describe('containers', () => {
 
   const failures: [string, string[], number, RegExp][] = [
     ['not in PATH', ['nope'], 127, /^exec: "nope": executable file not found in \$PATH$/],
-    ['absent', ['/no/such'], 127, /^exec: "\/no\/such": stat \/no\/such: no such file/i],
+    ['absent', ['/no/such'], 127, /^exec: "\/no\/such": stat \/no\/such: no such file/],
     ['not executable', ['/etc/passwd'], 126, /^exec: "\/etc\/passwd": permission denied$/],
     ['a directory', ['/etc'], 126, /^exec: "\/etc": is a directory$/],
     ['empty', [], 128, /^no command specified$/],

@@ -255,6 +255,19 @@ test('addresses of the node itself are reached only where the operator says so',
     assert.ok(!isLocalAddress(address), address);
 });
 
+test('a registry that does not listen is told with its address', async () => {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  const host = `127.0.0.1:${port}`;
+  const { pull } = await open(plainRegistries([host]));
+  await assert.rejects(pull('app:1', [], host), {
+    reason: 'Unreachable',
+    message: new RegExp(`dial tcp 127\\.0\\.0\\.1:${port}: connection refused`),
+  });
+});
+
 test('TLS: a private CA, a client certificate, and none of it', async () => {
   const options = { clock: systemClock, random: systemRandom };
   const caKey = createKey();

@@ -216,17 +216,44 @@ async function* readBody(
   }
 }
 
+/** As container runtimes say it, who say it as Go does. */
+const NETWORK_ERRORS: Record<string, string> = {
+  ENOTFOUND: 'no such host',
+  EAI_AGAIN: 'temporary failure in name resolution',
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'connection reset by peer',
+  EHOSTUNREACH: 'no route to host',
+  ENETUNREACH: 'network is unreachable',
+  ETIMEDOUT: 'connection timed out',
+};
+
+interface NetworkError extends NodeJS.ErrnoException {
+  hostname?: string;
+  address?: string;
+  port?: number;
+}
+
+function networkWords(error: NetworkError): string {
+  const { code = '', message, hostname, address, port } = error;
+  const words = NETWORK_ERRORS[code];
+  if (words === undefined) return message || code;
+  if (hostname !== undefined) return `lookup ${hostname}: ${words}`;
+  const peer = address?.includes(':') ? `[${address}]` : address;
+  return address === undefined ? words : `dial tcp ${peer}:${port}: ${words}`;
+}
+
 /** What the network says, in words; certificates that do not fit will not fit later either. */
 function toHttpError(error: unknown): HttpError {
   if (error instanceof HttpError) return error;
-  const { code = '', message } = error as NodeJS.ErrnoException;
+  const { code = '' } = error as NodeJS.ErrnoException;
   if (error instanceof AggregateError) {
-    const first = error.errors[0] as Error | undefined;
-    return new HttpError(first?.message ?? message ?? code, { cause: error });
+    const [first = error] = error.errors as Error[];
+    return new HttpError(networkWords(first), { cause: error });
   }
   const isCertificate =
     /CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME|ERR_SSL|ERR_TLS/.test(code) || code === 'EPROTO';
-  return new HttpError(message || code, { cause: error, transient: !isCertificate });
+  const words = networkWords(error as NetworkError);
+  return new HttpError(words, { cause: error, transient: !isCertificate });
 }
 
 /** Reads a whole body of at most `bytesMax`; undefined where it is larger. */
