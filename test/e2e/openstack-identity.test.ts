@@ -189,11 +189,15 @@ describe('the openstack client', () => {
       'application credential list -f json',
       'access rule list -f json',
       'application credential create wide --role admin -f json',
+      'application credential create brief -f json',
+      'application credential delete brief',
+      'application credential show brief -f json',
     ]);
     const [ci, narrow, list, rules] = values;
     assert.deepEqual(names(list), ['ci', 'narrow']);
     assert.deepEqual(rows(rules)[0]?.['Path'], rule.path);
     assert.match(errors, /admin/);
+    assert.match(errors, /No applicationcredential with a name or ID of 'brief'/i);
     const robot = (credential: Row | undefined): OpenstackUser => ({
       env: {
         OS_AUTH_URL: `${server.origin}/identity/v3`,
@@ -214,7 +218,7 @@ describe('the openstack client', () => {
     ]);
     assert.equal(limited.values.length, 1);
     assert.match(limited.errors, /access rules/);
-    await openstackSession(alice(), ['application credential delete ci narrow']);
+    await identity.credentials.delete(String(ci?.['id']));
     const gone = await openstack(robot(ci), 'token', 'issue');
     assert.equal(gone.exitCode, 1);
     assert.match(gone.stderr, /HTTP 401/);
@@ -222,7 +226,13 @@ describe('the openstack client', () => {
 
   test('tokens log in, and end when they are revoked or the password changes', async () => {
     const issued = (await openstackJson(alice(), 'token', 'issue')) as Row;
-    const kept = (await openstackJson(alice(), 'token', 'issue')) as Row;
+    const kept = await identity.authenticate({
+      identity: {
+        method: 'password',
+        user: { name: 'alice', domain: { name: 'acme' } },
+        password: ALICE_PASSWORD,
+      },
+    });
     const bearer = (token: unknown): OpenstackUser => ({
       env: {
         OS_AUTH_URL: `${server.origin}/identity/v3`,
@@ -237,12 +247,12 @@ describe('the openstack client', () => {
     assert.equal(revoked.exitCode, 0, revoked.stderr);
     const refused = await openstack(bearer(issued['id']), 'token', 'issue');
     assert.match(refused.stderr, /HTTP 401/);
-    assert.ok(identity.validate(String(kept['id'])));
+    assert.ok(identity.validate(kept.token));
 
     const change = ['--original-password', ALICE_PASSWORD, '--password', 'alices-second'];
     const changed = await openstack(alice(), 'user', 'password', 'set', ...change);
     assert.equal(changed.exitCode, 0, changed.stderr);
-    assert.equal(identity.validate(String(kept['id'])), undefined);
+    assert.equal(identity.validate(kept.token), undefined);
     const old = await openstack(alice(), 'token', 'issue');
     assert.match(old.stderr, /HTTP 401/);
   });

@@ -6,7 +6,7 @@ import { rfc3339 } from '../../base/clock.ts';
  * them. A record is immutable; its id is the object's name.
  */
 
-export const IDENTITY_GROUP = 'identity.hypernetes.io';
+const IDENTITY_GROUP = 'identity.hypernetes.io';
 
 export interface Domain {
   id: string;

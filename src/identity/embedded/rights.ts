@@ -51,7 +51,7 @@ export const SYSTEM: Target = { kind: 'system', id: SYSTEM_ID };
  * The assignments that give somebody rights on a target: on it, or inherited from above. What is
  * inherited from a project or domain does not hold in itself (OS-INHERIT).
  */
-export function assignmentsFor(
+function assignmentsFor(
   state: IdentityState,
   actorIds: Iterable<string>,
   target: Target,

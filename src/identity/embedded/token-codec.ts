@@ -13,7 +13,7 @@ import { assert } from '../../base/assert.ts';
  * Times are milliseconds since the epoch; numbers are big-endian.
  */
 
-export const TOKEN_PREFIX = 'hnt_';
+const TOKEN_PREFIX = 'hnt_';
 export const TOKEN_LENGTH_MAX = 512;
 
 const VERSION = 1;

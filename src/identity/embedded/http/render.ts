@@ -58,7 +58,7 @@ export function renderUser(baseUrl: string, user: User) {
 }
 
 /** Without a zone, as Keystone has it in what is not a token. */
-export const keystoneTime = (ms: number) => rfc3339Micro(ms).slice(0, -1);
+const keystoneTime = (ms: number) => rfc3339Micro(ms).slice(0, -1);
 
 export function renderGroup(baseUrl: string, group: Group) {
   const { id, name, domainId, description } = group;

@@ -1,4 +1,3 @@
-import type { Clock } from '../../../base/clock.ts';
 import { FakeClock } from '../../../base/clock.fake.ts';
 import { silentLog } from '../../../base/log.ts';
 import { systemRandom } from '../../../base/random.ts';
@@ -20,8 +19,8 @@ export interface ApiAnswer extends Omit<IdentityResponse, 'body'> {
 }
 
 /** A service with its API on a store in memory. */
-export interface IdentityRig<C extends Clock = FakeClock> {
-  clock: C;
+export interface IdentityRig {
+  clock: FakeClock;
   store: Store;
   identity: EmbeddedIdentity;
   adminPassword: string;
@@ -39,15 +38,9 @@ export interface IdentityRig<C extends Clock = FakeClock> {
 }
 
 export async function startRig(
-  options: Partial<EmbeddedIdentityOptions> = {},
+  options: Partial<EmbeddedIdentityOptions> & { clock?: FakeClock } = {},
 ): Promise<IdentityRig> {
-  return startRigOn(new FakeClock(), options);
-}
-
-export async function startRigOn<C extends Clock>(
-  clock: C,
-  options: Partial<EmbeddedIdentityOptions> = {},
-): Promise<IdentityRig<C>> {
+  const clock = options.clock ?? new FakeClock();
   const store = options.store ?? createMemoryStore({ clock });
   const identity = await openEmbeddedIdentity({
     clock,
