@@ -26,6 +26,7 @@ const STAGES: Stage[] = [
     concurrency: 1,
     timeoutMs: 4 * MINUTE_MS,
   },
+  { name: 'attack', files: ['test/attack/*.test.ts'], concurrency: 1, timeoutMs: 4 * MINUTE_MS },
   { name: 'faults', files: ['test/faults/*.test.ts'], concurrency: 1, timeoutMs: 8 * MINUTE_MS },
   { name: 'e2e', files: ['test/e2e/*.test.ts'], concurrency: 1, timeoutMs: 12 * MINUTE_MS },
 ];

@@ -1,0 +1,4 @@
+import { attackSuite } from './suite.ts';
+import { keystoneBackend } from './support/backends.ts';
+
+attackSuite(keystoneBackend);

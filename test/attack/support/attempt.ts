@@ -1,0 +1,123 @@
+import type { Answer, Request } from './client.ts';
+import type { Who, World } from './world.ts';
+
+/** One question, or what needs more than one to be asked. */
+export type Try = Request | ((world: World, who: Who) => Request | Promise<Answer | Request>);
+
+/** @returns what is wrong with an answer, undefined where nothing is */
+export type Verdict = (answer: Answer, world: World) => string | undefined;
+
+/**
+ * Something that the attacking tenant tries, and the same done by somebody who may: were the
+ * attempt to work, it would look like its control.
+ */
+export interface Attempt {
+  name: string;
+  /** @default both of the attacker's: a person and a service account */
+  by?: Who[];
+  attack: Try;
+  /** @default `refused` */
+  expect?: Verdict;
+  control: {
+    /** The first of them that may. @default alice, then the operator */
+    by?: Who[];
+    /** @default the attack itself */
+    try?: Try;
+    /** @default `works` */
+    expect?: Verdict;
+  };
+}
+
+const told = (answer: Answer): string => `${answer.status} ${answer.text.slice(0, 300)}`;
+
+/** Refused by the server's own decision: neither for load nor by a mishap. */
+export const refused: Verdict = (answer) =>
+  [400, 401, 403, 404, 405, 406, 409, 415, 422].includes(answer.status) ? undefined : told(answer);
+
+export const refusedWith =
+  (...codes: number[]): Verdict =>
+  (answer) =>
+    codes.includes(answer.status) ? undefined : `not ${codes.join(' or ')}: ${told(answer)}`;
+
+export const works: Verdict = (answer) =>
+  answer.status >= 200 && answer.status < 300 ? undefined : told(answer);
+
+/** An answer that has this in it; for a control, what the attack is after. */
+export const shows =
+  (text: string | ((world: World) => string)): Verdict =>
+  (answer, world) => {
+    const wanted = typeof text === 'string' ? text : text(world);
+    return (
+      works(answer, world) ??
+      (answer.text.includes(wanted) ? undefined : `no ${wanted}: ${told(answer)}`)
+    );
+  };
+
+/** Answered, and without this. What is the victim's is looked for in every answer anyway. */
+export const hides =
+  (...texts: string[]): Verdict =>
+  (answer, world) => {
+    const shown = texts.filter((text) => answer.text.includes(text));
+    return (
+      works(answer, world) ?? (shown.length ? `shows ${shown.join()}: ${told(answer)}` : undefined)
+    );
+  };
+
+export const either =
+  (...verdicts: Verdict[]): Verdict =>
+  (answer, world) => {
+    const wrong = verdicts.map((verdict) => verdict(answer, world));
+    return wrong.some((one) => one === undefined) ? undefined : wrong.join('; or ');
+  };
+
+export interface Outcome {
+  name: string;
+  /** How the attack got through, where it did. */
+  leak?: string;
+  /** How the control failed: such an attempt proves nothing. */
+  blind?: string;
+}
+
+const BOTH: Who[] = ['bob', 'robot'];
+const OWNERS: Who[] = ['alice', 'operator'];
+
+/** Makes the attempt, looks what has changed, then makes its control. */
+export async function make(attempt: Attempt, world: World): Promise<Outcome> {
+  const { name, control, expect = refused } = attempt;
+  const look = () => (isRead(attempt.attack) ? '' : world.fingerprint());
+  const before = await look();
+  const leaks: string[] = [];
+  for (const who of attempt.by ?? BOTH) {
+    const answer = await perform(attempt.attack, world, who);
+    const wrong = expect(answer, world) ?? canaryIn(answer, world);
+    if (wrong !== undefined) leaks.push(`${nameOf(who)}: ${wrong}`);
+  }
+  if ((await look()) !== before) leaks.push('something of the victim has changed');
+  let blind: string | undefined;
+  for (const who of control.by ?? OWNERS) {
+    const answer = await perform(control.try ?? attempt.attack, world, who);
+    blind = (control.expect ?? works)(answer, world);
+    if (blind === undefined) break;
+  }
+  return {
+    name,
+    ...(leaks.length > 0 ? { leak: leaks.join(' | ') } : {}),
+    ...(blind === undefined ? {} : { blind }),
+  };
+}
+
+/** What is only asked for changes nothing: the server has no reads that write. */
+const isRead = (how: Try): boolean =>
+  typeof how !== 'function' && (how.method ?? 'GET') === 'GET' && how.via !== 'websocket';
+
+async function perform(how: Try, world: World, who: Who): Promise<Answer> {
+  const made = typeof how === 'function' ? await how(world, who) : how;
+  return 'status' in made ? made : world.send(who, made);
+}
+
+function canaryIn(answer: Answer, { canaries }: World): string | undefined {
+  const found = canaries.find((canary) => canary && answer.text.includes(canary));
+  return found === undefined ? undefined : `tells ${found}: ${told(answer)}`;
+}
+
+const nameOf = (who: Who): string => (typeof who === 'string' ? who : 'somebody');
