@@ -6,7 +6,7 @@ import { createLru } from './lru.ts';
 import { fields, list, namedId } from './parse.ts';
 import type { KeystoneSession } from './session.ts';
 
-/** Who and what Keystone knows: from names to ids, and of domains back. Remembered for a while. */
+/** Who and what Keystone knows: from names to ids, and of domains back. */
 export interface Directory {
   /** @throws IdentityNotFoundError */
   domainNamed(name: string): Promise<NamedId>;
@@ -15,7 +15,7 @@ export interface Directory {
   memberNamed(kind: 'User' | 'Group', name: string, domain: string): Promise<NamedId>;
   /** @throws IdentityNotFoundError */
   roleNamed(name: string): Promise<NamedId>;
-  /** Forgets everything: something that was remembered turned out to be gone. */
+  /** Forgets domains and roles: something that was remembered turned out to be gone. */
   forget(): void;
 }
 
@@ -71,12 +71,12 @@ export function createDirectory(session: KeystoneSession, clock: Clock): Directo
         expectSuccess(answer, `look up domain "${id}"`);
         return namedId(fields(answer.body, '')['domain'], 'domain');
       }),
-    memberNamed: (kind, name, domain) =>
-      recall([kind, name, domain], async () => {
-        const domain_id = (await domainNamed(domain)).id;
-        const what = `${kind.toLowerCase()} "${name}" of domain "${domain}"`;
-        return find(`${kind.toLowerCase()}s`, what, { name, domain_id });
-      }),
+    // Not remembered: people are renamed, and what is granted must not reach another.
+    async memberNamed(kind, name, domain) {
+      const domain_id = (await domainNamed(domain)).id;
+      const what = `${kind.toLowerCase()} "${name}" of domain "${domain}"`;
+      return find(`${kind.toLowerCase()}s`, what, { name, domain_id });
+    },
     roleNamed: (name) => recall(['role', name], () => find('roles', `role "${name}"`, { name })),
     forget: () => remembered.clear(),
   };

@@ -89,6 +89,7 @@ export function createKeystoneHttp(options: KeystoneHttpOptions): KeystoneHttp {
     port: url.port || (isTls ? 443 : 80),
     maxHeaderSize: HEADER_LIMIT_BYTES,
   };
+  const ended = new AbortController();
   const send = isTls ? https.request : http.request;
 
   const attempt = async (request: KeystoneRequest, signal: AbortSignal) => {
@@ -113,7 +114,7 @@ export function createKeystoneHttp(options: KeystoneHttpOptions): KeystoneHttp {
     async call(request) {
       const isRepeatable = request.isRepeatable ?? request.method !== 'POST';
       const timeoutMs = request.timeoutMs ?? options.timeoutMs;
-      const deadline = createDeadline(clock, timeoutMs, request.signal);
+      const deadline = createDeadline(clock, timeoutMs, [ended.signal, request.signal]);
       let last: unknown;
       try {
         for (let count = 1; ; count += 1) {
@@ -139,23 +140,27 @@ export function createKeystoneHttp(options: KeystoneHttpOptions): KeystoneHttp {
         deadline.cancel();
       }
     },
-    close: () => agent.destroy(),
+    close() {
+      ended.abort(new Error('the identity provider is closed'));
+      agent.destroy();
+    },
   };
 }
 
-function createDeadline(clock: Clock, timeoutMs: number, outer?: AbortSignal) {
+function createDeadline(clock: Clock, timeoutMs: number, outer: (AbortSignal | undefined)[]) {
   const controller = new AbortController();
   const timer = clock.after(timeoutMs, () =>
     controller.abort(new Error(`no answer in ${timeoutMs} ms`)),
   );
-  const forward = () => controller.abort(outer?.reason);
-  if (outer?.aborted) forward();
-  outer?.addEventListener('abort', forward, { once: true });
+  const signals = outer.filter((signal) => signal !== undefined);
+  const forward = () => controller.abort(signals.find(({ aborted }) => aborted)?.reason);
+  for (const signal of signals) signal.addEventListener('abort', forward, { once: true });
+  if (signals.some(({ aborted }) => aborted)) forward();
   return {
     signal: controller.signal,
     cancel() {
       timer.cancel();
-      outer?.removeEventListener('abort', forward);
+      for (const signal of signals) signal.removeEventListener('abort', forward);
     },
   };
 }

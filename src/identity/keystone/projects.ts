@@ -201,7 +201,7 @@ async function assign(
     const timeoutMs = WRITE_TIMEOUT_MS;
     const answer = await session.request({ method, path, timeoutMs });
     if (answer.status === 404 && attempt === 1) {
-      // An id that was remembered may be of somebody who is gone and came again.
+      // A domain or role whose id is remembered may have gone and come again.
       directory.forget();
       continue;
     }

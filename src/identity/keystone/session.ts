@@ -29,6 +29,7 @@ export interface SessionOptions {
 
 interface ServiceToken {
   value: string;
+  issuedAtMs: number;
   renewAtMs: number;
   expiresAtMs: number;
 }
@@ -37,6 +38,8 @@ interface ServiceToken {
 const RENEW_FRACTION = 0.75;
 /** A service user that was refused is not tried more often: accounts are locked by failures. */
 const REFUSED_PAUSE_MS = 15_000;
+/** A token that is not accepted though it is newer is not replaced: the next one would not be. */
+const LOGIN_PAUSE_MS = 1_000;
 /** Clocks that differ by more are told of once. */
 export const CLOCK_SKEW_NOTICE_MS = 2_000;
 const TOKEN_HEADER = /^[\x21-\x7e]{1,4096}$/;
@@ -85,9 +88,13 @@ export function createSession(options: SessionOptions): KeystoneSession {
     const token = parseToken(answer.body);
     noteClock(token.issuedAtMs, sentAtMs);
     const lifeMs = token.expiresAtMs - token.issuedAtMs;
+    if (lifeMs <= 0) {
+      throw new IdentityUnavailableError('Cannot log in to Keystone: its token is over at once');
+    }
     refusal = undefined;
     current = {
       value,
+      issuedAtMs: clock.monotonicMs(),
       renewAtMs: sentAtMs + lifeMs * RENEW_FRACTION,
       expiresAtMs: sentAtMs + lifeMs,
     };
@@ -118,10 +125,12 @@ export function createSession(options: SessionOptions): KeystoneSession {
       const answer = await send(request, token);
       if (answer.status !== 401) return answer;
       // Another request may have renewed it meanwhile.
-      if (current === token) current = undefined;
-      const second = await send(request, await serviceToken());
+      if (current === token && clock.monotonicMs() - token.issuedAtMs >= LOGIN_PAUSE_MS) {
+        current = undefined;
+      }
+      const next = await serviceToken();
+      const second = next === token ? answer : await send(request, next);
       if (second.status !== 401) return second;
-      current = undefined;
       throw new IdentityForbiddenError(
         `Cannot ask Keystone as ${nameOf(credentials)}: 401: ${second.message}`,
       );
