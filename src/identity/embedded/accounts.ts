@@ -18,7 +18,7 @@ export interface Accounts {
   /** A new password ends the user's tokens, as does disabling it. */
   updateUser(id: string, changes: Partial<NewUser>): Promise<User>;
   /** By the user itself. @throws KeystoneError 401 when the present one is wrong */
-  changePassword(id: string, original: string, password: string): Promise<void>;
+  changePassword(id: string, original: string, password: string, source?: string): Promise<void>;
   addMember(groupId: string, userId: string): Promise<void>;
   /** Whether it was one. */
   removeMember(groupId: string, userId: string): Promise<boolean>;
@@ -45,9 +45,9 @@ export function createAccounts(options: AccountsOptions): Accounts {
   const { state, clock, random, serial, directory, hasher, policy, authentication } = options;
   const { tables } = state;
 
-  const store = async (password: string, subject: string): Promise<StoredPassword> => {
+  const store = async (password: string, userId: string): Promise<StoredPassword> => {
     checkPolicy(policy, password);
-    const hash = await hasher.hash(password, subject);
+    const hash = await hasher.hash(password, [userId]);
     const createdAtMs = clock.nowMs();
     if (policy.expiresAfterMs === undefined) return { hash, createdAtMs };
     return { hash, createdAtMs, expiresAtMs: createdAtMs + policy.expiresAfterMs };
@@ -56,7 +56,7 @@ export function createAccounts(options: AccountsOptions): Accounts {
   const checkHistory = async (user: User, password: string) => {
     for (const { hash } of user.passwords.slice(0, policy.historyCount)) {
       const settle = () => Promise.resolve();
-      if (await hasher.verify(password, { subject: user.id, hashOf: () => hash, settle })) {
+      if (await hasher.verify(password, { subjects: [user.id], hashOf: () => hash, settle })) {
         const count = policy.historyCount;
         throw badRequest(`The new password cannot be identical to a previous password. The total \
 number which includes the new password must be unique is ${count}.`);
@@ -91,9 +91,9 @@ number which includes the new password must be unique is ${count}.`);
       if (next) await tables.loginfailures.remove(id);
       return updated;
     },
-    async changePassword(id, original, password) {
-      const user = tables.users.get(id);
-      if (!(await authentication.checkPassword(user, original)) || !user) throw unauthorized();
+    async changePassword(id, original, password, source) {
+      const user = await authentication.checkPassword({ id }, original, source);
+      if (!user) throw unauthorized();
       if (user.options.lock_password) {
         throw forbidden('The password of this user is locked and cannot be changed by itself.');
       }

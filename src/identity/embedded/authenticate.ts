@@ -34,6 +34,8 @@ export interface AuthenticationRequest {
   identity: Identity;
   /** Absent: the user's default project, or nothing. */
   scope?: WantedScope;
+  /** The caller's address, if it is known; one address cannot keep the others from logging in. */
+  source?: string;
 }
 
 export interface Authenticated {
@@ -48,11 +50,10 @@ export interface Authentication {
   /** Undefined for a token that is not ours, expired, revoked, or stands for nobody any more. */
   validate(token: string): Authenticated | undefined;
   /**
-   * Whether it is the user's password now. Takes the same time for a user that does not exist or
-   * is locked out; a wrong one counts against the user.
+   * The user, if it is the password now. Takes the same time for a user that does not exist or is
+   * locked out; a wrong one counts against the user.
    */
-  checkPassword(user: User | undefined, password: string): Promise<boolean>;
-  findUser(ref: UserRef): User | undefined;
+  checkPassword(ref: UserRef, password: string, source?: string): Promise<User | undefined>;
 }
 
 export interface AuthenticationOptions {
@@ -87,12 +88,13 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
     return domainId === undefined ? undefined : state.usersByName(domainId, ref.name)[0];
   };
 
-  const checkPassword = async (user: User | undefined, password: string) => {
+  const checkPassword = async (ref: UserRef, password: string, source?: string) => {
+    const user = findUser(ref);
     const hash = user?.passwords[0]?.hash;
     const exempt = user?.options.ignore_lockout_failure_attempts ?? false;
     const isLocked = () => user !== undefined && !exempt && lockout.locked(user.id);
     const correct = await hasher.verify(password, {
-      subject: user?.id ?? '',
+      subjects: subjectsOf(ref, source),
       hashOf: () => (isLocked() ? undefined : hash),
       settle: async (right) => {
         if (right && user) await lockout.succeeded(user.id);
@@ -100,11 +102,17 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
       },
     });
     // It may have been changed while it was checked.
-    return correct && user !== undefined && tables.users.get(user.id)?.passwords[0]?.hash === hash;
+    const now = user && tables.users.get(user.id)?.passwords[0]?.hash;
+    return correct && now === hash ? user : undefined;
   };
 
-  const byPassword = async (user: User | undefined, password: string): Promise<Proof> => {
-    if (!(await checkPassword(user, password)) || !user) throw unauthorized();
+  const byPassword = async (
+    ref: UserRef,
+    password: string,
+    source: string | undefined,
+  ): Promise<Proof> => {
+    const user = await checkPassword(ref, password, source);
+    if (!user) throw unauthorized();
     const { expiresAtMs: endMs } = user.passwords[0] ?? {};
     const expiresAtMs = user.options.ignore_password_expiry ? undefined : endMs;
     if (expiresAtMs !== undefined && expiresAtMs <= clock.nowMs()) {
@@ -137,10 +145,11 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
 
   const byCredential = async (
     identity: Identity & { method: 'application_credential' },
+    source: string | undefined,
   ): Promise<Proof> => {
     const credential = findCredential(identity.credential);
     const correct = await hasher.verify(identity.secret, {
-      subject: credential?.userId ?? '',
+      subjects: subjectsOf(identity.credential, source),
       hashOf: () => (credential && !lockout.locked(credential.id) ? credential.hash : undefined),
       settle: async (right) => {
         if (right && credential) await lockout.succeeded(credential.id);
@@ -164,12 +173,12 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
     return user && state.credentialsOfUser(user.id).find(({ name }) => name === ref.name);
   };
 
-  const prove = (identity: Identity): Promise<Proof> => {
+  const prove = async (identity: Identity, source: string | undefined): Promise<Proof> => {
     if (identity.method === 'password') {
-      return byPassword(findUser(identity.user), identity.password);
+      return byPassword(identity.user, identity.password, source);
     }
-    if (identity.method === 'application_credential') return byCredential(identity);
-    return Promise.resolve(byToken(identity.token));
+    if (identity.method === 'application_credential') return byCredential(identity, source);
+    return byToken(identity.token);
   };
 
   const scopeRef = (wanted: WantedScope): ScopeRef | undefined => {
@@ -221,16 +230,21 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
   };
 
   return {
-    async authenticate({ identity, scope }) {
-      const proof = await prove(identity);
+    async authenticate({ identity, scope, source }) {
+      const proof = await prove(identity, source);
       const session = sessionFor(proof, scope);
       if (!session) throw unauthorized();
       return issue(proof, session);
     },
     validate,
     checkPassword,
-    findUser,
   };
+}
+
+/** By what was asked for, not by what there is: a full queue tells nobody who exists. */
+function subjectsOf(ref: object, source: string | undefined): string[] {
+  const account = `account ${JSON.stringify(ref)}`;
+  return source === undefined ? [account] : [account, `address ${source}`];
 }
 
 const UNSCOPED: ScopeRef = { kind: 'unscoped' };

@@ -98,7 +98,7 @@ export function createCredentials(options: {
       }
       const made = Buffer.from(random.bytes(SECRET_BYTES)).toString('base64url');
       const secret = wanted.secret ?? made;
-      const hash = await hasher.hash(secret, session.user.id);
+      const hash = await hasher.hash(secret, [session.user.id]);
       const credential = await serial(async () => {
         const others = state.credentialsOfUser(session.user.id);
         if (others.some((other) => other.name === wanted.name)) {

@@ -3,6 +3,7 @@ import { conflict, forbidden, notFound } from './errors.ts';
 import type { Domain, Group, Project, User } from './records.ts';
 import { RECORD_KINDS } from './records.ts';
 import { lineage, PROJECT_DEPTH_MAX } from './rights.ts';
+import { LIMITS } from './settings.ts';
 import type { IdentityState } from './state.ts';
 
 /** As Keystone makes them: 32 hexadecimal digits. */
@@ -79,6 +80,9 @@ export function createDirectory(options: DirectoryOptions): Directory {
   /** The oldest of a name has it: where another server was faster, ours is taken back. */
   const createNamed: Directory['createNamed'] = async (collection, record, create) => {
     tables.domains.require(record.domainId);
+    if (tables[collection].size >= LIMITS.recordCount) {
+      throw forbidden(`There are ${LIMITS.recordCount} ${collection}, which is the limit.`);
+    }
     checkName(collection, record);
     await create(record);
     const first = lookups[collection](record.domainId, record.name)[0];

@@ -28,12 +28,12 @@ export const PASSWORD_BYTES_MAX = 1024;
 const CONCURRENCY = 2;
 /** Waiting for their turn; beyond it logins are told to try again. */
 const QUEUE_LENGTH_MAX = 256;
-/** Of one subject, so that guesses at one account do not keep the others out. */
+/** Of one account or one address, so that guesses at the one or from the other keep nobody out. */
 const QUEUE_PER_SUBJECT_MAX = 32;
 
 export interface PasswordHasher {
   /** @returns a PHC string: `$argon2id$v=19$m=…,t=…,p=…$salt$hash` */
-  hash(password: string, subject: string): Promise<string>;
+  hash(password: string, subjects: string[]): Promise<string>;
   /**
    * Whether the password is the one of the hash, in the same time for every answer.
    * @throws KeystoneError 503 when too many wait
@@ -42,8 +42,11 @@ export interface PasswordHasher {
 }
 
 export interface PasswordCheck {
-  /** Whose turn it takes: a user's id. */
-  subject: string;
+  /**
+   * Whose turn it takes: the account as the caller names it, whether or not it exists, and the
+   * caller's address. Neither can fill the queue alone.
+   */
+  subjects: string[];
   /** Asked when the turn has come. Undefined: there is none, which takes as long and fails. */
   hashOf: () => string | undefined;
   /**
@@ -64,16 +67,16 @@ export function createPasswordHasher(options: HasherOptions): PasswordHasher {
   const turns = createTurns();
   const dummy = format(parameters, random.bytes(SALT_BYTES), random.bytes(TAG_BYTES));
   return {
-    async hash(password, subject) {
+    async hash(password, subjects) {
       if (Buffer.byteLength(password) > PASSWORD_BYTES_MAX) {
         throw badRequest(`The password is longer than ${PASSWORD_BYTES_MAX} bytes.`);
       }
       const salt = random.bytes(SALT_BYTES);
-      const tag = await turns(subject, () => derive(password, salt, TAG_BYTES, parameters));
+      const tag = await turns(subjects, () => derive(password, salt, TAG_BYTES, parameters));
       return format(parameters, salt, tag);
     },
-    verify(password, { subject, hashOf, settle }) {
-      return turns(subject, async () => {
+    verify(password, { subjects, hashOf, settle }) {
+      return turns(subjects, async () => {
         const fits = Buffer.byteLength(password) <= PASSWORD_BYTES_MAX;
         const hash = hashOf();
         const { salt, tag, parameters: costs } = parse(hash ?? dummy);
@@ -132,20 +135,25 @@ function parse(hash: string) {
 /** Runs a few jobs at a time, in the order in which they came. */
 function createTurns() {
   let running = 0;
-  const queue: { subject: string; start: () => void }[] = [];
+  const queue: { subjects: string[]; start: () => void }[] = [];
   const waitingOf = new Map<string, number>();
 
-  const enter = (subject: string): Promise<void> | undefined => {
+  const count = (subject: string, by: 1 | -1) => {
+    const waiting = (waitingOf.get(subject) ?? 0) + by;
+    if (waiting === 0) waitingOf.delete(subject);
+    else waitingOf.set(subject, waiting);
+  };
+  const enter = (subjects: string[]): Promise<void> | undefined => {
     if (running < CONCURRENCY) {
       running += 1;
       return undefined;
     }
-    const waiting = waitingOf.get(subject) ?? 0;
-    if (queue.length >= QUEUE_LENGTH_MAX || waiting >= QUEUE_PER_SUBJECT_MAX) {
+    const isFull = (subject: string) => (waitingOf.get(subject) ?? 0) >= QUEUE_PER_SUBJECT_MAX;
+    if (queue.length >= QUEUE_LENGTH_MAX || subjects.some(isFull)) {
       throw busy('Too many logins are being checked. Try again in a few seconds.');
     }
-    waitingOf.set(subject, waiting + 1);
-    return new Promise((start) => queue.push({ subject, start }));
+    for (const subject of subjects) count(subject, 1);
+    return new Promise((start) => queue.push({ subjects, start }));
   };
   const leave = () => {
     const next = queue.shift();
@@ -153,13 +161,11 @@ function createTurns() {
       running -= 1;
       return;
     }
-    const waiting = (waitingOf.get(next.subject) ?? 1) - 1;
-    if (waiting === 0) waitingOf.delete(next.subject);
-    else waitingOf.set(next.subject, waiting);
+    for (const subject of next.subjects) count(subject, -1);
     next.start();
   };
-  return async <R>(subject: string, job: () => Promise<R>): Promise<R> => {
-    await enter(subject);
+  return async <R>(subjects: string[], job: () => Promise<R>): Promise<R> => {
+    await enter(subjects);
     try {
       return await job();
     } finally {

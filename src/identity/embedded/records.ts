@@ -151,6 +151,7 @@ export interface Endpoint {
 /** A token, or a chain of tokens made from one, that ended before its time. Named by audit id. */
 export interface Revocation {
   id: string;
+  userId: string;
   /** When the last token that it concerns expires by itself. */
   expiresAtMs: number;
 }

@@ -18,7 +18,7 @@ import type { Grants } from './grants.ts';
 import { createLockout } from './lockout.ts';
 import { createPasswordHasher } from './passwords.ts';
 import type { HashParameters } from './passwords.ts';
-import { IDENTITY_SETTINGS } from './settings.ts';
+import { IDENTITY_SETTINGS, LIMITS } from './settings.ts';
 import type { IdentitySettings } from './settings.ts';
 import { openState } from './state.ts';
 import type { IdentityState } from './state.ts';
@@ -117,8 +117,16 @@ export async function openEmbeddedIdentity(
     bootstrap: (urls) => bootstrap({ state, random, directory, accounts, grants }, urls),
     recoverAdmin: () => recoverAdmin({ state, random, directory, accounts, grants }),
     async revokeToken({ claims }) {
-      const { auditId: id, expiresAtMs } = claims;
-      await state.tables.revocations.create({ id, expiresAtMs });
+      const { auditId: id, expiresAtMs, userId } = claims;
+      const { users, revocations } = state.tables;
+      const others = state.revocationsOfUser(userId);
+      if (others.length < LIMITS.revocationsPerUser) {
+        await revocations.create({ id, expiresAtMs, userId });
+        return;
+      }
+      // A larger epoch says as much as any number of them.
+      await users.update(userId, (user) => ({ ...user, epoch: user.epoch + 1 }));
+      for (const other of others) await revocations.remove(other.id);
     },
     maintain,
     close() {

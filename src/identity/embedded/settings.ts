@@ -42,6 +42,10 @@ export const LIMITS = {
   descriptionLength: 1024,
   tagCount: 80,
   tagLength: 255,
+  /** In one collection, over all domains. */
+  recordCount: 1_000_000,
+  /** Tokens that did not expire yet; who revokes more loses all. */
+  revocationsPerUser: 1_000,
   credentialsPerUser: 256,
   accessRulesPerCredential: 64,
   rolesPerCredential: 32,

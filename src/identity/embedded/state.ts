@@ -8,6 +8,7 @@ import type {
   Membership,
   Project,
   Records,
+  Revocation,
   User,
 } from './records.ts';
 import { RECORD_KINDS } from './records.ts';
@@ -32,6 +33,7 @@ export interface IdentityState {
   assignmentsOnTarget(targetId: string): Assignment[];
   /** What one actor has on one target. */
   assignmentsBetween(actorId: string, targetId: string): Assignment[];
+  revocationsOfUser(userId: string): Revocation[];
   credentialsOfUser(userId: string): ApplicationCredential[];
   impliedBy(roleId: string): string[];
   /** Grows with every change to anything that rights are computed from. */
@@ -90,6 +92,7 @@ export function openState(options: StateOptions): IdentityState {
     assignmentsOfActor: assignments.index((assignment) => assignment.actorId),
     assignmentsOnTarget: assignments.index((assignment) => assignment.targetId),
     assignmentsBetween: (actorId, targetId) => between(named(actorId, targetId)),
+    revocationsOfUser: tables.revocations.index((revocation) => revocation.userId),
     credentialsOfUser: tables.applicationcredentials.index((credential) => credential.userId),
     impliedBy: (roleId) => implied(roleId).map((implication) => implication.impliedRoleId),
     get rightsVersion() {

@@ -108,8 +108,9 @@ export function openTable<C extends keyof Records>(
   };
 
   const follow = async () => {
-    for (;;) {
+    for (let again = false; ; again = true) {
       try {
+        if (again) reload();
         const events = store.watch(resource, { afterRevision: appliedRevision, signal });
         for await (const event of events) {
           apply(event.entry, event.type === 'DELETED');
@@ -123,8 +124,6 @@ export function openTable<C extends keyof Records>(
           error: describeError(error),
         });
         await clock.sleep(RESUME_DELAY_MS, signal).catch(() => {});
-        if (signal.aborted) break;
-        reload();
       }
     }
     for (const waiter of waiting) waiter.reject(new StoreClosedError());

@@ -5,6 +5,7 @@ import { startRig } from './testing/rig.ts';
 import { FakeClock } from '../../base/clock.fake.ts';
 import { KeystoneError } from './errors.ts';
 import type { GrantRef } from './grants.ts';
+import { LIMITS } from './settings.ts';
 
 const HOUR_MS = 3_600_000;
 const PASSWORD = 'password of alice';
@@ -142,6 +143,21 @@ test('a token made from another ends with it and lives no longer', async () => {
   await rig.clock.advance(HOUR_MS);
   await rig.identity.maintain();
   assert.equal(rig.identity.state.tables.revocations.size, 0);
+  await rig.close();
+});
+
+test('who revokes without end loses all tokens, and the list stays short', async () => {
+  const rig = await setUp();
+  const first = await rig.login('alice', PASSWORD, 'unscoped');
+  const identity = { method: 'token', token: first } as const;
+  for (let i = 0; i < LIMITS.revocationsPerUser; i += 1) {
+    await rig.identity.revokeToken(await rig.identity.authenticate({ identity }));
+  }
+  assert.ok(rig.identity.validate(first));
+  await rig.identity.revokeToken(await rig.identity.authenticate({ identity }));
+  assert.equal(rig.identity.validate(first), undefined);
+  assert.equal(rig.identity.state.tables.revocations.size, 0);
+  assert.ok(rig.identity.validate(await rig.loginAlice()));
   await rig.close();
 });
 

@@ -102,6 +102,7 @@ async function answer(
     caller,
     policy: caller && policyOf(identity.state, caller.session),
     action: route.action,
+    source: request.source,
   };
   return route.handle(call as Call);
 }

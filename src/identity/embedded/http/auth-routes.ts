@@ -13,7 +13,9 @@ const SUBJECT = 'x-subject-token';
 const wantsCatalog = (call: Call) => !call.query.has('nocatalog');
 
 async function issue(call: Call): Promise<Reply> {
-  const made = await call.identity.authenticate(readAuthentication(call.body));
+  const request = readAuthentication(call.body);
+  if (call.source !== undefined) request.source = call.source;
+  const made = await call.identity.authenticate(request);
   return {
     status: 201,
     headers: { 'X-Subject-Token': made.token },

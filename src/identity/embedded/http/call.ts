@@ -13,6 +13,8 @@ export interface IdentityRequest {
   headers: Record<string, string | string[] | undefined>;
   /** At most `BODY_BYTES_MAX`; empty where there is none. */
   body: Uint8Array;
+  /** The caller's address, so that one caller cannot keep all others from logging in. */
+  source?: string;
 }
 
 export interface IdentityResponse {
@@ -37,6 +39,7 @@ export interface Call {
   policy: Policy;
   /** Of the route. */
   action: string;
+  source: string | undefined;
 }
 
 export interface Reply {

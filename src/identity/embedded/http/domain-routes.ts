@@ -1,4 +1,4 @@
-import { notAuthorized } from '../errors.ts';
+import { badRequest, notAuthorized } from '../errors.ts';
 import type { Domain } from '../records.ts';
 import type { Call, Reply, Route } from './call.ts';
 import { allow, filtered, listReply, NO_CONTENT, param, visible } from './call.ts';
@@ -12,6 +12,12 @@ const FIELDS: FieldRules = {
   enabled: { type: 'boolean' },
   options: { type: 'object' },
 };
+
+/** People are `<name>@<domain>` to Kubernetes: where the domain begins has to be plain. */
+function checkDomainName(name: unknown): void {
+  if (typeof name !== 'string' || !name.includes('@')) return;
+  throw badRequest("Invalid input for field 'domain.name': it may not have an @.");
+}
 
 const reply = (call: Call, domain: Domain, status = 200): Reply => ({
   status,
@@ -40,6 +46,7 @@ function list(call: Call): Reply {
 async function create(call: Call): Promise<Reply> {
   allow(call, call.policy.systemAdmin);
   const fields = readBody(call.body, 'domain', FIELDS);
+  checkDomainName(fields['name']);
   const domain = await call.identity.directory.createDomain({
     name: fields['name'] as string,
     description: (fields['description'] as string | null | undefined) ?? '',
@@ -58,6 +65,7 @@ async function update(call: Call): Promise<Reply> {
   const { id } = find(call);
   allow(call, call.policy.systemAdmin);
   const { name, description, enabled } = readBody(call.body, 'domain', optional(FIELDS));
+  checkDomainName(name);
   const domain = await call.identity.directory.updateDomain(id, {
     ...(name !== undefined && { name: name as string }),
     ...(description !== undefined && { description: (description as string | null) ?? '' }),

@@ -1,6 +1,6 @@
 import { badRequest, forbidden, notAuthorized, notFound } from '../errors.ts';
 import type { Project } from '../records.ts';
-import { descendants, lineage } from '../rights.ts';
+import { descendants, lineage, PROJECT_DEPTH_MAX } from '../rights.ts';
 import { LIMITS } from '../settings.ts';
 import type { IdentityState } from '../state.ts';
 import type { Call, Reply, Route } from './call.ts';
@@ -130,7 +130,7 @@ function show(call: Call): Reply {
     parents_as_list: () => above.map(render),
     parents_as_ids: () => above.reduceRight<unknown>((inner, { id }) => ({ [id]: inner }), null),
     subtree_as_list: () => descendants(state, project.id).filter(readable).map(render),
-    subtree_as_ids: () => subtreeIds(state, project.id),
+    subtree_as_ids: () => subtreeIds(state, project.id, readable),
   };
   const extra: Record<string, unknown> = {};
   for (const [name, compute] of Object.entries(related)) {
@@ -139,10 +139,17 @@ function show(call: Call): Reply {
   return { status: 200, body: { project: { ...renderProject(call.baseUrl, project), ...extra } } };
 }
 
-function subtreeIds(state: IdentityState, projectId: string, levels = 5): unknown {
-  const children = levels === 0 ? [] : state.childrenOf(projectId);
+function subtreeIds(
+  state: IdentityState,
+  projectId: string,
+  readable: (project: Project) => boolean,
+  levels = PROJECT_DEPTH_MAX,
+): unknown {
+  const children = levels === 0 ? [] : state.childrenOf(projectId).filter(readable);
   if (children.length === 0) return null;
-  return Object.fromEntries(children.map(({ id }) => [id, subtreeIds(state, id, levels - 1)]));
+  return Object.fromEntries(
+    children.map(({ id }) => [id, subtreeIds(state, id, readable, levels - 1)]),
+  );
 }
 
 async function setTags(call: Call, change: (tags: string[]) => string[]): Promise<Project> {

@@ -20,7 +20,8 @@ export async function serveIdentityApi(): Promise<IdentityServer> {
       const url = new URL(request.url ?? '/', 'http://localhost');
       const { method = 'GET', headers } = request;
       const { pathname: path, searchParams: query } = url;
-      const answer = await api?.({ method, path, query, headers, body });
+      const source = request.socket.remoteAddress;
+      const answer = await api?.({ method, path, query, headers, body, source });
       response.writeHead(answer?.status ?? 503, answer?.headers);
       response.end(answer?.body);
     });

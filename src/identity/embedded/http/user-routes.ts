@@ -125,7 +125,7 @@ async function changePassword(call: Call): Promise<Reply> {
   });
   const { original_password: original, password } = fields as Record<string, string>;
   const id = param(call, 'user_id');
-  await call.identity.accounts.changePassword(id, original ?? '', password ?? '');
+  await call.identity.accounts.changePassword(id, original ?? '', password ?? '', call.source);
   return NO_CONTENT;
 }
 
