@@ -73,7 +73,7 @@ export function parseQuantity(text: string | number): Quantity {
 }
 
 /** The canonical text: no fraction, no precision lost, the largest suffix that allows it. */
-function formatQuantity(quantity: Quantity): string {
+export function formatQuantity(quantity: Quantity): string {
   const { nanos } = quantity;
   if (nanos === 0n) return '0';
   const small = nanos > -1024n * NANO && nanos < 1024n * NANO;

@@ -103,6 +103,21 @@ export interface TenantAllowed {
   priorityClasses?: string[];
 }
 
+/** Holds a Tenant until nothing of what it owns is left. */
+export const TENANT_FINALIZER = 'hypernetes.io/tenant';
+
+/** Of the condition `IdentitySynced` of a tenant whose project has been disabled. */
+export const PROJECT_DISABLED = 'ProjectDisabled';
+
+/** On pods: since when their tenant is suspended. Written by the API server alone. */
+export const SUSPENDED_ANNOTATION = 'hypernetes.io/suspended';
+
+/** Whether the tenant itself is suspended, by the operator or by its project's being disabled. */
+export function isStopped({ spec, status }: Tenant): boolean {
+  if (spec.suspended === true) return true;
+  return Boolean(status?.conditions?.some(({ reason }) => reason === PROJECT_DISABLED));
+}
+
 export type TenantPhase = 'Pending' | 'Active' | 'Suspended' | 'Terminating';
 
 export interface TenantStatus {
@@ -110,6 +125,8 @@ export interface TenantStatus {
   projectID?: string;
   namespaceCount?: number;
   quota?: { hard?: Record<string, string>; used?: Record<string, string> };
+  /** Role assignments that were made for `spec.members`, and are the tenant's to take back. */
+  members?: TenantMember[];
   conditions?: {
     type: string;
     status: 'True' | 'False' | 'Unknown';

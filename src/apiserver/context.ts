@@ -14,6 +14,8 @@ import type { RequestInfo } from './server/path.ts';
 import type { Shares } from './server/shares.ts';
 import type { LineCache } from './watch/line-cache.ts';
 import type { TenantDirectory } from './tenancy/directory.ts';
+import type { QuotaLedger } from './tenancy/quota-ledger.ts';
+import type { VmOverhead } from './tenancy/vm-overhead.ts';
 import type { ServiceAllocator } from './registry/strategies/service-allocator.ts';
 
 /** What the parts of one API server share. Made once, by `createApiServer`. */
@@ -31,6 +33,8 @@ export interface ServerContext {
   admission: AdmissionChain;
   services: ServiceAllocator;
   tenants: TenantDirectory;
+  quotas: QuotaLedger;
+  vmOverhead: VmOverhead;
   metrics: Metrics;
   watchLines: LineCache;
   /** Of requests in flight, by whether they read or write, and of watches. */

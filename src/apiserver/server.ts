@@ -21,6 +21,7 @@ import { DEFAULT_LIMITS } from './limits.ts';
 import type { ApiServerLimits } from './limits.ts';
 import { createKubeletConnector } from './proxy/kubelet.ts';
 import type { KubeletTls } from './proxy/kubelet.ts';
+import { storeResource } from './registry/resource.ts';
 import { createServiceAllocator } from './registry/strategies/service-allocator.ts';
 import { dispatch } from './server/dispatch.ts';
 import { follow } from './server/follower.ts';
@@ -35,6 +36,8 @@ import type { Mount } from './server/mounts.ts';
 import { createPipeline } from './server/pipeline.ts';
 import { createTenantDirectory, TENANTS_RESOURCE } from './tenancy/directory.ts';
 import type { TenantDirectory } from './tenancy/directory.ts';
+import { createQuotaLedger } from './tenancy/quota-ledger.ts';
+import { createVmOverhead } from './tenancy/vm-overhead.ts';
 import { createLineCache } from './watch/line-cache.ts';
 
 /** Kubernetes' own period for its Service. */
@@ -108,6 +111,8 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   const { store, log } = options;
   const indexing = { signal: closing.signal, log };
   follow(store, [TENANTS_RESOURCE], server.tenants, indexing);
+  follow(store, ['nodes'], server.vmOverhead, indexing);
+  server.quotas.start((resource, index) => follow(store, [resource], index, indexing));
   if (options.rbac) follow(store, RBAC_RESOURCES, options.rbac, indexing);
   if (options.nodeAuthorizer) {
     follow(store, NODE_AUTHORIZER_RESOURCES, options.nodeAuthorizer, indexing);
@@ -141,9 +146,10 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
   const { store, clock, random, log } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const { host, port } = advertised(options);
+  const schema = options.schema ?? productTable();
   return {
     store,
-    schema: options.schema ?? productTable(),
+    schema,
     clock,
     random,
     log,
@@ -159,6 +165,8 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
       random,
     }),
     tenants: options.tenants ?? createTenantDirectory(store),
+    quotas: createQuotaLedger(store, (resource) => servedResources(schema).has(resource)),
+    vmOverhead: createVmOverhead(),
     metrics: createMetrics(),
     watchLines: createLineCache(limits.watchLineBytes),
     shares: {
@@ -172,6 +180,11 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
       createKubeletConnector({ tls: options.kubelet, limits, clock, log, closing }),
     closing,
   };
+}
+
+/** The store's names of all resources. */
+function servedResources(schema: SchemaTable): Set<string> {
+  return new Set(schema.rows().map((row) => storeResource(schema, row)));
 }
 
 function advertised(options: ApiServerOptions): { host: string; port: number } {

@@ -85,6 +85,7 @@ const TYPES: ObjectType[] = [
     projectID: STRING,
     namespaceCount: { scalar: 'integer', format: 'int32' },
     quota: ref('TenantQuotaStatus'),
+    members: { items: ref('TenantMember'), listType: 'atomic' },
     conditions: {
       items: { ref: `${META}Condition` },
       listType: 'map',

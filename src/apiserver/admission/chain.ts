@@ -19,6 +19,8 @@ export interface AdmissionRequest {
   /** The state before; undefined for a creation. Immutable. */
   oldObject: KubeObject | undefined;
   dryRun: boolean;
+  /** The same object for every time that one write is judged; undefined when nothing is stored. */
+  write: object | undefined;
   warn: (text: string) => void;
 }
 
@@ -45,7 +47,11 @@ export interface AdmissionPlugin {
   mutate?: (request: ObjectAdmissionRequest) => void;
   /** Refuses by throwing a StatusError. Runs after validation and changes nothing. */
   validate?: (request: AdmissionRequest) => void;
+  /** Runs once after a creation or update has been stored or has failed: the store knows which. */
+  settle?: (request: SettledWrite) => void;
 }
+
+export type SettledWrite = Pick<AdmissionRequest, 'server' | 'write'>;
 
 export type Release = () => void;
 
@@ -53,6 +59,7 @@ export interface AdmissionChain {
   prepare(request: AdmissionRequest): Promise<Release>;
   mutate(request: AdmissionRequest): void;
   validate(request: AdmissionRequest): void;
+  settle(request: SettledWrite): void;
 }
 
 export function createAdmissionChain(plugins: readonly AdmissionPlugin[]): AdmissionChain {
@@ -88,6 +95,9 @@ export function createAdmissionChain(plugins: readonly AdmissionPlugin[]): Admis
     },
     validate(request) {
       for (const plugin of pluginsFor(request)) plugin.validate?.(request);
+    },
+    settle(write) {
+      for (const plugin of plugins) plugin.settle?.(write);
     },
   };
 }

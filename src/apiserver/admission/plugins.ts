@@ -17,6 +17,7 @@ import {
 } from './pod-defaults.ts';
 import { resourceQuota } from './resource-quota.ts';
 import { serviceAccount } from './service-account.ts';
+import { tenantGrants, tenantQuota, vmOverhead } from './tenant-quota.ts';
 import { namespaceTenant, tenantPlace, tenantUse } from './tenancy.ts';
 
 /** In the order in which they run. What others rely on comes first, what counts comes last. */
@@ -38,6 +39,9 @@ export function admissionPlugins(): AdmissionPlugin[] {
     rbacEscalation,
     certificateSigners,
     certificateSubject,
+    vmOverhead,
+    tenantGrants,
     resourceQuota,
+    tenantQuota,
   ];
 }

@@ -112,7 +112,7 @@ function usageOf({ server, namespace }: AdmissionRequest, quota: Quota, names: s
 }
 
 /** A pod that does not say what it uses cannot be counted where that is limited. */
-function missingAmounts(object: KubeObject, names: string[]): string[] {
+export function missingAmounts(object: KubeObject, names: string[]): string[] {
   if (object.kind !== 'Pod') return [];
   const { containers = [] } = (object.spec ?? {}) as {
     containers?: { name: string; resources?: Record<string, Record<string, string>> }[];

@@ -172,9 +172,8 @@ export const tenantUse: AdmissionPlugin = {
     const { server, namespace, object } = request;
     const tenant = server.tenants.ofNamespace(namespace);
     if (!tenant || !object) return;
-    const allowed = server.tenants.get(tenant)?.spec.allowed ?? {};
     for (const { kind, field, name } of classesOf(object)) {
-      const names = allowed[kind];
+      const names = server.tenants.allowedNames(tenant, kind);
       if (!name || !names || names.includes(name)) continue;
       throw forbidden(request, `${field}: the tenant may not use "${name}"`);
     }

@@ -59,10 +59,11 @@ async function createOnce(target: WriteTarget, draft: KubeObject): Promise<Writt
   const settle = strategyOf(row).settle;
   const uid = draft.metadata.uid ?? '';
   let stored: KubeObject | undefined;
-  const about = admissionRequest({ ...target, name }, 'CREATE', draft, undefined);
+  const write = dryRun ? undefined : {};
+  const about = admissionRequest({ ...target, name, write }, 'CREATE', draft, undefined);
   const release = await server.admission.prepare(about);
   try {
-    const object = completeCreation({ ...target, name }, draft);
+    const object = completeCreation({ ...target, name, write }, draft);
     if (dryRun) {
       if (server.store.get(key)) throw alreadyExists(row.group, row.resource, name);
       return { object };
@@ -76,6 +77,7 @@ async function createOnce(target: WriteTarget, draft: KubeObject): Promise<Writt
     return { object: objectOf(row, result.entry), bytes: bytesOf(row, result.entry) };
   } finally {
     settle?.(uid, stored, server);
+    server.admission.settle(about);
     release();
   }
 }

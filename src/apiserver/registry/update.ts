@@ -57,8 +57,9 @@ export async function updateObject(
   const { context, row, namespace, name, dryRun } = target;
   const { store, schema } = context.server;
   const key = keyOf(schema, row, namespace, name);
-  const transform = updateTransform(target, makeDraft);
-  if (dryRun) return rehearse(target, transform);
+  if (dryRun) return rehearse(target, updateTransform(target, makeDraft));
+  const write = {};
+  const transform = updateTransform({ ...target, write }, makeDraft);
   const settle = strategyOf(row).settle;
   let result: MutateResult | undefined;
   try {
@@ -66,6 +67,7 @@ export async function updateObject(
     if (!result.entry) throw notFound(row.group, row.resource, name);
     return { object: objectOf(row, result.entry), bytes: bytesOf(row, result.entry) };
   } finally {
+    context.server.admission.settle({ server: context.server, write });
     if (settle) {
       const entry = result?.deleted ? result.entry : store.get(key);
       const stored = result?.deleted ? undefined : entry?.object;

@@ -24,6 +24,8 @@ export interface WriteTarget {
   namespace: string;
   name: string;
   dryRun: boolean;
+  /** Its identity for admission; absent for what is not going to be stored. */
+  write?: object;
 }
 
 /** `dryRun=All` computes everything and stores nothing. */
@@ -45,11 +47,11 @@ export function admissionRequest(
   object: KubeObject | undefined,
   oldObject: KubeObject | undefined,
 ): AdmissionRequest {
-  const { context, row, subresource, namespace, name, dryRun } = target;
+  const { context, row, subresource, namespace, name, dryRun, write } = target;
   const { server, user } = context;
   const warn = (text: string) => void context.warnings.push(text);
   const about = { row, subresource, namespace, name: name || (object?.metadata.name ?? '') };
-  return { server, operation, ...about, user, object, oldObject, dryRun, warn };
+  return { server, operation, ...about, user, object, oldObject, dryRun, write, warn };
 }
 
 /** A new object on its way from the client's draft to what is stored; the draft is used up. */

@@ -38,7 +38,7 @@ export function confinementOf({ server, user }: RequestContext, row: ResourceRow
     case 'own':
       return { partition: tenant };
     case 'shared':
-      return sharedWith(server.tenants.get(tenant), resource);
+      return sharedWith(server.tenants, tenant, resource);
     case 'sanitised':
       return { view: viewer(sanitisedNode) };
     default:
@@ -85,10 +85,10 @@ const CLASSES: Record<string, keyof TenantAllowed> = {
   'priorityclasses.scheduling.k8s.io': 'priorityClasses',
 };
 
-function sharedWith(tenant: Tenant | undefined, resource: string): Confinement {
+function sharedWith(tenants: TenantDirectory, tenant: string, resource: string): Confinement {
   if (resource === 'clusterroles.rbac.authorization.k8s.io') return { isVisible: isOfferedRole };
   const kind = CLASSES[resource];
-  const names = kind && tenant?.spec.allowed?.[kind];
+  const names = kind && tenants.allowedNames(tenant, kind);
   return names ? { isVisible: ({ key }) => names.includes(key.name) } : UNCONFINED;
 }
 

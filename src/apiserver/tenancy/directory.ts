@@ -1,6 +1,7 @@
 import type { IdentityProject } from '../../api/identity.ts';
 import type { KubeObject } from '../../api/object.ts';
-import type { Tenant } from '../../api/tenancy.ts';
+import { isStopped } from '../../api/tenancy.ts';
+import type { Tenant, TenantAllowed } from '../../api/tenancy.ts';
 import type { Store } from '../../store/store.ts';
 
 /** Sub-tenants of sub-tenants, no deeper than this. */
@@ -18,6 +19,8 @@ export interface TenantDirectory {
   isWithin(ancestor: string, name: string): boolean;
   /** It, or one above it, is. */
   isSuspended(name: string): boolean;
+  /** The classes that it and all above it may use; undefined where nobody says. */
+  allowedNames(name: string, kind: keyof TenantAllowed): string[] | undefined;
   /** The one, of those that are, whose name the namespace's begins with; the longest of them. */
   ownerOfName(namespace: string): Tenant | undefined;
 
@@ -69,7 +72,16 @@ export function createTenantDirectory(store: Store): TenantDirectory {
       return ancestors(name).some(({ metadata }) => metadata.name === ancestor);
     },
 
-    isSuspended: (name) => ancestors(name).some(({ spec }) => spec.suspended === true),
+    isSuspended: (name) => ancestors(name).some(isStopped),
+
+    allowedNames(name, kind) {
+      const lists = ancestors(name).flatMap(({ spec }) => {
+        const names = spec.allowed?.[kind];
+        return names ? [names] : [];
+      });
+      const [first, ...others] = lists;
+      return first?.filter((one) => others.every((names) => names.includes(one)));
+    },
 
     ownerOfName(namespace) {
       for (let end = namespace.length; end > 0; end = namespace.lastIndexOf('-', end - 1)) {

@@ -1,5 +1,6 @@
 import { dns1123Label, qualifiedName } from '../../names.ts';
 import { compareQuantities } from '../../quantity.ts';
+import { isTenantQuotaName } from '../../tenant-quota.ts';
 import { TENANT_NAME_LENGTH_MAX } from '../../tenancy.ts';
 import { fields, items, text } from './report.ts';
 import type { Fields, Report } from './report.ts';
@@ -24,7 +25,12 @@ export function checkTenant(tenant: Fields, report: Report): void {
   if (parent && !name.startsWith(`${parent}-`)) {
     at.at('parent').invalid(parent, `the name of its sub-tenants begins with "${parent}-"`);
   }
-  checkQuantities(fields(fields(spec['quota'])['hard']), at.at('quota', 'hard'));
+  const hard = fields(fields(spec['quota'])['hard']);
+  checkQuantities(hard, at.at('quota', 'hard'));
+  for (const limit of Object.keys(hard)) {
+    if (isTenantQuotaName(limit)) continue;
+    at.at('quota', 'hard').key(limit).invalid(limit, 'must be the name of something counted');
+  }
   const defaults = fields(spec['defaults']);
   checkQuantities(fields(defaults['resources']), at.at('defaults', 'resources'));
   checkMembers(items(spec['members']), at.at('members'));
