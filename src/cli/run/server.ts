@@ -1,20 +1,7 @@
-import { productTable } from '../../api/schema/own-kinds.ts';
-import { isNamespacedIn } from '../../api/schema/table.ts';
-import { createTenantDirectory } from '../../apiserver/tenancy/directory.ts';
 import { createApiServer } from '../../apiserver/server.ts';
-import {
-  createBootstrapAuthenticator,
-  createCertificateAuthenticator,
-  createServiceAccountAuthenticator,
-} from '../../auth/authenticators.ts';
 import { defaultRbacObjects } from '../../auth/default-roles.ts';
-import { createIdentityAuthenticator } from '../../auth/identity-authenticator.ts';
-import { createNodeAuthorizer } from '../../auth/node-authorizer.ts';
 import { createCaSigner, ensurePki } from '../../auth/pki.ts';
-import { createRbac, createUnionAuthorizer } from '../../auth/rbac.ts';
-import { withTenantRoles } from '../../auth/tenant-roles.ts';
-import { createTenantScope, tenantPartition } from '../../auth/tenant-scope.ts';
-import { createServiceAccountTokens } from '../../auth/service-account-tokens.ts';
+import { tenantPartition } from '../../auth/tenant-scope.ts';
 import type { UserInfo } from '../../api/auth.ts';
 import type { KubeObject } from '../../api/object.ts';
 import { systemClock } from '../../base/clock.ts';
@@ -27,6 +14,7 @@ import { openSqliteStore } from '../../store/sqlite.ts';
 import type { Store } from '../../store/store.ts';
 import { readLocalJoin, serverHosts } from '../identities.ts';
 import type { ComponentContext } from '../run.ts';
+import { createAccess } from './access.ts';
 import { openIdentity } from './identity.ts';
 
 const SCHEDULER: UserInfo = componentUser('system:kube-scheduler');
@@ -42,46 +30,14 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     ...{ path: paths.storeFile, clock, random, log },
     partitionOf: tenantPartition,
   });
-  const lookup = (resource: string, namespace: string, name: string) =>
-    store.get({ resource, namespace, name })?.object;
-  const tokens = createServiceAccountTokens({
-    privateKey: pki.serviceAccountKey,
-    lookup: (resource, namespace, name) => lookup(resource, namespace, name)?.metadata,
-    clock,
-    random,
-  });
-  const schema = productTable();
-  const tenants = createTenantDirectory(store);
-  const rbac = withTenantRoles(createRbac());
-  const scope = createTenantScope({
-    tenantOfNamespace: tenants.ofNamespace,
-    isWithin: tenants.isWithin,
-    isSuspended: tenants.isSuspended,
-    isNamespaced: isNamespacedIn(schema),
-    nodes: config.tenantNodes,
-  });
-  const nodeAuthorizer = createNodeAuthorizer();
   const identity = await openIdentity({ config, paths, store, clock, random, log });
+  const { provider } = identity;
   const server = await createApiServer({
     store,
     clock,
     random,
     log,
-    authenticators: [
-      createCertificateAuthenticator(),
-      createServiceAccountAuthenticator(tokens, tenants.ofNamespace),
-      createIdentityAuthenticator({
-        provider: identity.provider,
-        tenantOfProject: (project) => Promise.resolve(tenants.ofProject(project)?.metadata.name),
-      }),
-      createBootstrapAuthenticator((...key) => lookup('secrets', ...key), clock),
-    ],
-    authorizer: createUnionAuthorizer([scope, nodeAuthorizer, rbac]),
-    schema,
-    tenants,
-    rbac,
-    nodeAuthorizer,
-    tokens,
+    ...createAccess({ config, pki, store, provider, clock, random }),
     kubelet: { ca: pki.caCert, cert: pki.kubeletClientCert, key: pki.kubeletClientKey },
     advertise: { host: config.address, port: config.apiPort },
     serviceCidr: config.serviceCidr,
