@@ -17,6 +17,13 @@ import {
 } from './pod-defaults.ts';
 import { resourceQuota } from './resource-quota.ts';
 import { serviceAccount } from './service-account.ts';
+import {
+  tenantPodSecurity,
+  tenantRequests,
+  tenantRuntimeClass,
+  tenantSuspension,
+} from './tenant-defaults.ts';
+import { tenantDeletion } from './tenant-deletion.ts';
 import { tenantGrants, tenantQuota, vmOverhead } from './tenant-quota.ts';
 import { namespaceTenant, tenantPlace, tenantUse } from './tenancy.ts';
 
@@ -25,15 +32,20 @@ export function admissionPlugins(): AdmissionPlugin[] {
   return [
     namespaceLifecycle,
     namespaceTenant,
+    tenantPodSecurity,
     tenantPlace,
+    tenantDeletion,
     nodeRestriction,
     serviceAccount,
     taintNodesByCondition,
     priority,
     defaultTolerationSeconds,
     defaultStorageClass,
+    tenantRuntimeClass,
     runtimeClass,
     limitRanger,
+    tenantRequests,
+    tenantSuspension,
     timeline,
     tenantUse,
     rbacEscalation,

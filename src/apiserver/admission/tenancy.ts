@@ -1,6 +1,6 @@
 import { TENANT_LABEL, ownsNamespaceName } from '../../api/tenancy.ts';
 import type { Tenant, TenantAllowed } from '../../api/tenancy.ts';
-import { TENANTS_RESOURCE } from '../tenancy/directory.ts';
+import { TENANT_DEPTH_MAX, TENANTS_RESOURCE } from '../tenancy/directory.ts';
 import type { TenantDirectory } from '../tenancy/directory.ts';
 import { forbidden } from './chain.ts';
 import type { AdmissionPlugin, AdmissionRequest, ObjectAdmissionRequest } from './chain.ts';
@@ -87,6 +87,9 @@ function refuseOwnDeletion(request: AdmissionRequest): void {
 }
 
 function checkFixed(request: AdmissionRequest, tenant: Tenant, old: Tenant): void {
+  if (request.user.tenant !== undefined && tenant.spec.projectID !== old.spec.projectID) {
+    throw forbidden(request, 'spec.projectID is chosen by the operator alone');
+  }
   const before = old.status?.projectID ?? old.spec.projectID;
   if (before && tenant.spec.projectID !== before) {
     throw forbidden(request, `spec.projectID is "${before}" and cannot be changed`);
@@ -114,6 +117,9 @@ function checkPlace(request: AdmissionRequest, tenant: Tenant): void {
   if (!above) throw forbidden(request, `there is no tenant "${parent}"`);
   if (above.metadata.deletionTimestamp) {
     throw forbidden(request, `the tenant "${parent}" is being deleted`);
+  }
+  if (server.tenants.ancestors(parent).length >= TENANT_DEPTH_MAX) {
+    throw forbidden(request, `tenants are no deeper than ${TENANT_DEPTH_MAX} levels`);
   }
   const owner = server.tenants.ownerOfName(name)?.metadata.name;
   if (owner !== parent) throw forbidden(request, `the name is one of the tenant "${owner}"`);
@@ -172,6 +178,7 @@ export const tenantUse: AdmissionPlugin = {
     const { server, namespace, object } = request;
     const tenant = server.tenants.ofNamespace(namespace);
     if (!tenant || !object) return;
+    if (request.operation === 'CREATE' && object.kind === 'Pod') refuseEnding(request, tenant);
     for (const { kind, field, name } of classesOf(object)) {
       const names = server.tenants.allowedNames(tenant, kind);
       if (!name || !names || names.includes(name)) continue;
@@ -179,6 +186,12 @@ export const tenantUse: AdmissionPlugin = {
     }
   },
 };
+
+/** What a tenant that goes has is stopped first: controllers must not make it anew. */
+function refuseEnding(request: AdmissionRequest, tenant: string): void {
+  const isEnding = request.server.tenants.get(tenant)?.metadata.deletionTimestamp !== undefined;
+  if (isEnding) throw forbidden(request, `the tenant ${JSON.stringify(tenant)} is being deleted`);
+}
 
 function classesOf({ kind, spec }: ObjectAdmissionRequest['object']): ClassUse[] {
   const fields = (spec ?? {}) as Record<string, string | undefined>;

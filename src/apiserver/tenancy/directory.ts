@@ -5,7 +5,7 @@ import type { Tenant, TenantAllowed } from '../../api/tenancy.ts';
 import type { Store } from '../../store/store.ts';
 
 /** Sub-tenants of sub-tenants, no deeper than this. */
-const TENANT_DEPTH_MAX = 8;
+export const TENANT_DEPTH_MAX = 8;
 
 /** Who is whose: answered from the store, as it is at the moment of the question. */
 export interface TenantDirectory {
