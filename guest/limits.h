@@ -53,6 +53,10 @@
 #define CGROUP_EMPTY_POLL_MS 10
 #define CGROUP_EMPTY_POLLS 300
 #define SHUTDOWN_GRACE_MS 2000
+#define TIMER_TRIALS 100
+#define TIMER_TRIAL_NS 1000000ull
+#define TIMER_TRIAL_MAX_NS 20000000ull
+#define TIMER_LATE_FACTOR 2
 
 /* Memory that containers together may not have, so that PID 1 can always work. */
 #define MEMORY_RESERVE_BYTES (12ull << 20)

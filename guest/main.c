@@ -18,7 +18,9 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cgroup.h"
@@ -271,6 +273,36 @@ static void open_console(void) {
   if (fd > 2) close(fd);
 }
 
+static uint64_t monotonic_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* How late a short timer is, at most TIMER_TRIAL_MAX_NS. Does not sleep: it might not wake up. */
+static uint64_t try_timer(int fd) {
+  const struct itimerspec wanted = {.it_value.tv_nsec = TIMER_TRIAL_NS};
+  uint64_t began = monotonic_ns(), passed = 0, fired;
+  timerfd_settime(fd, 0, &wanted, NULL);
+  while (passed < TIMER_TRIAL_MAX_NS && read(fd, &fired, sizeof fired) < 0)
+    passed = monotonic_ns() - began;
+  return passed;
+}
+
+/*
+ * An emulated kernel measures its timer when it starts. Where the host did not let it run meanwhile
+ * it takes it for faster than it is, and all that sleeps would sleep many times too long. Now a
+ * timer can only be late for the same reason: the best of many tries tells the two apart.
+ */
+static void check_timer(void) {
+  int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+  bool right = fd < 0;
+  for (int i = 0; !right && i < TIMER_TRIALS; i++)
+    right = try_timer(fd) < TIMER_TRIAL_NS * TIMER_LATE_FACTOR;
+  if (!right) fatal("the kernel has measured its timer wrongly: the host is too busy");
+  if (fd >= 0) close(fd);
+}
+
 static void boot(void) {
   struct rlimit files = {FILES_MAX, FILES_MAX};
   umask(022);
@@ -280,6 +312,7 @@ static void boot(void) {
   mount_root();
   enter_root();
   open_console();
+  check_timer();
   /* All disks are units of the first target; the others are not looked at, which takes long. */
   write_file(SCSI_SCAN, "0 0 -");
   setrlimit(RLIMIT_NOFILE, &files);
