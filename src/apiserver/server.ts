@@ -11,10 +11,13 @@ import { productTable } from '../api/schema/own-kinds.ts';
 import type { NodeAuthorizer } from '../auth/node-authorizer.ts';
 import type { Rbac } from '../auth/rbac.ts';
 import type { ServiceAccountTokens } from '../auth/service-account-tokens.ts';
+import { createClient } from '../client/client.ts';
 import type { Transport } from '../client/transport.ts';
 import type { Store } from '../store/store.ts';
 import { createAdmissionChain } from './admission/chain.ts';
 import { admissionPlugins } from './admission/plugins.ts';
+import type { AuditLog } from './audit/log.ts';
+import { createAuditTrail } from './audit/trail.ts';
 import { ensureObjects, systemObjects } from './bootstrap.ts';
 import type { ServerContext } from './context.ts';
 import { DEFAULT_LIMITS } from './limits.ts';
@@ -37,6 +40,7 @@ import { createPipeline } from './server/pipeline.ts';
 import { createTenantDirectory, TENANTS_RESOURCE } from './tenancy/directory.ts';
 import type { TenantDirectory } from './tenancy/directory.ts';
 import { createQuotaLedger } from './tenancy/quota-ledger.ts';
+import { writeQuotaStatus } from './tenancy/quota-status.ts';
 import { createVmOverhead } from './tenancy/vm-overhead.ts';
 import { createLineCache } from './watch/line-cache.ts';
 
@@ -72,6 +76,8 @@ export interface ApiServerOptions {
   advertise?: { host: string; port: number };
   /** @default DEFAULT_SERVICE_CIDR */
   serviceCidr?: string;
+  /** Without it no requests are recorded. */
+  audit?: AuditLog;
   /** APIs of other kinds on the same port. */
   mounts?: readonly Mount[];
   /** Created at start where they are missing, after the system's own: roles and bindings. */
@@ -138,6 +144,9 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   };
   await bootstrap(apiServer, server, options);
   const { clock, limits } = server;
+  const { quotas, tenants } = server;
+  const client = createClient(apiServer.loopback(BOOTSTRAP_USER), { userAgent: 'apiserver' });
+  void writeQuotaStatus({ client, quotas, tenants, clock, log, signal: closing.signal });
   void expireEvents({ store, limits, clock, log, signal: closing.signal });
   return apiServer;
 }
@@ -147,6 +156,7 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const { host, port } = advertised(options);
   const schema = options.schema ?? productTable();
+  const tenants = options.tenants ?? createTenantDirectory(store);
   return {
     store,
     schema,
@@ -164,7 +174,9 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
       services: store.list('services').entries,
       random,
     }),
-    tenants: options.tenants ?? createTenantDirectory(store),
+    tenants,
+    audit: options.audit && createAuditTrail({ log: options.audit, tenants, clock }),
+    auditLog: options.audit,
     quotas: createQuotaLedger(store, (resource) => servedResources(schema).has(resource)),
     vmOverhead: createVmOverhead(),
     metrics: createMetrics(),
@@ -173,6 +185,7 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
       reads: createShares(limits.readsInFlight, limits.readsInFlightPerUser),
       writes: createShares(limits.writesInFlight, limits.writesInFlightPerUser),
       watches: createShares(limits.watches, limits.watchesPerUser),
+      audits: createShares(limits.auditReaders, limits.auditReadersPerUser),
     },
     advertiseAddress: `${host}:${port}`,
     kubelet:

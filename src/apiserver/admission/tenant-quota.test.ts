@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { KubeObject } from '../../api/object.ts';
-import type { TenantSpec } from '../../api/tenancy.ts';
+import type { Tenant, TenantSpec } from '../../api/tenancy.ts';
 import { seededRandom } from '../../base/random.ts';
 import type { Transport } from '../../client/transport.ts';
+import { pass } from '../../client/testing.fake.ts';
 import { configMap, pod } from '../testing/harness.ts';
 import { startTenantHarness, tenant } from '../testing/tenants.ts';
 import type { TenantHarness } from '../testing/tenants.ts';
@@ -199,6 +200,25 @@ test('sub-tenants share what their parent has', async () => {
   await api.want('DELETE', `${NAMESPACES}/acme/pods/a?gracePeriodSeconds=0`);
   assert.equal((await api.send('PATCH', `${TENANTS}/acme-dev`, grow, { as, ...MERGE })).code, 200);
   assert.equal((await create('pods', pod('d'))).code, 403);
+});
+
+test('the tenant says within two seconds what it uses', async () => {
+  const { api, create } = await acme({ pods: '10', 'requests.storage': '10Gi' });
+  await using _ = api;
+  const told = async () => (await api.want<Tenant>('GET', `${TENANTS}/acme`)).status?.quota ?? {};
+  await create('pods', pod('a'));
+  await create('persistentvolumeclaims', claim('a', '4Gi'), 'acme-web');
+  await pass(api.clock, 2000);
+  const hard = { pods: '10', 'requests.storage': '10Gi' };
+  assert.deepEqual(await told(), { hard, used: { pods: '1', 'requests.storage': '4Gi' } });
+  await api.want('DELETE', `${NAMESPACES}/acme/pods/a?gracePeriodSeconds=0`);
+  const spec = { quota: { hard: { 'requests.storage': null, namespaces: '3' } } };
+  await api.want('PATCH', `${TENANTS}/acme`, { spec }, MERGE);
+  await pass(api.clock, 2000);
+  assert.deepEqual(await told(), {
+    hard: { pods: '10', namespaces: '3' },
+    used: { pods: '0', namespaces: '2' },
+  });
 });
 
 /** A tree of tenants: `acme`, two below it, and two below each of those. */

@@ -10,6 +10,7 @@ export const TENANT_DEPTH_MAX = 8;
 /** Who is whose: answered from the store, as it is at the moment of the question. */
 export interface TenantDirectory {
   get(name: string): Tenant | undefined;
+  names(): string[];
   /** The tenant of a namespace; '' for one of the cluster's own, undefined when there is none. */
   ofNamespace(namespace: string): string | undefined;
   ofProject(project: Pick<IdentityProject, 'id'>): Tenant | undefined;
@@ -57,6 +58,7 @@ export function createTenantDirectory(store: Store): TenantDirectory {
 
   return {
     get,
+    names: () => store.list(TENANTS_RESOURCE).entries.map(({ key }) => key.name),
     ancestors,
 
     ofNamespace: (name) => store.get({ resource: 'namespaces', namespace: '', name })?.partition,

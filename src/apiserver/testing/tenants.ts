@@ -8,9 +8,12 @@ import { defaultRbacObjects } from '../../auth/default-roles.ts';
 import { createRbac, createUnionAuthorizer } from '../../auth/rbac.ts';
 import { withTenantRoles } from '../../auth/tenant-roles.ts';
 import { createTenantScope } from '../../auth/tenant-scope.ts';
+import { assert } from '../../base/assert.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { Store } from '../../store/store.ts';
+import type { ApiServerOptions } from '../server.ts';
 import { createTenantDirectory } from '../tenancy/directory.ts';
+import type { TenantDirectory } from '../tenancy/directory.ts';
 import { startHarness } from './harness.ts';
 import type { Harness } from './harness.ts';
 
@@ -19,6 +22,7 @@ export interface TenantHarness extends Harness {
   /** Acts as somebody of the tenant. */
   as(tenant: string, role?: TenantRole): Transport;
   createTenant(name: string, spec?: TenantSpec): Promise<void>;
+  tenants: TenantDirectory;
 }
 
 function tenantUser(tenant: string, role: TenantRole = 'admin'): UserInfo {
@@ -32,10 +36,12 @@ export function tenant(name: string, spec: TenantSpec = {}): KubeObject {
 
 export async function startTenantHarness(
   nodes: 'hidden' | 'sanitised' = 'hidden',
+  more: Partial<ApiServerOptions> = {},
 ): Promise<TenantHarness> {
+  let tenants: TenantDirectory | undefined;
   const setUp = (store: Store) => {
     const schema = productTable();
-    const tenants = createTenantDirectory(store);
+    tenants = createTenantDirectory(store);
     const rbac = withTenantRoles(createRbac());
     const scope = createTenantScope({
       tenantOfNamespace: tenants.ofNamespace,
@@ -47,9 +53,11 @@ export async function startTenantHarness(
     const authorizer = createUnionAuthorizer([scope, rbac]);
     return { schema, tenants, rbac, authorizer, bootstrapObjects: defaultRbacObjects() };
   };
-  const harness = await startHarness({ setUp });
+  const harness = await startHarness({ ...more, setUp });
+  assert(tenants, 'the harness has set up what it was given');
   return {
     ...harness,
+    tenants,
     as: (name, role) => harness.server.loopback(tenantUser(name, role)),
     async createTenant(name, spec) {
       await harness.want('POST', '/apis/hypernetes.io/v1/tenants', tenant(name, spec));
