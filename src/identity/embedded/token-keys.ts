@@ -63,13 +63,11 @@ export function createTokenKeys(options: TokenKeysOptions): TokenKeys {
 
   const rotated = (before: TokenKey[]): TokenKey[] => {
     const nowMs = clock.nowMs();
-    const kept = before
-      .filter((key) => !expired(key))
-      .map((key): TokenKey => {
-        if (key.state === 'staged') return { ...key, state: 'primary', createdAtMs: nowMs };
-        if (key.state === 'primary') return { ...key, state: 'retired', retiredAtMs: nowMs };
-        return key;
-      });
+    const kept = before.map((key): TokenKey => {
+      if (key.state === 'staged') return { ...key, state: 'primary', createdAtMs: nowMs };
+      if (key.state === 'primary') return { ...key, state: 'retired', retiredAtMs: nowMs };
+      return key;
+    });
     return [makeKey('staged', kept), ...kept];
   };
   const due = (current: TokenKey[]) =>
@@ -100,8 +98,8 @@ export function createTokenKeys(options: TokenKeysOptions): TokenKeys {
     async maintain() {
       await table.upsert(KEY_SET_ID, (current) => {
         if (!current) return undefined;
-        if (due(current.keys)) return { ...current, keys: rotated(current.keys) };
         const kept = current.keys.filter((key) => !expired(key));
+        if (due(kept)) return { ...current, keys: rotated(kept) };
         return kept.length < current.keys.length ? { ...current, keys: kept } : undefined;
       });
     },

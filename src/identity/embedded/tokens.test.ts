@@ -98,12 +98,30 @@ test('what ends a session ends its tokens, and they do not come back', async (t)
       assert.ok(rig.identity.validate(tokens[0] ?? ''));
       await end(rig);
       for (const token of tokens) assert.equal(rig.identity.validate(token), undefined);
+      if (what !== 'the token is revoked') await assert.rejects(rig.loginAlice(), /authentication/);
       await undo?.(rig);
       for (const token of tokens) assert.equal(rig.identity.validate(token), undefined);
       if (undo) assert.ok(rig.identity.validate(await rig.loginAlice()));
       await rig.close();
     });
   }
+});
+
+test('below a project that is disabled nothing can be used', async () => {
+  const rig = await setUp();
+  const { directory, grants } = rig.identity;
+  const common = { domainId: 'default', description: '', enabled: true, tags: [] };
+  const below = await directory.createProject({ name: 'x', parentId: rig.project.id, ...common });
+  await grants.grant({ ...rig.assignment, targetId: below.id });
+  const login = () => rig.login('alice', PASSWORD, { project: { id: below.id } });
+  const token = await login();
+  await directory.updateProject(rig.project.id, { enabled: false });
+  assert.equal(rig.identity.validate(token), undefined);
+  await assert.rejects(login(), /authentication/);
+  await directory.updateProject(rig.project.id, { enabled: true });
+  assert.equal(rig.identity.validate(token), undefined);
+  assert.ok(rig.identity.validate(await login()));
+  await rig.close();
 });
 
 test('roles are those of now, and a token without any has ended', async () => {

@@ -312,6 +312,9 @@ describe('what is wrong is said', () => {
       assert.match(body.error.message, text);
     }
     assert.equal(count(), before);
+    const domain = { name: 'a@b' };
+    const ambiguous = await rig.call('POST', '/domains', { token: rig.admin, body: { domain } });
+    assert.match(ambiguous.body.error.message, /'domain.name'/);
     const answer = await rig.call('PATCH', `/users/${a.userId}`, {
       token: rig.admin,
       body: { user: { domain_id: b.domainId } },
@@ -373,6 +376,23 @@ describe('what is wrong is said', () => {
     assert.equal(again.status, 409);
     const foreign = `/users/${b.userId}/application_credentials`;
     assert.equal((await rig.call('POST', foreign, { token: rig.admin, body })).status, 403);
+  });
+
+  test('a restricted credential makes and deletes no other', async () => {
+    const path = `/users/${a.userId}/application_credentials`;
+    const make = (token: string, name: string, unrestricted: boolean) =>
+      rig.call('POST', path, { token, body: { application_credential: { name, unrestricted } } });
+    for (const unrestricted of [false, true]) {
+      const made = await make(a.projectAdmin, `first-${unrestricted}`, unrestricted);
+      const { id, secret } = made.body.application_credential;
+      const methods = ['application_credential'];
+      const identity = { methods, application_credential: { id, secret } };
+      const token = (await login(identity)).headers['X-Subject-Token'] ?? '';
+      const second = await make(token, `second-${unrestricted}`, true);
+      assert.equal(second.status, unrestricted ? 201 : 403);
+      const deleted = await rig.call('DELETE', `${path}/${id}`, { token });
+      assert.equal(deleted.status, unrestricted ? 204 : 403);
+    }
   });
 
   test('no answer holds a hash, a key or a secret', async () => {
