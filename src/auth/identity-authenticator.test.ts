@@ -72,9 +72,10 @@ test('what the identity service calls somebody never makes them somebody of ours
   const { authenticate } = authenticator({
     'hn-1': hostile('system:kube-scheduler'),
     'hn-2': hostile('tenant:globex'),
+    'hn-4': token({ user: { id: 'u', name: 'a', domain: { id: 'd', name: 'b@Default' } } }),
     'hn-3': token({ groups: groups.map((name) => ({ name, domain: 'Default' })) }),
   });
-  for (const bearerToken of ['hn-1', 'hn-2']) {
+  for (const bearerToken of ['hn-1', 'hn-2', 'hn-4']) {
     const refused = authenticate({ ...REQUEST, bearerToken });
     await assert.rejects(refused, (error) => isStatus(error, 'Unauthorized'));
   }

@@ -68,8 +68,13 @@ async function userOf(
       `users whose names begin with ${RESERVED_PREFIXES.join(', ')} are the system's`,
     );
   }
+  // The last `@` has to be ours, or two people of two domains could have one name.
+  if (user.domain.name.includes('@')) {
+    throw unauthorized('the name of the user\'s domain contains "@"');
+  }
   const name = `${user.name}@${user.domain.name}`;
   const groups = token.groups
+    .filter(({ domain }) => !domain.includes('@'))
     .map((group) => `${group.name}@${group.domain}`)
     .filter((group) => !isReserved(group));
   const extra = { 'hypernetes.io/roles': [...roles].sort() };

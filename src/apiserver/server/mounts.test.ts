@@ -22,6 +22,7 @@ function exchange(path: string, body = ''): ApiExchange {
     path,
     query: new URLSearchParams('a=b'),
     headers: { 'x-auth-token': 'secret' },
+    remoteAddress: '192.0.2.7',
     body: (async function* () {
       yield* chunks;
     })(),
@@ -43,6 +44,7 @@ test('a mount answers its paths and no others, with the body read within its lim
   const reply = await handle(exchange('/identity/v3', '12345678'));
   assert.deepEqual([reply.status, reply.headers['x-subject-token']], [201, 't']);
   assert.equal(Buffer.from(seen[0]?.body ?? []).toString(), '12345678');
+  assert.equal(seen[0]?.source, '192.0.2.7');
   assert.equal((await handle(exchange('/identity/v3', '123456789'))).status, 413);
   assert.equal(seen.length, 1);
 });

@@ -17,6 +17,8 @@ export interface MountRequest {
   query: URLSearchParams;
   headers: Record<string, string | undefined>;
   body: Uint8Array;
+  /** The peer's address. */
+  source: string;
 }
 
 export interface MountResponse {
@@ -56,9 +58,9 @@ async function answer(
   mount: Mount,
   exchange: ApiExchange,
 ): Promise<ApiReply> {
-  const { method, path, query, headers } = exchange;
+  const { method, path, query, headers, remoteAddress: source } = exchange;
   const body = await readBody(exchange, server.limits, server.clock);
-  const response = await mount.handle({ method, path, query, headers, body });
+  const response = await mount.handle({ method, path, query, headers, body, source });
   return {
     status: response.status,
     headers: response.headers,
