@@ -7,6 +7,9 @@ import type { Rbac } from '../auth/rbac.ts';
 import type { ServiceAccountTokens } from '../auth/service-account-tokens.ts';
 import type { Store } from '../store/store.ts';
 import type { AdmissionChain } from './admission/chain.ts';
+import type { RequestTrace } from './audit/event.ts';
+import type { AuditLog } from './audit/log.ts';
+import type { AuditTrail } from './audit/trail.ts';
 import type { ApiServerLimits } from './limits.ts';
 import type { Metrics } from './server/metrics.ts';
 import type { ApiExchange, ApiReply } from './server/exchange.ts';
@@ -36,9 +39,12 @@ export interface ServerContext {
   quotas: QuotaLedger;
   vmOverhead: VmOverhead;
   metrics: Metrics;
+  /** Where there is one, every answered request is told to it. */
+  audit: AuditTrail | undefined;
+  auditLog: AuditLog | undefined;
   watchLines: LineCache;
   /** Of requests in flight, by whether they read or write, and of watches. */
-  shares: Record<'reads' | 'writes' | 'watches', Shares>;
+  shares: Record<'reads' | 'writes' | 'watches' | 'audits', Shares>;
   /** Host and port at which clients reach the server. */
   advertiseAddress: string;
   kubelet: KubeletConnector | undefined;
@@ -73,6 +79,8 @@ export interface RequestContext {
   /** Sent with the answer as `Warning` headers. */
   warnings: string[];
   auditId: string;
+  /** For the audit log. */
+  trace: RequestTrace;
 }
 
 /** A request for a resource that exists. */

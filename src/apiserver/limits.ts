@@ -31,6 +31,9 @@ export interface ApiServerLimits {
   bookmarkIntervalMs: number;
   watches: number;
   watchesPerUser: number;
+  /** Who reads audit logs at the same time: it costs more than other reading. */
+  auditReaders: number;
+  auditReadersPerUser: number;
   /** Lines of watches that are kept for the next watcher of the same objects. */
   watchLineBytes: number;
   /** A client that takes nothing of its answer for this long is cut off. */
@@ -68,6 +71,8 @@ export const DEFAULT_LIMITS: ApiServerLimits = {
   bookmarkIntervalMs: 60_000,
   watches: 50_000,
   watchesPerUser: 10_000,
+  auditReaders: 32,
+  auditReadersPerUser: 4,
   watchLineBytes: 32 * 1024 * 1024,
   replyStallTimeoutMs: 60_000,
   deleteCollectionWorkers: 16,

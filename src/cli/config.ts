@@ -13,6 +13,8 @@ export interface DataPaths {
   /** The cluster's CA, for clients. */
   caCert: string;
   storeFile: string;
+  /** Who asked what of the API: a directory for each tenant. */
+  audit: string;
   node: string;
   hyperd: string;
   images: string;
@@ -43,6 +45,7 @@ export function dataPaths(root: string): DataPaths {
     adminOpenrc: join(root, 'server/admin.openrc'),
     caCert: join(root, 'server/pki/ca.crt'),
     storeFile: join(root, 'server/store.db'),
+    audit: join(root, 'server/audit'),
     node: join(root, 'node'),
     hyperd: join(root, 'hyperd'),
     images: join(root, 'hyperd/images'),

@@ -95,6 +95,7 @@ const TYPES: ObjectType[] = [
   type('TenantQuotaStatus', { hard: QUANTITIES, used: QUANTITIES }),
 ];
 
+const kindTenant = { group: GROUP, version: VERSION, kind: 'Tenant' };
 const status = { name: 'status', verbs: ['get', 'patch', 'update'] };
 
 const ROWS: ResourceRow[] = [
@@ -105,7 +106,10 @@ const ROWS: ResourceRow[] = [
     namespaced: false,
     verbs: ['create', 'delete', 'get', 'list', 'patch', 'update', 'watch'],
     type: `${PREFIX}Tenant`,
-    subresources: [{ ...status, group: GROUP, version: VERSION, kind: 'Tenant' }],
+    subresources: [
+      { ...status, ...kindTenant },
+      { name: 'audit', verbs: ['get'], ...kindTenant },
+    ],
     columns: columnsOf(GROUP, 'tenants'),
     storageVersion: `${GROUP}/${VERSION}`,
   },

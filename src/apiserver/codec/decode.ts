@@ -43,7 +43,9 @@ export async function readObject(
     defaults: { apiVersion, kind: expected.kind },
   });
   checkKind(decoded, expected, apiVersion);
-  return checkStructure(context, expected, decoded.value, decoded.duplicates);
+  const object = checkStructure(context, expected, decoded.value, decoded.duplicates);
+  context.trace.objectName = object.metadata.name;
+  return object;
 }
 
 /** The structural half of `readObject`, for objects that a patch has made. */

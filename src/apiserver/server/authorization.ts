@@ -32,7 +32,14 @@ export function requireAuthorization(
   authorizer: Authorizer,
   attributes: AuthorizationAttributes,
 ): void {
-  const decision = authorizer.authorize(attributes);
+  requireAllowed(attributes, authorizer.authorize(attributes));
+}
+
+/** The same, for what has been decided. */
+export function requireAllowed(
+  attributes: AuthorizationAttributes,
+  decision: AuthorizationDecision,
+): void {
   if (!isAllowed(decision)) throw forbiddenByAuthorizer(attributes, decision.reason);
 }
 

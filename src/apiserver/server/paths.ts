@@ -9,6 +9,7 @@ import type { OpenApiDocument } from '../../api/schema/openapi.ts';
 import { openApiV3Document, openApiV3Index } from '../../api/schema/openapi.ts';
 import { OPENAPI_V2_PROTOBUF, openApiV2Documents } from '../../api/schema/openapi-v2.ts';
 import { StatusError } from '../../api/status.ts';
+import { handleAudit } from '../audit/handler.ts';
 import { parseAccept } from '../codec/negotiate.ts';
 import { bytesReply, encodeJson, jsonReply, textReply } from '../codec/reply.ts';
 import type { RequestContext } from '../context.ts';
@@ -17,7 +18,7 @@ import type { ApiReply } from './exchange.ts';
 import { versionInfo } from './version.ts';
 
 /** Answers for paths that are not resources. */
-export function answerPath(context: RequestContext): ApiReply {
+export async function answerPath(context: RequestContext): Promise<ApiReply> {
   const { exchange } = context;
   const path = exchange.path.length > 1 ? exchange.path.replace(/\/+$/, '') : exchange.path;
   if (exchange.method !== 'GET' && exchange.method !== 'HEAD') {
@@ -27,7 +28,7 @@ export function answerPath(context: RequestContext): ApiReply {
   return answer ? answer(context) : textReply(404, '404 page not found\n');
 }
 
-type PathAnswer = (context: RequestContext) => ApiReply;
+type PathAnswer = (context: RequestContext) => ApiReply | Promise<ApiReply>;
 
 const PATHS: Record<string, PathAnswer | undefined> = Object.assign(Object.create(null), {
   '/': () => jsonReply(200, { paths: Object.keys(PATHS) }),
@@ -40,6 +41,7 @@ const PATHS: Record<string, PathAnswer | undefined> = Object.assign(Object.creat
   '/openapi/v2': openApiV2,
   '/openapi/v3': ({ server }: RequestContext) => jsonReply(200, openApiV3Index(server.schema)),
   '/metrics': metrics,
+  '/hypernetes/audit': handleAudit,
   '/.well-known/openid-configuration': (context: RequestContext) =>
     keys(context, (tokens) => tokens.openidConfiguration(), 'application/json'),
   '/openid/v1/jwks': (context: RequestContext) =>

@@ -11,10 +11,11 @@ import {
   StoreUnavailableError,
 } from '../../store/store.ts';
 import { statusReply, warningHeader } from '../codec/reply.ts';
+import type { RequestTrace } from '../audit/event.ts';
 import type { RequestContext, ServerContext } from '../context.ts';
 import { inTenant } from '../tenancy/named-user.ts';
 import { authenticate, impersonate } from './authentication.ts';
-import { attributesOf, requireAuthorization } from './authorization.ts';
+import { attributesOf, requireAllowed } from './authorization.ts';
 import type { ApiExchange, ApiReply } from './exchange.ts';
 import { parseRequestInfo } from './path.ts';
 import type { RequestInfo } from './path.ts';
@@ -38,15 +39,19 @@ export function createPipeline(
   return async (exchange) => {
     const auditId = server.random.uuid();
     const startMs = server.clock.monotonicMs();
+    const receivedMs = server.clock.nowMs();
+    const trace: RequestTrace = {};
     let info: RequestInfo | undefined;
     let reply: ApiReply;
     try {
       info = parseRequestInfo(exchange.method, exchange.path, exchange.query);
-      const context = await identify(server, exchange, info, auditId);
+      const context = await identify(server, exchange, info, { auditId, trace });
       reply = await limited(server, context, () => dispatch(context));
       addWarnings(reply, context.warnings);
     } catch (error) {
-      reply = statusReply(toStatusError(error, server, exchange, auditId));
+      const failure = toStatusError(error, server, exchange, auditId);
+      trace.failure = failure.reason;
+      reply = statusReply(failure);
     }
     reply.headers['audit-id'] = auditId;
     const { verb = exchange.method, resource = '' } = info ?? {};
@@ -57,6 +62,7 @@ export function createPipeline(
       reply.status,
       tookMs,
     );
+    server.audit?.({ exchange, info, trace, auditId, receivedMs }, reply);
     return reply;
   };
 }
@@ -65,16 +71,20 @@ async function identify(
   server: ServerContext,
   exchange: ApiExchange,
   info: RequestInfo,
-  auditId: string,
+  { auditId, trace }: Pick<RequestContext, 'auditId' | 'trace'>,
 ): Promise<RequestContext> {
   if (!METHODS.has(exchange.method)) {
     throw new StatusError('MethodNotAllowed', `the method "${exchange.method}" is not known here`);
   }
   const authenticated = await authenticate(exchange, server.authenticators);
+  trace.authenticated = authenticated;
   const named = impersonate(exchange, authenticated, server.authorizer);
   const user = named === authenticated ? named : inTenant(named, authenticated, server.tenants);
-  requireAuthorization(server.authorizer, attributesOf(info, user));
-  return { server, exchange, info, user, warnings: [], auditId };
+  trace.user = user;
+  const attributes = attributesOf(info, user);
+  trace.decision = server.authorizer.authorize(attributes);
+  requireAllowed(attributes, trace.decision);
+  return { server, exchange, info, user, warnings: [], auditId, trace };
 }
 
 async function limited(

@@ -1,3 +1,4 @@
+import { openAuditLog } from '../../apiserver/audit/log.ts';
 import { createApiServer } from '../../apiserver/server.ts';
 import { defaultRbacObjects } from '../../auth/default-roles.ts';
 import { createCaSigner, ensurePki } from '../../auth/pki.ts';
@@ -32,6 +33,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
   });
   const identity = await openIdentity({ config, paths, store, clock, random, log });
   const { provider } = identity;
+  const audit = openAuditLog({ directory: paths.audit, clock, random, log });
   const server = await createApiServer({
     store,
     clock,
@@ -41,6 +43,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     kubelet: { ca: pki.caCert, cert: pki.kubeletClientCert, key: pki.kubeletClientKey },
     advertise: { host: config.address, port: config.apiPort },
     serviceCidr: config.serviceCidr,
+    audit,
     mounts: identity.mounts,
     bootstrapObjects: [...defaultRbacObjects(), ...(await localToken(store, paths))],
   });
@@ -63,6 +66,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     }),
   ]);
   await server.close();
+  await audit.close();
   await identity.close();
   await store.close();
 }

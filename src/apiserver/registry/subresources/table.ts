@@ -1,3 +1,4 @@
+import { handleTenantAudit } from '../../audit/handler.ts';
 import { handleConnect, handleLog, handleNodeProxy } from '../../proxy/handlers.ts';
 import type { ResourceHandler } from '../../context.ts';
 import { handleGet } from '../get.ts';
@@ -37,6 +38,7 @@ export const SUBRESOURCES: Record<string, Verbs | undefined> = {
   'nodes/proxy': nodeProxy,
   'namespaces/finalize': { update: handleFinalize },
   'serviceaccounts/token': { create: handleToken },
+  'tenants.hypernetes.io/audit': { get: handleTenantAudit },
   'replicationcontrollers/scale': scaleVerbs,
   'deployments.apps/scale': scaleVerbs,
   'replicasets.apps/scale': scaleVerbs,
