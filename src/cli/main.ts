@@ -1,6 +1,8 @@
 import { Command, CommanderError, Option } from 'commander';
 import { describeError } from '../base/log.ts';
-import { UsageError } from './errors.ts';
+import { CancelledError, UsageError } from './errors.ts';
+import { addLoginCommands } from './login/commands.ts';
+import { refuseSecrets } from './login/secrets.ts';
 
 /**
  * The command line. Each command's code is loaded when it is called: `hypernetes status` does not
@@ -97,6 +99,8 @@ program
   .argument('[action]', 'create', 'create')
   .action(async (_action, options) => (await import('./token.ts')).createToken(dataDir(), options));
 
+addLoginCommands(program);
+
 program
   .command('logs')
   .description('print the log of a component: server, kubelet, hyperd, supervisor')
@@ -154,11 +158,17 @@ function parsePort(text: string): number {
   return value;
 }
 
+/** 128 and the number of SIGINT, as a shell has it. */
+const INTERRUPTED_EXIT_CODE = 130;
+
 try {
+  refuseSecrets(process.argv.slice(2));
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode;
+  } else if (error instanceof CancelledError) {
+    process.exitCode = INTERRUPTED_EXIT_CODE;
   } else {
     const text = error instanceof UsageError ? error.message : describeCrash(error);
     process.stderr.write(`hypernetes: ${text}\n`);

@@ -8,9 +8,8 @@ import { loadKubeconfig } from '../client/kubeconfig.ts';
 import { SECRETS } from '../client/resources.ts';
 import { DEFAULT_PORTS, dataDirectory, dataPaths } from './config.ts';
 import { readConfig } from './data.ts';
+import { parseDuration } from './duration.ts';
 import { UsageError } from './errors.ts';
-
-const UNIT_MS: Record<string, number> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** Makes a token good for one `--ttl`, and prints the command that uses it. */
 export async function createToken(
@@ -24,9 +23,7 @@ export async function createToken(
       `Tokens are made on the server's machine; ${paths.root} is not a server's data.`,
     );
   }
-  const [, count, unit = ''] = /^(\d{1,6})([smhd])$/.exec(options.ttl) ?? [];
-  if (!count)
-    throw new UsageError(`Cannot read --ttl "${options.ttl}": write it as 30m, 24h or 7d.`);
+  const lifetimeMs = parseDuration(options.ttl, '--ttl');
   const access = await loadKubeconfig(paths.adminKubeconfig);
   const transport = createHttpsTransport(access);
   try {
@@ -34,7 +31,7 @@ export async function createToken(
       clock: systemClock,
       random: systemRandom,
       description: 'Made by "hypernetes token create".',
-      lifetimeMs: Number(count) * (UNIT_MS[unit] ?? 0),
+      lifetimeMs,
     });
     await createClient(transport, { userAgent: 'hypernetes' }).create(SECRETS, secret as never);
     const token = formatJoinToken(certificateSha256(access.caCert), bearerToken);

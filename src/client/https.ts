@@ -252,11 +252,46 @@ function upgradeTo(
  * @param caSha256 sha-256 of the CA certificate's DER, lower-case hexadecimal
  * @returns the CA as PEM; every further connection uses it in full
  */
-export function fetchPinnedCa(
+export async function fetchPinnedCa(
   server: string,
   caSha256: string,
-  options: { timeoutMs?: number; clock?: Clock } = {},
+  options: FetchCaOptions = {},
 ): Promise<string> {
+  const chain = await fetchChain(server, options);
+  const ca = chain.find((certificate) => fingerprint(certificate) === caSha256);
+  const { host } = new URL(server);
+  if (!ca) throw new Error(`Cannot trust "${host}": its CA is not the one the token names`);
+  return signerOf(chain, ca, host);
+}
+
+/**
+ * The CA that a server shows, unverified: it is for somebody to compare its fingerprint before
+ * anything is sent. The server's own certificate is signed by it.
+ *
+ * @returns PEM
+ */
+export async function fetchOfferedCa(
+  server: string,
+  options: FetchCaOptions = {},
+): Promise<string> {
+  const chain = await fetchChain(server, options);
+  const ca = chain.find((certificate) => certificate.ca && certificate.checkIssued(certificate));
+  const { host } = new URL(server);
+  if (!ca) throw new Error(`"${host}" does not show its CA`);
+  return signerOf(chain, ca, host);
+}
+
+export interface FetchCaOptions {
+  timeoutMs?: number;
+  clock?: Clock;
+}
+
+function signerOf([leaf]: X509Certificate[], ca: X509Certificate, host: string): string {
+  if (leaf?.checkIssued(ca) && leaf.verify(ca.publicKey)) return ca.toString();
+  throw new Error(`Cannot trust "${host}": its certificate is not signed by its CA`);
+}
+
+function fetchChain(server: string, options: FetchCaOptions): Promise<X509Certificate[]> {
   const url = new URL(server);
   const host = url.hostname.replace(/^\[|\]$/g, '');
   const timeoutMs = options.timeoutMs ?? CONNECT_TIMEOUT_MS;
@@ -273,15 +308,7 @@ export function fetchPinnedCa(
       timer.cancel();
       const chain = peerChain(socket);
       socket.destroy();
-      const ca = chain.find((certificate) => fingerprint(certificate) === caSha256);
-      const [leaf] = chain;
-      if (!ca || !leaf) {
-        reject(new Error(`Cannot trust "${url.host}": its CA is not the one the token names`));
-      } else if (!leaf.checkIssued(ca) || !leaf.verify(ca.publicKey)) {
-        reject(new Error(`Cannot trust "${url.host}": its certificate is not signed by its CA`));
-      } else {
-        resolve(ca.toString());
-      }
+      resolve(chain);
     });
   });
 }

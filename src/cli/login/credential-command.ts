@@ -1,0 +1,36 @@
+import { systemClock } from '../../base/clock.ts';
+import { UsageError } from '../errors.ts';
+import { openTerminal } from '../prompt.ts';
+import { currentToken, execCredential, readExecInfo } from './credential.ts';
+import type { CredentialContext } from './credential.ts';
+import { openProfiles } from './profiles.ts';
+import type { Profile, ProfileStore } from './profiles.ts';
+import type { Renewal } from './renew.ts';
+
+/** Loads what speaks to a server only when a token has to be renewed. */
+const renewLater: Renewal = async (...args) => (await import('./renew.ts')).renewToken(...args);
+
+/** How this process gets tokens: from what is stored, and by asking where it may ask. */
+export function credentialContext(isInteractive: boolean): CredentialContext {
+  const terminal = isInteractive ? openTerminal() : undefined;
+  return { profiles: openProfiles(), clock: systemClock, terminal, renew: renewLater };
+}
+
+/** @throws UsageError that names those that there are */
+export async function requireProfile(profiles: ProfileStore, name: string): Promise<Profile> {
+  const profile = await profiles.read(name);
+  if (profile) return profile;
+  const others = (await profiles.list()).map((one) => one.name).join(', ');
+  throw new UsageError(
+    `There is no login "${name}" on this machine${others ? ` (there are: ${others})` : ''}: ` +
+      'log in with "hypernetes login".',
+  );
+}
+
+/** The exec plugin that kubeconfigs name: prints an ExecCredential. */
+export async function credential(profileName: string): Promise<void> {
+  const info = readExecInfo(process.env['KUBERNETES_EXEC_INFO']);
+  const context = credentialContext(info.isInteractive);
+  const profile = await requireProfile(context.profiles, profileName);
+  process.stdout.write(execCredential(await currentToken(profile, context), info.apiVersion));
+}

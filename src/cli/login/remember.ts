@@ -1,0 +1,90 @@
+import { hostname } from 'node:os';
+import { systemClock } from '../../base/clock.ts';
+import { nameSuffix, systemRandom } from '../../base/random.ts';
+import { fields, id as idOf } from '../../identity/keystone/parse.ts';
+import { UsageError } from '../errors.ts';
+import type { IssuedToken, Keystone } from './keystone.ts';
+import { KeystoneRefusal } from './keystone.ts';
+import type { Profile, StoredCredential } from './profiles.ts';
+import { renewToken, withKeystone } from './renew.ts';
+
+/**
+ * Makes an application credential for this login alone: of the token's project and roles, restricted
+ * (it makes no others), and with an end.
+ */
+export async function makeCredential(
+  keystone: Keystone,
+  token: IssuedToken,
+  lifetimeMs: number,
+): Promise<StoredCredential> {
+  refuseSystem(token.scope.kind);
+  const expiresAtMs = systemClock.nowMs() + lifetimeMs;
+  const body = await keystone.ask(token.value, {
+    method: 'POST',
+    path: pathOf(token.user.id),
+    body: {
+      application_credential: {
+        name: `hypernetes-login-${hostname()}-${nameSuffix(systemRandom, 8)}`.slice(0, 255),
+        description: 'Made by "hypernetes login --remember"; "hypernetes logout" removes it.',
+        expires_at: new Date(expiresAtMs).toISOString().slice(0, 19),
+        unrestricted: false,
+      },
+    },
+  });
+  const made = fields(body['application_credential'], 'application_credential');
+  const { secret } = made;
+  if (typeof secret !== 'string' || secret === '') {
+    throw new UsageError('Cannot remember the login: the answer holds no secret.');
+  }
+  return { id: idOf(made['id'], 'application_credential.id'), secret, expiresAtMs, isOurs: true };
+}
+
+/** @throws UsageError for what Keystone binds no application credential to */
+export function refuseSystem(kind: string): void {
+  if (kind !== 'system') return;
+  throw new UsageError(
+    'Cannot remember a login for the whole system: application credentials are for one project. ' +
+      'Leave --remember out.',
+  );
+}
+
+/**
+ * Takes away an application credential that login made. A restricted one cannot remove itself
+ * everywhere, so the token of a password is used while there is one, or the password asked for.
+ *
+ * @param token of the profile, if it has one
+ * @throws KeystoneRefusal when nobody at hand may
+ */
+export function removeCredential(
+  profile: Profile,
+  token: { value: string } | undefined,
+  askPassword: (() => Promise<string>) | undefined,
+): Promise<void> {
+  return withKeystone(profile, async (keystone) => {
+    const { credential, user } = profile;
+    if (!credential?.isOurs) return;
+    const path = `${pathOf(user.id)}/${credential.id}`;
+    const remove = async (value: string) => {
+      try {
+        await keystone.ask(value, { method: 'DELETE', path });
+      } catch (error) {
+        if (!(error instanceof KeystoneRefusal) || error.status !== 404) throw error;
+      }
+    };
+    try {
+      const { id, secret } = credential;
+      await remove(
+        token?.value ?? (await renewToken(profile, { kind: 'credential', id, secret })).value,
+      );
+    } catch (error) {
+      const isRefused = error instanceof KeystoneRefusal && [401, 403].includes(error.status);
+      if (!isRefused || !askPassword) throw error;
+      const password = await askPassword();
+      const fresh = await renewToken(profile, { kind: 'password', password });
+      await remove(fresh.value);
+      await keystone.revoke(fresh.value);
+    }
+  });
+}
+
+const pathOf = (userId: string) => `/users/${userId}/application_credentials`;
