@@ -39,6 +39,9 @@ export interface IdentityProvider {
   close(): Promise<void>;
 }
 
+/** Of the domain that every identity service begins with. */
+export const DEFAULT_DOMAIN_ID = 'default';
+
 /** How long a revoked token, a disabled user or a lost role may still be honoured. */
 export const IDENTITY_CACHE_MS = 5_000;
 

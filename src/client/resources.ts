@@ -1,4 +1,6 @@
 import type { KubeObject } from '../api/object.ts';
+import { TENANT_API_VERSION } from '../api/tenancy.ts';
+import type { Tenant } from '../api/tenancy.ts';
 import type {
   CertificateSigningRequest,
   ClusterRole,
@@ -98,6 +100,7 @@ export const CLUSTER_ROLES = define<ClusterRole>(
   'ClusterRole',
   false,
 );
+export const TENANTS = define<Tenant>(TENANT_API_VERSION, 'tenants', 'Tenant', false);
 
 export function apiVersionOf({ group, version }: Pick<Resource, 'group' | 'version'>): string {
   return group ? `${group}/${version}` : version;

@@ -1,3 +1,4 @@
+import type { IdentityProvider } from '../api/identity.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import { describeError } from '../base/log.ts';
@@ -25,6 +26,7 @@ import {
   RESOURCE_QUOTAS,
   SERVICES,
   STATEFUL_SETS,
+  TENANTS,
 } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { runBootstrapTokenCleaner } from './bootstraptoken/index.ts';
@@ -45,6 +47,7 @@ import { runReplicaSetController } from './replicaset/index.ts';
 import { runResourceQuotaController } from './resourcequota/index.ts';
 import { runServiceAccountController } from './serviceaccount/index.ts';
 import { runStatefulSetController } from './statefulset/index.ts';
+import { runTenantController } from './tenant/index.ts';
 import type { ControllerContext } from './common/context.ts';
 
 export interface ControllersOptions {
@@ -56,6 +59,8 @@ export interface ControllersOptions {
   random: Random;
   log: Log;
   signal: AbortSignal;
+  /** Where tenants have their projects; absent: tenants are told by groups alone. */
+  identity?: IdentityProvider;
   /** @default 10.88.0.0/16 */
   clusterCidr?: string;
   /** @default 24 */
@@ -86,6 +91,7 @@ const HELD = [
   PERSISTENT_VOLUME_CLAIMS,
   RESOURCE_QUOTAS,
   DISRUPTION_BUDGETS,
+  TENANTS,
 ];
 
 /**
@@ -123,6 +129,7 @@ export function startControllers(options: ControllersOptions): Promise<void> {
     runDisruptionController(as('controllermanager')),
     runEndpointsController(as('endpoint-controller')),
     runNamespaceController(as('namespace-controller')),
+    runTenantController(as('tenant-controller'), { identity: options.identity }),
     runClusterRoleController(as('clusterrole-aggregation-controller')),
     runPodGarbageCollector(as('pod-garbage-collector')),
     runGarbageCollector(as('garbage-collector-controller'), HELD),

@@ -1,18 +1,13 @@
 import type { IdentityProject } from '../../api/identity.ts';
 import { isStatus } from '../../api/status.ts';
+import { DEFAULT_DOMAIN_ID } from '../../api/identity.ts';
 import { TENANT_API_VERSION, TENANT_NAME_LENGTH_MAX } from '../../api/tenancy.ts';
 import type { Tenant, TenantSpec } from '../../api/tenancy.ts';
 import type { Log } from '../../base/log.ts';
 import type { Client } from '../../client/client.ts';
-import type { Resource } from '../../client/resources.ts';
+import { TENANTS } from '../../client/resources.ts';
 import type { TenantDirectory } from './directory.ts';
 
-const TENANTS: Resource<Tenant> = {
-  ...{ group: 'hypernetes.io', version: 'v1', resource: 'tenants', kind: 'Tenant' },
-  namespaced: false,
-};
-
-const DEFAULT_DOMAIN_ID = 'default';
 /** Of the project's id: what tells tenants apart whose projects have about the same name. */
 const ID_SHOWN_LENGTH = 8;
 

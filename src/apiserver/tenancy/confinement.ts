@@ -93,7 +93,7 @@ function sharedWith(tenants: TenantDirectory, tenant: string, resource: string):
 }
 
 /** The roles that a cluster starts with for people; what else the operator has made is not told. */
-function isOfferedRole({ key, object }: Entry): boolean {
+export function isOfferedRole({ key, object }: Entry): boolean {
   const isDefault = object.metadata.labels?.['kubernetes.io/bootstrapping'] === 'rbac-defaults';
   return isDefault && !key.name.startsWith('system:') && !key.name.startsWith('hypernetes:');
 }

@@ -4,17 +4,12 @@ import type { Clock } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import type { Log } from '../../base/log.ts';
 import type { Client } from '../../client/client.ts';
-import type { Resource } from '../../client/resources.ts';
+import { TENANTS } from '../../client/resources.ts';
 import type { TenantDirectory } from './directory.ts';
 import type { QuotaLedger } from './quota-ledger.ts';
 
 /** Many objects come and go together: what is used then is written once. */
 const SETTLE_MS = 500;
-
-const TENANTS: Resource = {
-  ...{ group: 'hypernetes.io', version: 'v1', resource: 'tenants', kind: 'Tenant' },
-  namespaced: false,
-};
 
 export interface QuotaStatusOptions {
   client: Client;
