@@ -61,6 +61,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     startControllers({
       ...common,
       transport: server.loopback(CONTROLLERS),
+      identity: identity.provider,
       signer: createCaSigner({ caCert: pki.caCert, caKey: pki.caKey, clock, random }),
       clusterCidr: config.clusterCidr,
     }),
