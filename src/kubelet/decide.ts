@@ -1,5 +1,5 @@
 import { goDuration, restartAfter } from './backoff.ts';
-import { isAlive } from './history.ts';
+import { isAlive, isSuspended, wasSuspended } from './history.ts';
 import type { Attempt, ContainerView, PodView } from './history.ts';
 
 /**
@@ -11,6 +11,7 @@ import type { Attempt, ContainerView, PodView } from './history.ts';
  *   a container ended ──► restartPolicy ──► start again after its back-off, in the same VM
  *   the VM ended      ──► the same for all that ran in it, in a new VM, from init on
  *   nothing runs and nothing will be started ──► finished
+ *   the tenant is suspended ──► nothing is started; what was stopped with it goes on at once after
  */
 export interface Decision {
   createSandbox: boolean;
@@ -62,6 +63,10 @@ export function decide(input: DecisionInput): Decision {
     decision.initialized = main.some((each) => each.attempts.length > 0);
     return decision;
   }
+  if (isSuspended(view.pod)) {
+    decision.initialized = main.some((each) => each.attempts.length > 0);
+    return decision;
+  }
   if (!isAlive(view.sandbox)) {
     decideSandbox(input, decision);
     return decision;
@@ -77,16 +82,20 @@ function policy(view: PodView): string {
   return view.pod.spec?.restartPolicy ?? 'Always';
 }
 
-function hasEndedForGood(view: PodView, each: ContainerView): boolean {
+/** It has run for the last time. */
+export function hasEndedForGood(view: PodView, each: ContainerView): boolean {
   const last = latest(each);
-  if (!last?.exit) return false;
+  if (!last?.exit || wasSuspended(last)) return false;
   if (policy(view) === 'Always') return false;
   return policy(view) === 'Never' || last.exit.exitCode === 0;
 }
 
 function initHasFailed(view: PodView, init: ContainerView[]): boolean {
   if (policy(view) !== 'Never') return false;
-  return init.some((each) => each.role === 'init' && (latest(each)?.exit?.exitCode ?? 0) !== 0);
+  return init.some((each) => {
+    const last = latest(each);
+    return each.role === 'init' && (last?.exit?.exitCode ?? 0) !== 0 && !wasSuspended(last);
+  });
 }
 
 /** A new VM, unless the last one died a moment ago: then after a back-off of its own. */
@@ -111,7 +120,11 @@ export function sandboxRestart(input: Pick<DecisionInput, 'view' | 'nowMs' | 'sa
   delayMs: number;
   streak: number;
 } {
-  const { sandbox } = input.view;
+  const { sandbox, containers } = input.view;
+  const isSuspendedOne = containers.some(({ attempts }) =>
+    attempts.some((each) => each.sandboxId === sandbox?.id && wasSuspended(each)),
+  );
+  if (sandbox && isSuspendedOne) return { delayMs: 0, streak: 0 };
   return restartAfter({
     streak: Number(sandbox?.labels['hypernetes.io/streak'] ?? 0),
     startedMs: sandbox?.timings.guest ?? 0,
@@ -158,6 +171,10 @@ function scheduleStart(input: DecisionInput, each: ContainerView, decision: Deci
   const last = latest(each);
   if (!last) {
     decision.start.push({ view: each, attempt: 0, streak: 0 });
+    return;
+  }
+  if (wasSuspended(last)) {
+    decision.start.push({ view: each, attempt: last.number + 1, streak: 0 });
     return;
   }
   const finishedMs = last.exit?.finishedAtMs ?? 0;

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Container, ContainerStatus, Pod } from '../api/types.generated.ts';
 import type { ContainerState, PodState, ProcessExit } from '../api/hyperd.ts';
+import { SUSPENDED_ANNOTATION } from '../api/tenancy.ts';
 import { isSidecar } from './sizes.ts';
 
 /**
@@ -73,8 +74,30 @@ export function isAlive(state: PodState | undefined): state is PodState {
   return state?.phase === 'creating' || state?.phase === 'running';
 }
 
-/** Puts a pod together from its object and from what hyperd has of it, in any order. */
-export function viewPod(pod: Pod, sandboxes: PodState[]): PodView {
+/** The reason of a container that ended because its tenant was suspended: it goes on afterwards. */
+export const TENANT_SUSPENDED = 'TenantSuspended';
+
+export function isSuspended({ metadata }: Pod): boolean {
+  return metadata.annotations?.[SUSPENDED_ANNOTATION] !== undefined;
+}
+
+export function wasSuspended(attempt: Attempt | undefined): boolean {
+  return attempt?.exit?.reason === TENANT_SUSPENDED;
+}
+
+const NONE: ReadonlySet<string> = new Set();
+
+/**
+ * Puts a pod together from its object and from what hyperd has of it, in any order.
+ *
+ * @param suspended containers that are known to have been stopped with their tenant; a kubelet that
+ *   was started later tells them by the time, and by the status that was written
+ */
+export function viewPod(
+  pod: Pod,
+  sandboxes: PodState[],
+  suspended: ReadonlySet<string> = NONE,
+): PodView {
   const usable = sandboxes.filter((each) => each.phase !== 'deleting');
   const ordered = usable.sort((a, b) => sandboxNumber(b) - sandboxNumber(a));
   const init = (pod.spec?.initContainers ?? []).map((container) =>
@@ -84,7 +107,24 @@ export function viewPod(pod: Pod, sandboxes: PodState[]): PodView {
     viewContainer(container, 'main', pod, ordered),
   );
   const containers = [...init, ...main];
+  for (const { attempts } of containers) markSuspended(pod, attempts, suspended);
   return { pod, sandbox: ordered[0], previous: ordered[1], containers };
+}
+
+function markSuspended(pod: Pod, attempts: Attempt[], known: ReadonlySet<string>): void {
+  const { containerStatuses = [], initContainerStatuses = [] } = pod.status ?? {};
+  const told = [...containerStatuses, ...initContainerStatuses]
+    .flatMap(({ state, lastState }) => [state?.terminated, lastState?.terminated])
+    .filter((end) => end?.reason === TENANT_SUSPENDED)
+    .map((end) => bareId(end?.containerID ?? ''));
+  const sinceMs = Date.parse(pod.metadata.annotations?.[SUSPENDED_ANNOTATION] ?? '');
+  for (const attempt of attempts) {
+    const { exit, containerId: id } = attempt;
+    if (!exit) continue;
+    if (!known.has(id) && !told.includes(id) && !(exit.finishedAtMs >= sinceMs)) continue;
+    attempt.exit = { ...exit, reason: TENANT_SUSPENDED };
+    attempt.streak = 0;
+  }
 }
 
 function viewContainer(

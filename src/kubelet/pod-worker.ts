@@ -7,7 +7,7 @@ import type { ContainerStarter } from './container-starter.ts';
 import type { NodeContext } from './context.ts';
 import { decide, latest } from './decide.ts';
 import type { Decision } from './decide.ts';
-import { isAlive, viewPod } from './history.ts';
+import { isAlive, isSuspended, viewPod, wasSuspended } from './history.ts';
 import type { Attempt, PodView } from './history.ts';
 import { createJobs, RETRY_MIN_MS } from './jobs.ts';
 import type { Jobs } from './jobs.ts';
@@ -98,6 +98,10 @@ class Worker implements PodWorker, PodScope {
   #stoppedSeen: { id: string; atMs: number } | undefined;
   /** The attempt of each container whose back-off has been told. */
   readonly #backoffTold = new Map<string, string | undefined>();
+  /** Containers that were stopped because the tenant was suspended. */
+  readonly #suspended = new Set<string>();
+  /** Ends what is being started, when the tenant is suspended. */
+  #starting = new AbortController();
   #removed = false;
   /** The object has been deleted by us; finalizers of others may keep it for a while. */
   #deleted = false;
@@ -159,7 +163,7 @@ class Worker implements PodWorker, PodScope {
   }
 
   view(): PodView {
-    return viewPod(this.#pod, this.context.sandboxes.of(this.uid));
+    return viewPod(this.#pod, this.context.sandboxes.of(this.uid), this.#suspended);
   }
 
   processOf(attempt: Attempt): Promise<ProcessSpec> {
@@ -191,8 +195,11 @@ class Worker implements PodWorker, PodScope {
     this.#noteStopped(view);
     const decision = this.#decide(view);
     this.#enforceEnds(view, decision);
-    if (this.#state === 'syncing') this.#act(view, decision);
-    this.#probes.update(this.#state === 'syncing' ? probeTargets(view, this.#containers) : []);
+    const isPaused = isSuspended(this.#pod) || this.jobs.running.has('suspend');
+    const isActive = this.#state === 'syncing' && !isPaused;
+    if (isActive) this.#act(view, decision);
+    else if (this.#state === 'syncing') this.#suspend(view);
+    this.#probes.update(isActive ? probeTargets(view, this.#containers) : []);
     if (this.#state === 'stopping') this.#stopAll(view);
     this.#writeStatus(view, decision);
     if (this.#state === 'stopped') {
@@ -220,6 +227,8 @@ class Worker implements PodWorker, PodScope {
       const { reason, message } = sandbox;
       // The kubelet's own doing, by this one or the one before it.
       if (this.#state !== 'syncing' || isTerminal(this.#pod.status?.phase)) return;
+      const stopped = view.containers.some(({ attempts }) => attempts.some(wasSuspended));
+      if (stopped || isSuspended(this.#pod)) return;
       const text = `Virtual machine of the pod ended: ${reason}: ${message}`;
       this.context.events.emit(this.#pod, 'Warning', 'SandboxChanged', text);
     }
@@ -240,7 +249,7 @@ class Worker implements PodWorker, PodScope {
       return;
     }
     const limitSeconds = spec?.activeDeadlineSeconds;
-    if (limitSeconds === undefined || !status?.startTime) return;
+    if (limitSeconds === undefined || !status?.startTime || isSuspended(this.#pod)) return;
     const leftMs = Date.parse(status.startTime) + limitSeconds * 1000 - this.context.clock.nowMs();
     if (leftMs > 0) {
       this.jobs.wakeAfter(leftMs);
@@ -262,9 +271,44 @@ class Worker implements PodWorker, PodScope {
     if (next !== 'syncing') this.#running.abort(new Error('pod is being stopped'));
   }
 
+  /**
+   * The tenant is suspended: the VM ends as it does at a deletion, and the pod stays. It is done
+   * to the end, also when the tenant is resumed meanwhile.
+   */
+  #suspend(view: PodView): void {
+    if (!this.#starting.signal.aborted) {
+      this.#starting.abort(new Error('the tenant is suspended'));
+      this.#suspended.clear();
+      if (isAlive(view.sandbox)) {
+        const message = 'Stopping the virtual machine: the tenant is suspended';
+        this.context.events.emit(this.#pod, 'Normal', 'TenantSuspended', message);
+      }
+    }
+    const { sandbox } = view;
+    const starting = [...this.jobs.running].some((name) => /^(start|sandbox)/.test(name));
+    if (!isAlive(sandbox) || starting || !this.jobs.isDue('suspend')) return;
+    for (const each of view.containers) {
+      const attempt = latest(each);
+      if (attempt && !attempt.exit) this.#suspended.add(attempt.containerId);
+    }
+    this.#job('suspend', async (signal) => {
+      await stopContainers(this, (name) => this.#containers.running(name), signal);
+      await this.#status.flush();
+      if (!signal.aborted) await stopSandbox(this, sandbox.id, signal);
+    });
+  }
+
   #act(view: PodView, decision: Decision): void {
+    if (this.#starting.signal.aborted) this.#starting = new AbortController();
+    const starting = AbortSignal.any([
+      this.#life.signal,
+      this.#running.signal,
+      this.#starting.signal,
+    ]);
     if (decision.createSandbox && this.#sandbox.hasNetwork() && this.jobs.isDue('sandbox')) {
-      this.#job('sandbox', (signal) => this.#sandbox.create(view, this.#stoppedSeen?.atMs, signal));
+      const create = (signal: AbortSignal) =>
+        this.#sandbox.create(view, this.#stoppedSeen?.atMs, signal);
+      this.#job('sandbox', create, starting);
     }
     if (isAlive(view.sandbox) && view.sandbox.phase === 'running') {
       this.#sandbox.succeeded();
@@ -276,7 +320,7 @@ class Worker implements PodWorker, PodScope {
     for (const wanted of decision.start) {
       const name = startJob(wanted.view.container.name);
       if (!this.jobs.isDue(name)) continue;
-      this.#job(name, (signal) => this.#containers.start(wanted, signal));
+      this.#job(name, (signal) => this.#containers.start(wanted, signal), starting);
     }
     for (const [name, { message }] of decision.backoff) this.#reportBackoff(view, name, message);
   }

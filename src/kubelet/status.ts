@@ -6,8 +6,8 @@ import type {
   PodStatus,
 } from '../api/types.generated.ts';
 import type { Decision } from './decide.ts';
-import { latest } from './decide.ts';
-import { isAlive } from './history.ts';
+import { hasEndedForGood, latest } from './decide.ts';
+import { TENANT_SUSPENDED, isAlive, isSuspended, wasSuspended } from './history.ts';
 import type { Attempt, ContainerView, PodView } from './history.ts';
 import { qosClass } from './sizes.ts';
 
@@ -110,6 +110,8 @@ function containerStatus(view: ContainerView, input: StatusInput): ContainerStat
   };
 }
 
+const SUSPENDED = { reason: TENANT_SUSPENDED, message: 'the tenant of the pod is suspended' };
+
 function containerState(
   view: ContainerView,
   last: Attempt | undefined,
@@ -122,13 +124,15 @@ function containerState(
     if (last.phase === 'running') return { running: { startedAt: rfc3339(last.startedMs) } };
     return { waiting: problem ?? { reason: idleReason(view, input) } };
   }
+  const isIdle = !input.terminating && !hasEndedForGood(input.view, view);
+  if (isIdle && isSuspended(input.view.pod)) return { waiting: SUSPENDED };
   if (input.terminating || input.verdict || input.decision.finished) {
     if (last?.exit) return { terminated: terminated(last) };
   } else if (problem) {
     return { waiting: problem };
   } else if (backoff) {
     return { waiting: { reason: 'CrashLoopBackOff', message: backoff.message } };
-  } else if (last?.exit) {
+  } else if (last?.exit && !wasSuspended(last)) {
     return { terminated: terminated(last) };
   }
   return { waiting: problem ?? { reason: idleReason(view, input) } };

@@ -1,4 +1,5 @@
 import type { Pod } from '../api/types.generated.ts';
+import { SUSPENDED_ANNOTATION } from '../api/tenancy.ts';
 import { StatusError } from '../api/status.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
@@ -97,7 +98,12 @@ function isWaiting(pod: Pod): boolean {
   const mine = (pod.spec?.schedulerName ?? SCHEDULER_NAME) === SCHEDULER_NAME;
   const gated = (pod.spec?.schedulingGates?.length ?? 0) > 0;
   const ending = pod.metadata.deletionTimestamp !== undefined || hasEnded(pod);
-  return mine && !gated && !ending && !pod.spec?.nodeName;
+  return mine && !gated && !ending && !isSuspended(pod) && !pod.spec?.nodeName;
+}
+
+/** The pods of a tenant that is suspended stay where they are, also in no place at all. */
+function isSuspended({ metadata }: Pod): boolean {
+  return metadata.annotations?.[SUSPENDED_ANNOTATION] !== undefined;
 }
 
 function followPods(pods: Informer<Pod>, cache: SchedulerCache, queue: SchedulingQueue): void {
@@ -115,6 +121,7 @@ function followPods(pods: Informer<Pod>, cache: SchedulerCache, queue: Schedulin
       const same =
         pod.metadata.generation === previous.metadata.generation &&
         hasEnded(pod) === hasEnded(previous) &&
+        isSuspended(pod) === isSuspended(previous) &&
         pod.metadata.deletionTimestamp === previous.metadata.deletionTimestamp &&
         pod.metadata.uid === previous.metadata.uid &&
         pod.spec?.nodeName === previous.spec?.nodeName &&

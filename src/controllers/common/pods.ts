@@ -1,10 +1,15 @@
 import type { Pod, PodCondition, PodTemplateSpec } from '../../api/types.generated.ts';
+import { SUSPENDED_ANNOTATION } from '../../api/tenancy.ts';
 import type { KubeObject } from '../../api/object.ts';
 import type { Resource } from '../../client/resources.ts';
 import { controllerReference } from './ownership.ts';
 
 export const isTerminal = (pod: Pod): boolean =>
   pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
+
+/** It waits until its tenant may go on. */
+export const isSuspended = ({ metadata }: Pod): boolean =>
+  metadata.annotations?.[SUSPENDED_ANNOTATION] !== undefined;
 
 /** Counts towards a controller's replicas: not ended and not being deleted. */
 export const isActive = (pod: Pod): boolean => !isTerminal(pod) && !pod.metadata.deletionTimestamp;

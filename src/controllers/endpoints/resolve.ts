@@ -1,6 +1,6 @@
 import { matchesLabelSelector } from '../../api/selectors.ts';
 import type { Pod, Service } from '../../api/types.generated.ts';
-import { isReady, isTerminal } from '../common/pods.ts';
+import { isReady, isSuspended, isTerminal } from '../common/pods.ts';
 
 export interface ResolvedPort {
   name: string;
@@ -32,7 +32,10 @@ export function isServing(service: Service, pod: Pod): boolean {
 /** The pods with an address, in groups, since a port's name may mean another number in each. */
 export function groupByPorts(service: Service, pods: Pod[]): PortGroup[] {
   const groups = new Map<string, PortGroup>();
-  const reachable = pods.filter((pod) => pod.status?.podIP && !isTerminal(pod));
+  // The VM of a suspended pod is gone, and its address may be another's soon.
+  const reachable = pods.filter(
+    (pod) => pod.status?.podIP && !isTerminal(pod) && !isSuspended(pod),
+  );
   const name = ({ metadata }: Pod) => metadata.name ?? '';
   for (const pod of reachable.sort((a, b) => (name(a) < name(b) ? -1 : 1))) {
     const ports = resolvePorts(service, pod);
