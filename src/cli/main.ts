@@ -3,6 +3,8 @@ import { describeError } from '../base/log.ts';
 import { CancelledError, UsageError } from './errors.ts';
 import { addLoginCommands } from './login/commands.ts';
 import { refuseSecrets } from './login/secrets.ts';
+import { addPeopleCommands } from './people/commands.ts';
+import { addQuotaCommands, addTenantCommands } from './tenant/commands.ts';
 
 /**
  * The command line. Each command's code is loaded when it is called: `hypernetes status` does not
@@ -99,7 +101,19 @@ program
   .argument('[action]', 'create', 'create')
   .action(async (_action, options) => (await import('./token.ts')).createToken(dataDir(), options));
 
-addLoginCommands(program);
+addLoginCommands(program, place);
+addTenantCommands(program, place);
+addQuotaCommands(program, place);
+addPeopleCommands(program, place);
+
+program
+  .command('identity')
+  .description('the embedded identity service')
+  .command('recover')
+  .description("where its administrator's password is; a new one if that is lost")
+  .option('--yes', 'make a new password if it is needed, without asking')
+  .option('--json', 'print it as JSON')
+  .action(async (options) => (await import('./recover.ts')).recoverIdentity(dataDir(), options));
 
 program
   .command('logs')
@@ -148,6 +162,11 @@ program
 
 function dataDir(): string | undefined {
   return program.opts<{ dataDir?: string }>().dataDir;
+}
+
+/** Where somebody says nothing about the directory, they may mean another cluster. */
+function place() {
+  return { dataDir: dataDir(), isNamed: program.getOptionValueSource('dataDir') === 'cli' };
 }
 
 function parsePort(text: string): number {

@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
+import type { Place } from '../access.ts';
 
 /** Adds what people type to log in and out. Each command's code is loaded when it is called. */
-export function addLoginCommands(program: Command): void {
+export function addLoginCommands(program: Command, place: () => Place): void {
   program
     .command('login')
     .description('log in with Keystone, so that kubectl is you')
@@ -38,6 +39,14 @@ export function addLoginCommands(program: Command): void {
     .option('--password-stdin', 'read that password from standard input')
     .option('--json', 'print what was ended as JSON')
     .action(async (options) => (await import('./logout.ts')).logout(options));
+
+  program
+    .command('whoami')
+    .description('who the cluster takes you for')
+    .option('--kubeconfig <file>', 'whose cluster (default: where kubectl looks)')
+    .option('--context <name>', 'which of its contexts')
+    .option('--json', 'print it as JSON')
+    .action(async (options) => (await import('./whoami.ts')).whoami(options, place()));
 
   program
     .command('credential', { hidden: true })

@@ -378,7 +378,7 @@ describe('what is wrong is said', () => {
     assert.equal((await rig.call('POST', foreign, { token: rig.admin, body })).status, 403);
   });
 
-  test('a restricted credential makes and deletes no other', async () => {
+  test('a restricted credential makes and deletes no other, and may end itself', async () => {
     const path = `/users/${a.userId}/application_credentials`;
     const make = (token: string, name: string, unrestricted: boolean) =>
       rig.call('POST', path, { token, body: { application_credential: { name, unrestricted } } });
@@ -390,8 +390,12 @@ describe('what is wrong is said', () => {
       const token = (await login(identity)).headers['X-Subject-Token'] ?? '';
       const second = await make(token, `second-${unrestricted}`, true);
       assert.equal(second.status, unrestricted ? 201 : 403);
-      const deleted = await rig.call('DELETE', `${path}/${id}`, { token });
+      const other = await make(a.projectAdmin, `other-${unrestricted}`, true);
+      const otherPath = `${path}/${other.body.application_credential.id}`;
+      const deleted = await rig.call('DELETE', otherPath, { token });
       assert.equal(deleted.status, unrestricted ? 204 : 403);
+      assert.equal((await rig.call('DELETE', `${path}/${id}`, { token })).status, 204);
+      assert.equal((await rig.call('GET', '/auth/projects', { token })).status, 401);
     }
   });
 
