@@ -1,3 +1,4 @@
+import { StatusError } from '../../api/status.ts';
 import { TENANT_LABEL, ownsNamespaceName } from '../../api/tenancy.ts';
 import type { Tenant, TenantAllowed } from '../../api/tenancy.ts';
 import { TENANT_DEPTH_MAX, TENANTS_RESOURCE } from '../tenancy/directory.ts';
@@ -190,7 +191,12 @@ export const tenantUse: AdmissionPlugin = {
 /** What a tenant that goes has is stopped first: controllers must not make it anew. */
 function refuseEnding(request: AdmissionRequest, tenant: string): void {
   const isEnding = request.server.tenants.get(tenant)?.metadata.deletionTimestamp !== undefined;
-  if (isEnding) throw forbidden(request, `the tenant ${JSON.stringify(tenant)} is being deleted`);
+  if (!isEnding) return;
+  const message = `the tenant ${JSON.stringify(tenant)} is being deleted`;
+  // As for a namespace that goes: controllers then stop trying.
+  const causes = [{ reason: 'NamespaceTerminating', message, field: 'metadata.namespace' }];
+  const error = forbidden(request, message);
+  throw new StatusError('Forbidden', error.message, { details: { ...error.details, causes } });
 }
 
 function classesOf({ kind, spec }: ObjectAdmissionRequest['object']): ClassUse[] {
