@@ -15,6 +15,7 @@ import type { Metrics } from './server/metrics.ts';
 import type { ApiExchange, ApiReply } from './server/exchange.ts';
 import type { RequestInfo } from './server/path.ts';
 import type { Shares } from './server/shares.ts';
+import type { UsageMeter } from './usage/meter.ts';
 import type { LineCache } from './watch/line-cache.ts';
 import type { TenantDirectory } from './tenancy/directory.ts';
 import type { QuotaLedger } from './tenancy/quota-ledger.ts';
@@ -42,6 +43,7 @@ export interface ServerContext {
   /** Where there is one, every answered request is told to it. */
   audit: AuditTrail | undefined;
   auditLog: AuditLog | undefined;
+  usage: UsageMeter | undefined;
   watchLines: LineCache;
   /** Of requests in flight, by whether they read or write, and of watches. */
   shares: Record<'reads' | 'writes' | 'watches' | 'audits', Shares>;

@@ -42,6 +42,7 @@ import type { TenantDirectory } from './tenancy/directory.ts';
 import { createQuotaLedger } from './tenancy/quota-ledger.ts';
 import { writeQuotaStatus } from './tenancy/quota-status.ts';
 import { createVmOverhead } from './tenancy/vm-overhead.ts';
+import type { UsageMeter } from './usage/meter.ts';
 import { createLineCache } from './watch/line-cache.ts';
 
 /** Kubernetes' own period for its Service. */
@@ -78,6 +79,8 @@ export interface ApiServerOptions {
   serviceCidr?: string;
   /** Without it no requests are recorded. */
   audit?: AuditLog;
+  /** Without it nobody is told what tenants use. */
+  usage?: UsageMeter;
   /** APIs of other kinds on the same port. */
   mounts?: readonly Mount[];
   /** Created at start where they are missing, after the system's own: roles and bindings. */
@@ -177,6 +180,7 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
     tenants,
     audit: options.audit && createAuditTrail({ log: options.audit, tenants, clock }),
     auditLog: options.audit,
+    usage: options.usage,
     quotas: createQuotaLedger(store, (resource) => servedResources(schema).has(resource)),
     vmOverhead: createVmOverhead(),
     metrics: createMetrics(),

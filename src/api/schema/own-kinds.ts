@@ -109,6 +109,7 @@ const ROWS: ResourceRow[] = [
     subresources: [
       { ...status, ...kindTenant },
       { name: 'audit', verbs: ['get'], ...kindTenant },
+      { name: 'usage', verbs: ['get'], ...kindTenant },
     ],
     columns: columnsOf(GROUP, 'tenants'),
     storageVersion: `${GROUP}/${VERSION}`,

@@ -10,11 +10,14 @@ import { openApiV3Document, openApiV3Index } from '../../api/schema/openapi.ts';
 import { OPENAPI_V2_PROTOBUF, openApiV2Documents } from '../../api/schema/openapi-v2.ts';
 import { StatusError } from '../../api/status.ts';
 import { handleAudit } from '../audit/handler.ts';
+import { renderAudit } from '../audit/metrics.ts';
 import { parseAccept } from '../codec/negotiate.ts';
 import { bytesReply, encodeJson, jsonReply, textReply } from '../codec/reply.ts';
 import type { RequestContext } from '../context.ts';
 import { EMPTY } from './exchange.ts';
 import type { ApiReply } from './exchange.ts';
+import { handleUsage } from '../usage/handler.ts';
+import { renderUsage } from '../usage/metrics.ts';
 import { versionInfo } from './version.ts';
 
 /** Answers for paths that are not resources. */
@@ -42,6 +45,7 @@ const PATHS: Record<string, PathAnswer | undefined> = Object.assign(Object.creat
   '/openapi/v3': ({ server }: RequestContext) => jsonReply(200, openApiV3Index(server.schema)),
   '/metrics': metrics,
   '/hypernetes/audit': handleAudit,
+  '/hypernetes/usage': handleUsage,
   '/.well-known/openid-configuration': (context: RequestContext) =>
     keys(context, (tokens) => tokens.openidConfiguration(), 'application/json'),
   '/openid/v1/jwks': (context: RequestContext) =>
@@ -115,7 +119,9 @@ function health({ server, exchange }: RequestContext): ApiReply {
 }
 
 function metrics({ server }: RequestContext): ApiReply {
-  const reply = textReply(200, server.metrics.render(server.store));
+  const usage = server.usage ? renderUsage(server.usage) : '';
+  const audit = server.auditLog ? renderAudit(server.auditLog) : '';
+  const reply = textReply(200, server.metrics.render(server.store) + audit + usage);
   reply.headers['content-type'] = 'text/plain; version=0.0.4; charset=utf-8';
   return reply;
 }

@@ -1,5 +1,6 @@
 import { openAuditLog } from '../../apiserver/audit/log.ts';
 import { createApiServer } from '../../apiserver/server.ts';
+import { startUsageMeter } from '../../apiserver/usage/meter.ts';
 import { defaultRbacObjects } from '../../auth/default-roles.ts';
 import { createCaSigner, ensurePki } from '../../auth/pki.ts';
 import { tenantPartition } from '../../auth/tenant-scope.ts';
@@ -34,16 +35,19 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
   const identity = await openIdentity({ config, paths, store, clock, random, log });
   const { provider } = identity;
   const audit = openAuditLog({ directory: paths.audit, clock, random, log });
+  const access = createAccess({ config, pki, store, provider, clock, random });
+  const usage = startUsageMeter({ store, tenants: access.tenants, clock, log });
   const server = await createApiServer({
     store,
     clock,
     random,
     log,
-    ...createAccess({ config, pki, store, provider, clock, random }),
+    ...access,
     kubelet: { ca: pki.caCert, cert: pki.kubeletClientCert, key: pki.kubeletClientKey },
     advertise: { host: config.address, port: config.apiPort },
     serviceCidr: config.serviceCidr,
     audit,
+    usage,
     mounts: identity.mounts,
     bootstrapObjects: [...defaultRbacObjects(), ...(await localToken(store, paths))],
   });
@@ -67,7 +71,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     }),
   ]);
   await server.close();
-  await audit.close();
+  await Promise.all([audit.close(), usage.close()]);
   await identity.close();
   await store.close();
 }

@@ -1,4 +1,5 @@
 import { handleTenantAudit } from '../../audit/handler.ts';
+import { handleTenantUsage } from '../../usage/handler.ts';
 import { handleConnect, handleLog, handleNodeProxy } from '../../proxy/handlers.ts';
 import type { ResourceHandler } from '../../context.ts';
 import { handleGet } from '../get.ts';
@@ -39,6 +40,7 @@ export const SUBRESOURCES: Record<string, Verbs | undefined> = {
   'namespaces/finalize': { update: handleFinalize },
   'serviceaccounts/token': { create: handleToken },
   'tenants.hypernetes.io/audit': { get: handleTenantAudit },
+  'tenants.hypernetes.io/usage': { get: handleTenantUsage },
   'replicationcontrollers/scale': scaleVerbs,
   'deployments.apps/scale': scaleVerbs,
   'replicasets.apps/scale': scaleVerbs,
