@@ -2,6 +2,7 @@ import type { Authenticator } from '../../api/auth.ts';
 import { productTable } from '../../api/schema/own-kinds.ts';
 import { isNamespacedIn } from '../../api/schema/table.ts';
 import type { ApiServerOptions } from '../../apiserver/server.ts';
+import { createProjectTenants } from '../../apiserver/tenancy/auto-create.ts';
 import { createTenantDirectory } from '../../apiserver/tenancy/directory.ts';
 import {
   createBootstrapAuthenticator,
@@ -16,7 +17,9 @@ import { createServiceAccountTokens } from '../../auth/service-account-tokens.ts
 import { withTenantRoles } from '../../auth/tenant-roles.ts';
 import { createTenantScope } from '../../auth/tenant-scope.ts';
 import type { Clock } from '../../base/clock.ts';
+import type { Log } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
+import type { Client } from '../../client/client.ts';
 import type { IdentityProvider } from '../../api/identity.ts';
 import type { Store } from '../../store/store.ts';
 import type { MachineConfig } from '../config.ts';
@@ -26,8 +29,11 @@ export interface AccessOptions {
   pki: Pki;
   store: Store;
   provider: IdentityProvider;
+  /** Acts as the API server itself, once there is one. */
+  self: () => Client | undefined;
   clock: Clock;
   random: Random;
+  log: Log;
 }
 
 /** The parts of a server that decide who asks, and what they may. */
@@ -40,7 +46,7 @@ export type Access = Required<
 
 /** Who asks is told by certificates and tokens; the boundary of tenants is asked before all else. */
 export function createAccess(options: AccessOptions): Access {
-  const { config, pki, store, provider, clock, random } = options;
+  const { config, pki, store, provider, self, clock, random, log } = options;
   const lookup = (resource: string, namespace: string, name: string) =>
     store.get({ resource, namespace, name })?.object;
   const tokens = createServiceAccountTokens({
@@ -65,7 +71,10 @@ export function createAccess(options: AccessOptions): Access {
     createServiceAccountAuthenticator(tokens, tenants.ofNamespace),
     createIdentityAuthenticator({
       provider,
-      tenantOfProject: (project) => Promise.resolve(tenants.ofProject(project)?.metadata.name),
+      tenantOfProject: createProjectTenants({
+        ...{ tenants, log },
+        client: () => (config.keystone?.createsTenants ? self() : undefined),
+      }),
     }),
     createBootstrapAuthenticator((...key) => lookup('secrets', ...key), clock),
   ];
