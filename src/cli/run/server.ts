@@ -10,6 +10,7 @@ import { systemClock } from '../../base/clock.ts';
 import { createLog } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
 import { createClient } from '../../client/client.ts';
+import type { Client } from '../../client/client.ts';
 import { startControllers } from '../../controllers/index.ts';
 import { runScheduler } from '../../scheduler/scheduler.ts';
 import { openSqliteStore } from '../../store/sqlite.ts';
@@ -19,6 +20,7 @@ import type { ComponentContext } from '../run.ts';
 import { createAccess } from './access.ts';
 import { openIdentity } from './identity.ts';
 
+const API_SERVER: UserInfo = { ...componentUser('system:apiserver'), groups: ['system:masters'] };
 const SCHEDULER: UserInfo = componentUser('system:kube-scheduler');
 const CONTROLLERS: UserInfo = componentUser('system:kube-controller-manager');
 
@@ -35,7 +37,9 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
   const identity = await openIdentity({ config, paths, store, clock, random, log });
   const { provider } = identity;
   const audit = openAuditLog({ directory: paths.audit, clock, random, log });
-  const access = createAccess({ config, pki, store, provider, clock, random });
+  let self: Client | undefined;
+  const shared = { config, pki, store, provider, clock, random, log };
+  const access = createAccess({ ...shared, self: () => self });
   const usage = startUsageMeter({ store, tenants: access.tenants, clock, log });
   const server = await createApiServer({
     store,
@@ -51,6 +55,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
     mounts: identity.mounts,
     bootstrapObjects: [...defaultRbacObjects(), ...(await localToken(store, paths))],
   });
+  self = createClient(server.loopback(API_SERVER), { userAgent: 'apiserver' });
   await server.listen({
     host: '0.0.0.0',
     port: config.apiPort,
