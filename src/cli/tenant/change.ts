@@ -52,6 +52,7 @@ export async function deleteTenant(name: string, flags: ChangeFlags, place: Plac
     }
     const told = new Map<string, string>();
     let last: Tenant = tenant;
+    news(tenant, told);
     if (flags.wait) {
       await watchTenant(client, name, { timeoutMs, until: 'gone' }, (seen) => {
         // One of the same name may have been made meanwhile.
