@@ -100,6 +100,13 @@ test('a node never reads a whole kind, nor anything in another namespace', () =>
   const refused = [
     'list secrets ns ',
     'list secrets  ',
+    'list services  ',
+    'watch services other ',
+    'get endpoints other e',
+    'list endpointslices.discovery.k8s.io  ',
+    'create events other ',
+    'create tokenreviews.authentication.k8s.io  ',
+    'create subjectaccessreviews.authorization.k8s.io  ',
     'get secrets other pull',
     'update secrets ns pull',
     'delete configmaps ns env-map',
@@ -129,9 +136,8 @@ test('a node writes about itself and lists its own pods', () => {
     'watch nodes  n1',
     'patch nodes/status  n1',
     'update leases.coordination.k8s.io kube-node-lease n1',
-    'create events ns ',
+    'create events default ',
     'create certificatesigningrequests.certificates.k8s.io  ',
-    'list services  ',
     'watch runtimeclasses.node.k8s.io  ',
   ];
   for (const line of allowed) {

@@ -11,7 +11,7 @@ import { ruleAllows } from './rbac.ts';
  * A machine that is broken into therefore gives away the secrets of the pods it runs, not those
  * of the cluster. Rules: Kubernetes' Node authorizer with selectors (1.34).
  */
-export interface NodeAuthorizer extends Authorizer {
+export interface NodeAuthorizer extends Required<Authorizer> {
   /** Takes in a created or changed Pod, PersistentVolumeClaim or VolumeAttachment. */
   set(object: KubeObject): void;
   /** Forgets a deleted one. */
@@ -26,17 +26,23 @@ const rule = (apiGroups: string, resources: string, verbs: string): PolicyRule =
 
 /** What does not depend on an object's relation to the node. */
 const STATIC_RULES: PolicyRule[] = [
-  rule('authentication.k8s.io', 'tokenreviews', 'create'),
-  rule('authorization.k8s.io', 'subjectaccessreviews localsubjectaccessreviews', 'create'),
-  rule('', 'services', 'get list watch'),
-  rule('discovery.k8s.io', 'endpointslices', 'get list watch'),
-  rule('', 'endpoints', 'get'),
-  rule('', 'events', 'create patch update'),
-  rule('events.k8s.io', 'events', 'create patch update'),
   rule('certificates.k8s.io', 'certificatesigningrequests', 'create get list watch'),
   rule('storage.k8s.io', 'csidrivers storageclasses', 'get list watch'),
   rule('node.k8s.io', 'runtimeclasses', 'get list watch'),
 ];
+
+/** What a node sees in namespaces that have pods on it, and in no others. */
+const NEIGHBOUR_RULES: PolicyRule[] = [
+  rule('', 'services', 'get list watch'),
+  rule('discovery.k8s.io', 'endpointslices', 'get list watch'),
+  rule('', 'endpoints', 'get'),
+];
+const EVENT_RULES: PolicyRule[] = [
+  rule('', 'events', 'create patch update'),
+  rule('events.k8s.io', 'events', 'create patch update'),
+];
+/** Where events are that are about nodes themselves. */
+const NODE_EVENTS_NAMESPACE = 'default';
 
 /** Kinds of which a node reads single objects, those its pods refer to: resource → verbs. */
 const REFERRED_READS: Record<string, string[]> = {
@@ -129,6 +135,11 @@ export function createNodeAuthorizer(): NodeAuthorizer {
     if (group === 'storage.k8s.io' && full === 'volumeattachments') {
       return verb === 'get' && attachmentNode.get(name) === node;
     }
+    const isNeighbour = referenceCounts.get(node)?.has(namespaceReference(namespace)) === true;
+    if (isNeighbour || namespace === NODE_EVENTS_NAMESPACE) {
+      if (EVENT_RULES.some((rule) => ruleAllows(rule, attributes))) return true;
+    }
+    if (isNeighbour && NEIGHBOUR_RULES.some((rule) => ruleAllows(rule, attributes))) return true;
     return STATIC_RULES.some((rule) => ruleAllows(rule, attributes));
   };
 
@@ -159,6 +170,13 @@ export function createNodeAuthorizer(): NodeAuthorizer {
       else if (object.kind === 'PersistentVolumeClaim') forgetClaim(key);
       else if (object.kind === 'VolumeAttachment')
         attachmentNode.delete(object.metadata.name ?? '');
+    },
+
+    explain(attributes) {
+      const { decision, reason } = this.authorize(attributes);
+      const isNode = nodeOfUser(attributes.user) !== undefined;
+      const granted = decision === 'allow' ? 'the node runs, or is, what it is about' : reason;
+      return [{ authorizer: 'node', decision, reason: isNode ? granted : 'the user is no node' }];
     },
 
     authorize(attributes): AuthorizationDecision {
@@ -222,7 +240,9 @@ interface EnvFields {
   envFrom?: { secretRef?: Named; configMapRef?: Named }[];
 }
 
-/** Every object of its namespace that a pod refers to, as `resource/namespace/name`. */
+const namespaceReference = (namespace: string): string => `namespaces/${namespace}`;
+
+/** Every object of its namespace that a pod refers to, as `resource/namespace/name`; and that. */
 function readPod(pod: KubeObject): PodFacts | undefined {
   const spec = pod.spec as {
     nodeName?: string;
@@ -238,6 +258,7 @@ function readPod(pod: KubeObject): PodFacts | undefined {
   const add = (resource: string, name: string | undefined) => {
     if (name) references.add(`${resource}/${pod.metadata.namespace ?? ''}/${name}`);
   };
+  references.add(namespaceReference(pod.metadata.namespace ?? ''));
   add('serviceaccounts', spec.serviceAccountName);
   for (const secret of spec.imagePullSecrets ?? []) add('secrets', secret.name);
   const { containers = [], initContainers = [], ephemeralContainers = [] } = spec;

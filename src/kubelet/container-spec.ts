@@ -1,5 +1,5 @@
 import { LABEL, containerId } from './history.ts';
-import type { Container, Pod, Service } from '../api/types.generated.ts';
+import type { Container, Pod } from '../api/types.generated.ts';
 import type { HyperContainerSpec, ImageStatus } from '../api/hyperd.ts';
 import { containerEnvironment } from './environment.ts';
 import { expand } from './expansion.ts';
@@ -19,7 +19,6 @@ export interface ContainerSpecInput {
   image: ImageStatus;
   downward: DownwardContext;
   objects: ReferencedObjects;
-  services: Iterable<Service>;
   apiServer: ApiServerEndpoint;
 }
 
@@ -31,7 +30,8 @@ export async function containerSpec(input: ContainerSpecInput): Promise<HyperCon
   const { pod } = downward;
   const { namespace = '', uid = '' } = pod.metadata;
   const links = pod.spec?.enableServiceLinks ?? true;
-  const services = serviceEnvironment(input.services, namespace, links, input.apiServer);
+  const linked = links ? await input.objects.services(namespace) : [];
+  const services = serviceEnvironment(linked, input.apiServer);
   const own = await containerEnvironment(container, services, downward, input.objects);
   const { tty = false } = container;
   return {

@@ -156,9 +156,9 @@ class Starter implements ContainerStarter {
 
   #specOf(container: Container, attempt: number, streak: number, image: ImageStatus) {
     const { context } = this.#scope;
-    const { objects, services, apiServer } = context;
+    const { objects, apiServer } = context;
     const downward = downwardContext(context, this.#scope.view());
-    const given = { objects, services: services(), apiServer, downward };
+    const given = { objects, apiServer, downward };
     return containerSpec({ container, attempt, streak, image, ...given });
   }
 

@@ -1,4 +1,3 @@
-import type { Service } from '../api/types.generated.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { Client } from '../client/client.ts';
@@ -22,7 +21,6 @@ export interface NodeContext {
   events: PodEvents;
   objects: ReferencedObjects;
   tokens: TokenSource;
-  services: () => Iterable<Service>;
   apiServer: ApiServerEndpoint;
   hostIp: string;
   size: NodeSize & { memoryBytes: number };

@@ -9,7 +9,7 @@ import type { Random } from '../base/random.ts';
 import { createClient } from '../client/client.ts';
 import { createEventRecorder } from '../client/events.ts';
 import { createInformer } from '../client/informer.ts';
-import { NODES, PODS, SERVICES } from '../client/resources.ts';
+import { NODES, PODS } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import type { NodeContext } from './context.ts';
 import { createPodEvents } from './events.ts';
@@ -118,7 +118,6 @@ export function createKubelet(options: KubeletOptions): Kubelet {
   const begin = async (signal: AbortSignal) => {
     const info = await waitForHyperd(hyperd, clock, signal);
     const shared = { client, clock, random, log, signal };
-    const services = createInformer({ ...shared, resource: SERVICES });
     const component = { component: 'kubelet', host: nodeName };
     const recorder = createEventRecorder({ ...shared, ...component });
     const sandboxes = createSandboxes({ hyperd, clock, log, onChange: wake });
@@ -131,7 +130,6 @@ export function createKubelet(options: KubeletOptions): Kubelet {
       events: createPodEvents(recorder),
       objects: createReferencedObjects(client, clock),
       tokens: createTokenSource(client, clock),
-      services: () => services.list(),
       apiServer: options.apiServer,
       hostIp: options.hostIp,
       size: {

@@ -11,23 +11,18 @@ export interface ApiServerEndpoint {
 
 export function serviceEnvironment(
   services: Iterable<Service>,
-  namespace: string,
-  enableServiceLinks: boolean,
   apiServer: ApiServerEndpoint,
 ): Map<string, string> {
   const variables = new Map<string, string>();
-  if (enableServiceLinks) {
-    for (const service of services) {
-      const { name = '', namespace: home } = service.metadata;
-      const { clusterIP = '', ports = [] } = service.spec ?? {};
-      if (home !== namespace || clusterIP === '' || clusterIP === 'None') continue;
-      const named = ports.map((port) => ({
-        name: port.name ?? '',
-        port: port.port,
-        protocol: port.protocol ?? 'TCP',
-      }));
-      addService(variables, name, clusterIP, named);
-    }
+  for (const service of services) {
+    const { clusterIP = '', ports = [] } = service.spec ?? {};
+    if (clusterIP === '' || clusterIP === 'None') continue;
+    const named = ports.map((port) => ({
+      name: port.name ?? '',
+      port: port.port,
+      protocol: port.protocol ?? 'TCP',
+    }));
+    addService(variables, service.metadata.name ?? '', clusterIP, named);
   }
   const port = { name: 'https', port: apiServer.port, protocol: 'TCP' };
   addService(variables, 'kubernetes', apiServer.host, [port]);

@@ -3,7 +3,9 @@ import type { KubeObject } from '../../api/object.ts';
 import { parseCertificateRequest } from '../../auth/csr.ts';
 import { checkEscalation } from '../../auth/escalation.ts';
 import { checkNodeRestriction } from '../../auth/node-restriction.ts';
+import { notFound } from '../../api/status.ts';
 import { isAllowed } from '../server/authorization.ts';
+import { isOfferedRole } from '../tenancy/confinement.ts';
 import { forbidden } from './chain.ts';
 import type { AdmissionPlugin, AdmissionRequest, Operation } from './chain.ts';
 
@@ -48,12 +50,26 @@ export const rbacEscalation: AdmissionPlugin = {
     'clusterrolebindings.rbac.authorization.k8s.io',
   ],
   operations: ['CREATE', 'UPDATE'],
-  validate({ server, user, object, oldObject }) {
+  validate(admission) {
+    const { server, user, object, oldObject } = admission;
     if (!server.rbac || !object) return;
+    refuseHiddenRole(admission, object);
     const request = { user, object, ...(oldObject ? { oldObject } : {}) };
     checkEscalation(server.rbac, server.authorizer, request);
   },
 };
+
+/** What a role has is told to whoever may not bind it: a tenant names those that it may see. */
+function refuseHiddenRole({ server, user, oldObject }: AdmissionRequest, object: KubeObject): void {
+  const { kind, name = '' } = (object.roleRef ?? {}) as { kind?: string; name?: string };
+  if (user.tenant === undefined || kind !== 'ClusterRole') return;
+  const subjects = (from: KubeObject | undefined) => JSON.stringify(from?.subjects ?? []);
+  if (oldObject && subjects(object) === subjects(oldObject)) return;
+  const group = 'rbac.authorization.k8s.io';
+  const resource = `${group}/clusterroles`;
+  const entry = server.store.get({ resource, namespace: '', name });
+  if (!entry || !isOfferedRole(entry)) throw notFound(group, 'clusterroles', name);
+}
 
 /** Approving and signing are permitted signer by signer. */
 export const certificateSigners: AdmissionPlugin = {

@@ -25,6 +25,7 @@ import {
 } from './tenant-defaults.ts';
 import { tenantDeletion } from './tenant-deletion.ts';
 import { tenantGrants, tenantQuota, vmOverhead } from './tenant-quota.ts';
+import { tenantEvents, tenantOwners } from './tenant-references.ts';
 import { namespaceTenant, tenantPlace, tenantUse } from './tenancy.ts';
 
 /** In the order in which they run. What others rely on comes first, what counts comes last. */
@@ -34,6 +35,8 @@ export function admissionPlugins(): AdmissionPlugin[] {
     namespaceTenant,
     tenantPodSecurity,
     tenantPlace,
+    tenantOwners,
+    tenantEvents,
     tenantDeletion,
     nodeRestriction,
     serviceAccount,

@@ -160,6 +160,8 @@ function tenantBelow({ server, name }: AdmissionRequest): string | undefined {
   return next?.key.name.startsWith(`${name}-`) ? next.key.name : undefined;
 }
 
+const SYSTEM_CLASS_PREFIX = 'system-';
+
 interface ClassUse {
   kind: keyof TenantAllowed;
   field: string;
@@ -182,7 +184,9 @@ export const tenantUse: AdmissionPlugin = {
     if (request.operation === 'CREATE' && object.kind === 'Pod') refuseEnding(request, tenant);
     for (const { kind, field, name } of classesOf(object)) {
       const names = server.tenants.allowedNames(tenant, kind);
-      if (!name || !names || names.includes(name)) continue;
+      // Pods of the system go before everybody's: not a tenant's to have unless it is given them.
+      const isOpen = kind !== 'priorityClasses' || !name?.startsWith(SYSTEM_CLASS_PREFIX);
+      if (!name || (names ? names.includes(name) : isOpen)) continue;
       throw forbidden(request, `${field}: the tenant may not use "${name}"`);
     }
   },
@@ -223,9 +227,15 @@ function refusePlaces(request: ObjectAdmissionRequest): void {
   if (object.kind === 'Service' && chosen) {
     throw forbidden(request, 'spec.ports: tenants do not choose node ports');
   }
+  // Packets to such an address, whosever it is, would be the tenant's.
+  const had = new Set(old.externalIPs);
+  if (object.kind === 'Service' && spec.externalIPs?.some((address) => !had.has(address))) {
+    throw forbidden(request, 'spec.externalIPs: tenants do not choose addresses of nodes');
+  }
 }
 
 interface PlaceSpec {
   nodeName?: string;
+  externalIPs?: string[];
   ports?: { nodePort?: number }[];
 }

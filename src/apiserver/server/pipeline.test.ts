@@ -117,6 +117,18 @@ test('every answer can be found again by its audit id, and failures are Statuses
   assert.equal(odd.code, 405);
 });
 
+test('kinds and methods that somebody invents share one counter', async () => {
+  await using api = await startHarness();
+  for (let index = 0; index < 20; index += 1) {
+    const letter = String.fromCharCode(97 + index);
+    await api.send('GET', `${NS}/invented${letter}`);
+    await api.send(`BREW${letter}`, `${NS}/pods`);
+  }
+  const { text } = await api.send('GET', '/metrics');
+  assert.ok(!/invented|BREW/.test(text));
+  assert.match(text, /resource="unknown",verb="list",code="404"\} 20$/m);
+});
+
 test('health, metrics, discovery and documents are there', async () => {
   await using api = await startHarness();
   for (const path of ['/healthz', '/livez', '/readyz']) {

@@ -54,17 +54,19 @@ export function createPipeline(
       reply = statusReply(failure);
     }
     reply.headers['audit-id'] = auditId;
-    const { verb = exchange.method, resource = '' } = info ?? {};
     const tookMs = server.clock.monotonicMs() - startMs;
-    server.metrics.countRequest(
-      info?.isResourceRequest ? resource : '',
-      verb,
-      reply.status,
-      tookMs,
-    );
+    const verb = METHODS.has(exchange.method) ? (info?.verb ?? exchange.method) : 'other';
+    server.metrics.countRequest(countedResource(server, info), verb, reply.status, tookMs);
     server.audit?.({ exchange, info, trace, auditId, receivedMs }, reply);
     return reply;
   };
+}
+
+/** Only kinds that exist have counters of their own: others are as many as somebody invents. */
+function countedResource({ schema }: ServerContext, info: RequestInfo | undefined): string {
+  if (!info?.isResourceRequest) return '';
+  const isKnown = schema.byResource(info.group, info.version, info.resource) !== undefined;
+  return isKnown ? info.resource : 'unknown';
 }
 
 async function identify(

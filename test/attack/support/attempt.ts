@@ -121,3 +121,22 @@ function canaryIn(answer: Answer, { canaries }: World): string | undefined {
 }
 
 const nameOf = (who: Who): string => (typeof who === 'string' ? who : 'somebody');
+
+/**
+ * Asks the same of what is the victim's and of what does not exist. The answer is empty where the
+ * two cannot be told apart; names in them are those that were asked for.
+ */
+export const compare =
+  (there: string, absent: string, request: (name: string) => Request): Try =>
+  async (world, who) => {
+    const shown = async (name: string) => {
+      const { status, text } = await world.send(who, request(name));
+      return `${status} ${text.replaceAll(name, 'NAME')}`;
+    };
+    const [one, other] = [await shown(there), await shown(absent)];
+    const text = one === other ? '' : `differs: ${one} | ${other}`;
+    return { status: 200, headers: {}, text, tookMs: 0 };
+  };
+
+export const isSame: Verdict = ({ text }) => (text === '' ? undefined : text.slice(0, 600));
+export const differs: Verdict = ({ text }) => (text === '' ? 'cannot be told apart' : undefined);

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import type { KubeObject } from '../../../src/api/object.ts';
 import { systemClock } from '../../../src/base/clock.ts';
-import { kindOf, NAMESPACED_KINDS, prefixOf } from './kinds.ts';
+import { CLUSTER_OBJECTS, clusterObject } from './cluster-objects.ts';
+import { CLUSTER_KINDS, kindOf, NAMESPACED_KINDS, prefixOf } from './kinds.ts';
 import { minimal } from './objects.ts';
 import type { World } from './world.ts';
 
@@ -27,6 +28,18 @@ export async function buildVictim(world: World): Promise<void> {
     world.canaries.push(metadata.uid ?? '');
     await create(world, path('globex'), minimal(kindOf(row), 'globex', 'marker', 'own'));
   }
+  for (const row of CLUSTER_KINDS) {
+    const kind = kindOf(row);
+    if (!CLUSTER_OBJECTS[kind]) continue;
+    const path = `${prefixOf(row)}/${row.resource}`;
+    const canary = `canary-${kind}`;
+    await create(world, path, clusterObject(kind, 'operators-own', canary));
+    world.canaries.push(canary);
+  }
+  await create(world, '/apis/rbac.authorization.k8s.io/v1/clusterroles', {
+    metadata: { name: 'secret-role' },
+    rules: [{ apiGroups: ['example.org'], resources: ['canary-rule'], verbs: ['get'] }],
+  });
   await bindPod(world, 'acme', 'placed', 'node-1', 'target');
   await bindPod(world, 'globex', 'placed', 'node-2', 'marker');
   await createRobot(world);
@@ -68,7 +81,8 @@ async function createNamespace(world: World, who: 'alice' | 'bob', name: string)
 async function createNode(world: World, name: string): Promise<void> {
   const body = {
     metadata: { name, labels: { secret: 'canary-node-label' } },
-    spec: { podCIDR: '10.1.0.0/24' },
+    // Pods are put on nodes by this file alone.
+    spec: { podCIDR: '10.1.0.0/24', unschedulable: true },
     status: {
       capacity: { cpu: '64', memory: '64Gi', pods: '110' },
       allocatable: { cpu: '64', memory: '64Gi', pods: '110' },
@@ -93,11 +107,9 @@ async function bindPod(
     ...{ name: 'main', image: 'example.org/app:1' },
     envFrom: [{ secretRef: { name: reference } }, { configMapRef: { name: reference } }],
   };
-  const spec = { containers: [container], serviceAccountName: 'default' };
+  const spec = { containers: [container], serviceAccountName: 'default', nodeName: node };
   const { metadata } = await create(world, path, { metadata: { name }, spec });
   world.uids[`${namespace}/${name}`] = metadata.uid ?? '';
-  const target = { kind: 'Node', name: node, apiVersion: 'v1' };
-  await create(world, `${path}/${name}/binding`, { metadata: { name }, target });
 }
 
 /** A service account of the attacker's with all rights that its tenant can give it. */

@@ -10,12 +10,17 @@ import { systemRandom } from '../../../src/base/random.ts';
 import { createCaSigner, createKey, ensurePki } from '../../../src/auth/pki.ts';
 import type { KeyPair, Pki } from '../../../src/auth/pki.ts';
 import { publicKeyOf, subjectOf } from '../../../src/auth/x509.ts';
+import type { DataPaths, MachineConfig } from '../../../src/cli/config.ts';
+import { dataPaths } from '../../../src/cli/config.ts';
+import { prepareData, readConfig } from '../../../src/cli/data.ts';
+import { prepareIdentities, serverHosts } from '../../../src/cli/identities.ts';
+import { freePort } from '../../e2e/support/ports.ts';
 import type { IdentityHarness, Login } from '../../../src/identity/conformance.ts';
+import type { ApiCall } from '../../../src/identity/testing/api-harness.ts';
 import type { IdentityBackend } from './backends.ts';
 import { createAttackClient } from './client.ts';
 import type { Answer, AttackClient, Credential, Request } from './client.ts';
 import { buildVictim, VICTIM_NAMESPACES } from './victim.ts';
-import type { ServerNews, ServerOrder } from './server.child.ts';
 
 /** The tenant that is attacked, and the one that attacks. */
 export const VICTIM = 'acme';
@@ -38,7 +43,7 @@ export interface World extends AsyncDisposable {
   port: number;
   pki: Pki;
   client: AttackClient;
-  identity: IdentityHarness;
+  identity: IdentityHarness & { call: ApiCall };
   people: Record<'alice' | 'bob' | 'reader', Person>;
   credentials: Record<Exclude<Who, Credential>, Credential>;
   /** What only the victim knows: an answer to an attacker that has one of these is a leak. */
@@ -52,6 +57,8 @@ export interface World extends AsyncDisposable {
   want<T = KubeObject>(who: Who, request: Request): Promise<T>;
   /** A person with a role in one of the two tenants. */
   newPerson(tenant: string, role: string): Promise<Person & { token: string }>;
+  /** A tenant with a project, and an admin of it. */
+  newTenant(name: string, parent?: string): Promise<Person & { token: string }>;
   certificate(name: string, groups: string[]): KeyPair;
   /** A token of a service account. */
   accountToken(namespace: string, name: string, spec?: object): Promise<string>;
@@ -61,35 +68,76 @@ export interface World extends AsyncDisposable {
 
 const PASSWORD = 'correct horse battery staple';
 
-export async function startWorld(backend: IdentityBackend, hasBoundary = true): Promise<World> {
+/** Ends the process, and waits until it has. Its files are removed with it. */
+type End = () => Promise<void>;
+
+const MAIN = join(import.meta.dirname, '../../../src/cli/main.ts');
+
+/** The server of the product, in a process of its own as everywhere. */
+async function startServer(
+  backend: IdentityBackend,
+): Promise<{ paths: DataPaths; end: End } & Port> {
   const directory = await mkdtemp(join(tmpdir(), 'attack-'));
-  const order: ServerOrder = { directory, hasBoundary, ...backend.order };
-  const child = fork(join(import.meta.dirname, 'server.child.ts'), [JSON.stringify(order)]);
+  const paths = dataPaths(directory);
+  const removeAll = () => rm(directory, { recursive: true, force: true });
+  const port = await freePort();
+  try {
+    const places = { address: '127.0.0.1', nodeName: 'server', apiPort: port };
+    const config = await prepareData(paths, 'server', {
+      ...{ ...places, tenantNodes: 'sanitised' },
+      ...(await backend.prepare(directory)),
+    });
+    await prepareIdentities(paths, config);
+  } catch (error) {
+    await removeAll();
+    throw error;
+  }
+  const args = ['--data-dir', directory, 'run', 'server'];
+  const child = fork(MAIN, args, { stdio: ['ignore', 'inherit', 'ignore', 'ipc'] });
   const exited = once(child, 'exit');
   const end = async () => {
-    if (child.connected) child.disconnect();
+    child.kill('SIGKILL');
     await exited;
-    await rm(directory, { recursive: true, force: true });
+    await removeAll();
   };
+  const [news] = (await Promise.race([once(child, 'message'), exited.then(() => [])])) as unknown[];
+  if (!news) {
+    await end();
+    throw new Error('The attacked server ended before it was ready');
+  }
+  return { paths, port, end };
+}
+
+export async function startWorld(backend: IdentityBackend): Promise<World> {
+  const { paths, port, end } = await startServer(backend);
   try {
-    const first = await Promise.race([once(child, 'message'), exited.then(() => [])]);
-    const [news] = first as [ServerNews?];
-    if (!news) throw new Error('The attacked server ended before it was ready');
     const environment = { clock: systemClock, random: systemRandom };
-    const pki = await ensurePki(directory, { hosts: ['127.0.0.1'], ...environment });
-    const client = createAttackClient(news.port, pki.caCert);
-    const identity = await backend.harness(news);
-    const base = { backend: backend.name, port: news.port, pki, client, identity };
-    const world = await settle(base, async () => {
+    const pki = await ensurePki(paths.pki, {
+      hosts: serverHosts(await configOf(paths)),
+      ...environment,
+    });
+    const client = createAttackClient(port, pki.caCert);
+    const identity = await backend.harness({ paths, port, client, ca: pki.caCert });
+    const base = { backend: backend.name, port, pki, client, identity };
+    return await settle(base, async () => {
       client.close();
       await identity.provider.close();
       await end();
     });
-    return world;
   } catch (error) {
     await end();
     throw error;
   }
+}
+
+async function configOf(paths: DataPaths): Promise<MachineConfig> {
+  const config = await readConfig(paths);
+  if (!config) throw new Error(`No cluster at ${paths.root}`);
+  return config;
+}
+
+interface Port {
+  port: number;
 }
 
 type Base = Pick<World, 'backend' | 'port' | 'pki' | 'client' | 'identity'>;
@@ -124,6 +172,12 @@ async function settle(base: Base, dispose: () => Promise<void>): Promise<World> 
       const login: Login = { method: 'password', username: name, password: PASSWORD, domain };
       const token = await identity.issueToken(login, { projectId: project });
       return { id, login, project, token };
+    },
+    async newTenant(name, parent) {
+      projects[name] = await createTenant(world, name, parent);
+      const person = await world.newPerson(name, 'admin');
+      await untilLetIn(world, person);
+      return person;
     },
     async accountToken(namespace, name, spec = {}) {
       const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`;
@@ -186,22 +240,12 @@ function signerOf(pki: Pki): World['certificate'] {
 
 /** Both tenants with their people. Each has a project of the identity service. */
 async function enrol(world: World, projects: Record<string, string>): Promise<void> {
-  const { identity, credentials, want } = world;
-  const nonce = randomBytes(3).toString('hex');
+  const { credentials, want } = world;
   const before = await want<{ metadata: { resourceVersion: string } }>('operator', {
     path: '/api/v1/configmaps?limit=1',
   });
   world.firstRevision = before.metadata.resourceVersion;
-  for (const tenant of [VICTIM, ATTACKER]) {
-    const wanted = { name: `${tenant}-${nonce}`, domainId: identity.domain.id, enabled: true };
-    const { id: project } = await identity.provider.createProject(wanted);
-    projects[tenant] = project;
-    const path = '/apis/hypernetes.io/v1/tenants';
-    const body = { metadata: { name: tenant }, spec: { projectID: project } };
-    await want('operator', { method: 'POST', path, body });
-    const status = { status: { phase: 'Active', projectID: project } };
-    await want('operator', { method: 'PATCH', path: `${path}/${tenant}/status`, body: status });
-  }
+  for (const tenant of [VICTIM, ATTACKER]) projects[tenant] = await createTenant(world, tenant);
   for (const [name, tenant, role] of [
     ['alice', VICTIM, 'admin'],
     ['bob', ATTACKER, 'admin'],
@@ -212,15 +256,30 @@ async function enrol(world: World, projects: Record<string, string>): Promise<vo
     credentials[name] = { token };
   }
   world.canaries.push(projects[VICTIM] ?? '', world.people.alice.id);
-  await untilKnown(world);
+  for (const who of ['alice', 'bob'] as const) await untilLetIn(world, who);
+}
+
+async function createTenant(world: World, name: string, parent?: string): Promise<string> {
+  const { identity, want } = world;
+  const nonce = randomBytes(3).toString('hex');
+  const wanted = { name: `${name}-${nonce}`, domainId: identity.domain.id, enabled: true };
+  const { id: project } = await identity.provider.createProject(wanted);
+  const path = '/apis/hypernetes.io/v1/tenants';
+  const quota = { hard: { pods: '1000' } };
+  const spec = {
+    projectID: project,
+    ...(parent ? { parent, quota: { hard: { pods: '10' } } } : { quota }),
+  };
+  await want('operator', { method: 'POST', path, body: { metadata: { name }, spec } });
+  const status = { status: { phase: 'Active', projectID: project } };
+  await want('operator', { method: 'PATCH', path: `${path}/${name}/status`, body: status });
+  return project;
 }
 
 /** The server learns of a tenant's project a moment after it was written. */
-async function untilKnown({ send }: World): Promise<void> {
-  for (const who of ['alice', 'bob'] as const) {
-    for (let tries = 0; (await send(who, { path: '/api' })).status !== 200; tries += 1) {
-      if (tries > 100) throw new Error(`${who} is not let in`);
-      await systemClock.sleep(50);
-    }
+async function untilLetIn({ send }: World, who: Who): Promise<void> {
+  for (let tries = 0; (await send(who, { path: '/api' })).status !== 200; tries += 1) {
+    if (tries > 100) throw new Error('Somebody of a new tenant is not let in');
+    await systemClock.sleep(50);
   }
 }

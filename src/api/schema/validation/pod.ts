@@ -214,6 +214,14 @@ function checkKeyItems(source: Fields, report: Report): void {
   });
 }
 
+function checkDownwardItems(source: Fields, report: Report): void {
+  items(source['items']).forEach((item, index) => {
+    const at = report.at('items', index, 'path');
+    if (text(item['path']) === '') at.required();
+    checkRelativePath(text(item['path']), at);
+  });
+}
+
 const VOLUME_CHECKS: Record<string, (source: Fields, report: Report) => void> = {
   secret: keyed('secretName'),
   configMap: keyed('name'),
@@ -242,13 +250,7 @@ const VOLUME_CHECKS: Record<string, (source: Fields, report: Report) => void> = 
       report.at('medium').notSupported(medium, ['', 'HugePages', 'Memory']);
     }
   },
-  downwardAPI: (source, report) => {
-    items(source['items']).forEach((item, index) => {
-      const at = report.at('items', index, 'path');
-      if (text(item['path']) === '') at.required();
-      checkRelativePath(text(item['path']), at);
-    });
-  },
+  downwardAPI: checkDownwardItems,
   projected: (source, report) => {
     items(source['sources']).forEach((entry, index) => {
       const at = report.at('sources', index);
@@ -259,8 +261,13 @@ const VOLUME_CHECKS: Record<string, (source: Fields, report: Report) => void> = 
       for (const kind of ['secret', 'configMap']) {
         if (entry[kind] !== undefined) keyed('name')(fields(entry[kind]), at.at(kind));
       }
-      if (entry['serviceAccountToken'] !== undefined) {
-        requires('path')(fields(entry['serviceAccountToken']), at.at('serviceAccountToken'));
+      for (const kind of ['serviceAccountToken', 'clusterTrustBundle']) {
+        if (entry[kind] === undefined) continue;
+        requires('path')(fields(entry[kind]), at.at(kind));
+        checkRelativePath(text(fields(entry[kind])['path']), at.at(kind, 'path'));
+      }
+      if (entry['downwardAPI'] !== undefined) {
+        checkDownwardItems(fields(entry['downwardAPI']), at.at('downwardAPI'));
       }
     });
   },

@@ -41,6 +41,8 @@ function updateProblems(apiVersion: string, kind: string, before: Fields, after:
   );
 }
 
+const ASTRAY = { serviceAccountToken: { path: '../a' } };
+
 const CONTAINER = { name: 'a', image: 'b' };
 const podWith = (container: Fields, spec: Fields = {}) => ({
   spec: { containers: [{ ...CONTAINER, ...container }], ...spec },
@@ -159,6 +161,13 @@ const POD_CASES: [string, Fields, string[]][] = [
     'two sources',
     podWith({}, { volumes: [{ name: 'v', emptyDir: {}, hostPath: { path: '/' } }] }),
     ['spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type'],
+  ],
+  [
+    'token outside of its volume',
+    podWith({}, { volumes: [{ name: 'v', projected: { sources: [ASTRAY] } }] }),
+    [
+      'spec.volumes[0].projected.sources[0].serviceAccountToken.path: Invalid value: "../a": must not contain \'..\'',
+    ],
   ],
   [
     'secret without name',

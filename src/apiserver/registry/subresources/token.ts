@@ -99,7 +99,9 @@ function boundTo(
   const { store } = context.server;
   const { kind = '', name = '', uid } = reference;
   const slot = Object.hasOwn(BOUND_RESOURCES, kind) ? BOUND_RESOURCES[kind] : undefined;
-  if (!slot || (reference.apiVersion && reference.apiVersion !== 'v1')) {
+  // Which nodes there are, and since when, is not told to tenants.
+  const isHidden = slot === 'node' && context.user.tenant !== undefined;
+  if (!slot || isHidden || (reference.apiVersion && reference.apiVersion !== 'v1')) {
     const why = 'cannot bind token for object of this kind';
     const message = `Invalid value: ${JSON.stringify(kind)}: ${why}`;
     const cause = { reason: 'FieldValueInvalid', field: 'spec.boundObjectRef.kind', message };
