@@ -38,9 +38,22 @@ export interface AuthorizationDecision {
   reason: string;
 }
 
+/** What one authorizer says to a request, and why: also why it has no opinion or denies. */
+export interface AuthorizationStep extends AuthorizationDecision {
+  authorizer: string;
+}
+
+/** For whom a decision is explained. */
+export interface ExplainOptions {
+  /** People of a tenant are not told the names of what is cluster-wide. */
+  forTenant: boolean;
+}
+
 /** Several are asked in order; the first that is not of no opinion decides; none is a denial. */
 export interface Authorizer {
   authorize(attributes: AuthorizationAttributes): AuthorizationDecision;
+  /** How `authorize` comes to its decision, step by step; the last step is the decision. */
+  explain?(attributes: AuthorizationAttributes, options: ExplainOptions): AuthorizationStep[];
 }
 
 /** The credentials of one request, as the TLS and HTTP layers have found them. */

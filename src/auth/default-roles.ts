@@ -250,6 +250,7 @@ const nodeRoles: KubeObject[] = [
     rule('core', 'namespaces', WRITE),
     rule('hypernetes.io', 'tenants', 'create delete patch update'),
     rule('hypernetes.io', 'tenants/audit', 'get'),
+    rule('hypernetes.io', 'accessexplanations', 'create'),
   ]),
   clusterRole('hypernetes:tenant-member', [
     ...TENANT_READER_RULES,

@@ -1,6 +1,7 @@
 import type {
   AuthorizationAttributes,
   AuthorizationDecision,
+  AuthorizationStep,
   Authorizer,
   UserInfo,
 } from '../api/auth.ts';
@@ -28,7 +29,10 @@ export interface Subject {
   apiGroup?: string;
 }
 
-export interface Rbac extends Authorizer {
+/** An authorizer that can say why. */
+export type Explainer = Required<Authorizer>;
+
+export interface Rbac extends Explainer {
   /** Takes in a created or changed role or binding; other kinds are ignored. */
   set(object: KubeObject): void;
   /** Forgets a deleted object. */
@@ -51,6 +55,16 @@ interface Binding {
   namespace: string;
   role: RoleRef;
   subjectKeys: string[];
+}
+
+interface Grant {
+  granted: [Binding, subjectKey: string] | undefined;
+  looked: Binding[];
+  missing: string[];
+}
+
+function isMaster({ groups }: UserInfo): boolean {
+  return groups.includes(MASTERS_GROUP);
 }
 
 /**
@@ -97,6 +111,21 @@ export function createRbac(): Rbac {
   const rulesOf = (ref: RoleRef, namespace: string): PolicyRule[] | undefined =>
     roles.get(ref.kind === 'Role' ? `Role/${namespace}/${ref.name}` : `ClusterRole//${ref.name}`);
 
+  /** The binding that grants a request, and those that have been looked at before. */
+  const grantOf = (attributes: AuthorizationAttributes): Grant => {
+    const found: Grant = { granted: undefined, looked: [], missing: [] };
+    const namespace = attributes.isResourceRequest ? attributes.namespace : '';
+    for (const [binding, key] of bindingsOf(attributes.user, namespace)) {
+      const rules = rulesOf(binding.role, binding.namespace);
+      if (!rules) found.missing.push(describeMissing(binding.role));
+      else if (rules.some((rule) => ruleAllows(rule, attributes))) {
+        return { ...found, granted: [binding, key] };
+      }
+      found.looked.push(binding);
+    }
+    return found;
+  };
+
   return {
     set(object) {
       const id = identify(object);
@@ -115,24 +144,30 @@ export function createRbac(): Rbac {
     },
 
     authorize(attributes) {
-      if (attributes.user.groups.includes(MASTERS_GROUP)) return { decision: 'allow', reason: '' };
-      const missing: string[] = [];
-      const namespace = attributes.isResourceRequest ? attributes.namespace : '';
-      for (const [binding, key] of bindingsOf(attributes.user, namespace)) {
-        const rules = rulesOf(binding.role, binding.namespace);
-        if (!rules) missing.push(describeMissing(binding.role));
-        else if (rules.some((rule) => ruleAllows(rule, attributes))) {
-          return { decision: 'allow', reason: describeGrant(binding, key) };
-        }
+      if (isMaster(attributes.user)) return { decision: 'allow', reason: '' };
+      const { granted, missing } = grantOf(attributes);
+      if (granted) return { decision: 'allow', reason: describeGrant(...granted) };
+      return { decision: 'no-opinion', reason: describeAllMissing(missing) };
+    },
+
+    explain(attributes, { forTenant }) {
+      const { decision, reason } = this.authorize(attributes);
+      const step = (...texts: string[]) => [
+        { authorizer: 'RBAC', decision, reason: texts.filter(Boolean).join('; ') },
+      ];
+      if (isMaster(attributes.user)) {
+        return step(`allowed by the group "${MASTERS_GROUP}", which may do everything`);
       }
-      const reason = missing.length ? `RBAC: ${[...new Set(missing)].join(', ')}` : '';
-      return { decision: 'no-opinion', reason };
+      const isTold = (binding: Binding) => !forTenant || binding.namespace !== '';
+      const { granted, looked } = grantOf(attributes);
+      if (!granted) return step(describeBindings(looked.filter(isTold)), forTenant ? '' : reason);
+      return step(isTold(granted[0]) ? reason : 'RBAC: allowed by a binding of the whole cluster');
     },
 
     rulesFor(user, namespace) {
       const found = new Set<PolicyRule>();
       const missing = new Set<string>();
-      if (user.groups.includes(MASTERS_GROUP)) {
+      if (isMaster(user)) {
         found.add({ verbs: ['*'], apiGroups: ['*'], resources: ['*'] });
         found.add({ verbs: ['*'], nonResourceURLs: ['*'] });
       }
@@ -200,6 +235,21 @@ function describeGrant(binding: Binding, subject: string): string {
   return `RBAC: allowed by ${binding.description} of ${kind} "${name}" to ${quoted}`;
 }
 
+function describeAllMissing(missing: string[]): string {
+  return missing.length ? `RBAC: ${[...new Set(missing)].join(', ')}` : '';
+}
+
+const BINDINGS_TOLD_MAX = 20;
+
+function describeBindings(bindings: Binding[]): string {
+  if (bindings.length === 0) return 'no binding names the user or one of its groups here';
+  const told = bindings
+    .slice(0, BINDINGS_TOLD_MAX)
+    .map(({ description, role }) => `${description} of ${role.kind} "${role.name}"`);
+  const more = bindings.length - told.length;
+  return `not granted by ${told.join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+}
+
 function describeMissing({ kind, name }: RoleRef): string {
   return `${kind.toLowerCase()}.rbac.authorization.k8s.io "${name}" not found`;
 }
@@ -241,7 +291,7 @@ function pathMatches(list: string[] | undefined, path: string): boolean {
 }
 
 /** Asks several authorizers; the first opinion decides, and none is a denial. */
-export function createUnionAuthorizer(authorizers: Authorizer[]): Authorizer {
+export function createUnionAuthorizer(authorizers: Authorizer[]): Explainer {
   return {
     authorize(attributes): AuthorizationDecision {
       const reasons: string[] = [];
@@ -251,6 +301,15 @@ export function createUnionAuthorizer(authorizers: Authorizer[]): Authorizer {
         if (result.reason) reasons.push(result.reason);
       }
       return { decision: 'deny', reason: reasons.join(', ') };
+    },
+
+    explain(attributes, options) {
+      const steps: AuthorizationStep[] = [];
+      for (const authorizer of authorizers) {
+        steps.push(...(authorizer.explain?.(attributes, options) ?? []));
+        if (authorizer.authorize(attributes).decision !== 'no-opinion') break;
+      }
+      return steps;
     },
   };
 }

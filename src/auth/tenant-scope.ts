@@ -42,6 +42,7 @@ const CLUSTER_VISIBILITY: Record<string, ClusterVisibility> = {
   'selfsubjectreviews.authentication.k8s.io': 'self',
   'selfsubjectaccessreviews.authorization.k8s.io': 'self',
   'selfsubjectrulesreviews.authorization.k8s.io': 'self',
+  'accessexplanations.hypernetes.io': 'self',
 };
 
 const TENANT_GROUP = 'hypernetes.io';
@@ -84,37 +85,62 @@ const CONNECTING = new Set(['exec', 'attach', 'portforward', 'proxy']);
 const NO_OPINION: AuthorizationDecision = { decision: 'no-opinion', reason: '' };
 const OUTSIDE: AuthorizationDecision = { decision: 'deny', reason: '' };
 
-export function createTenantScope(options: TenantScopeOptions): Authorizer {
-  const isInside = (tenant: string, attributes: AuthorizationAttributes): boolean => {
-    if (!attributes.isResourceRequest) return isOpenPath(attributes.path);
+export function createTenantScope(options: TenantScopeOptions): Required<Authorizer> {
+  /** What keeps a request out; it says the same of what is another's and of what is not there. */
+  const obstacle = (tenant: string, attributes: AuthorizationAttributes): string | undefined => {
+    if (!attributes.isResourceRequest) {
+      return isOpenPath(attributes.path) ? undefined : 'the path is not open to tenants';
+    }
     const { group, resource, subresource, namespace, name, verb } = attributes;
     const visibility = clusterVisibility(group, resource);
     const isNamespaceItself = group === '' && resource === 'namespaces';
-    if (namespace && !isNamespaceItself) return options.tenantOfNamespace(namespace) === tenant;
+    const isOwn = (each: string) => options.tenantOfNamespace(each) === tenant;
+    const notOwn = (each: string) => `the tenant has no namespace ${JSON.stringify(each)}`;
+    if (namespace && !isNamespaceItself) return isOwn(namespace) ? undefined : notOwn(namespace);
     if (!visibility) {
       // Over all namespaces the store shows the tenant's alone.
       const isLook = verb === 'list' || verb === 'watch';
-      return isLook && !subresource && options.isNamespaced(group, resource);
+      const isShown = isLook && !subresource && options.isNamespaced(group, resource);
+      return isShown ? undefined : 'the resource is hidden from tenants outside of a namespace';
     }
-    if (visibility === 'sanitised' && options.nodes === 'hidden') return false;
+    if (visibility === 'sanitised' && options.nodes === 'hidden') return 'nodes are hidden';
     const full = `${qualifiedResource(group, resource)}/${subresource}`;
-    if (subresource && !CLUSTER_SUBRESOURCES.has(full)) return false;
+    if (subresource && !CLUSTER_SUBRESOURCES.has(full)) {
+      return 'the subresource is hidden from tenants';
+    }
     const target = isNamespaceItself ? name || namespace : '';
-    if (target && options.tenantOfNamespace(target) !== tenant) return false;
+    if (target && !isOwn(target)) return notOwn(target);
     const isTenant = group === TENANT_GROUP && resource === 'tenants';
-    if (isTenant && name && !options.isWithin(tenant, name)) return false;
-    return VISIBLE_VERBS[visibility](verb);
+    if (isTenant && name && !options.isWithin(tenant, name)) {
+      return `${JSON.stringify(name)} is neither the tenant itself nor below it`;
+    }
+    if (!VISIBLE_VERBS[visibility](verb)) return 'tenants may only look at this resource';
+    return undefined;
+  };
+
+  const decide = (attributes: AuthorizationAttributes) => {
+    const { tenant } = attributes.user;
+    if (tenant === undefined) return { ...NO_OPINION, why: 'the user is confined to no tenant' };
+    const outside = obstacle(tenant, attributes);
+    if (outside !== undefined) {
+      return { ...OUTSIDE, why: `outside of tenant ${JSON.stringify(tenant)}: ${outside}` };
+    }
+    if (changes(attributes) && options.isSuspended(tenant)) {
+      const reason = `tenant ${JSON.stringify(tenant)} is suspended`;
+      return { decision: 'deny', reason, why: reason } as const;
+    }
+    return { ...NO_OPINION, why: `inside of tenant ${JSON.stringify(tenant)}` };
   };
 
   return {
     authorize(attributes) {
-      const { tenant } = attributes.user;
-      if (tenant === undefined) return NO_OPINION;
-      if (!isInside(tenant, attributes)) return OUTSIDE;
-      if (changes(attributes) && options.isSuspended(tenant)) {
-        return { decision: 'deny', reason: `tenant ${JSON.stringify(tenant)} is suspended` };
-      }
-      return NO_OPINION;
+      const { decision, reason } = decide(attributes);
+      return { decision, reason };
+    },
+
+    explain(attributes) {
+      const { decision, why } = decide(attributes);
+      return [{ authorizer: 'tenant scope', decision, reason: why }];
     },
   };
 }

@@ -6,6 +6,7 @@ import { builtinTable, extendTable } from './table.ts';
 const GROUP = 'hypernetes.io';
 const VERSION = 'v1';
 const PREFIX = 'io.hypernetes.v1.';
+const AUTHORIZATION = 'io.k8s.api.authorization.v1.';
 const META = 'io.k8s.apimachinery.pkg.apis.meta.v1.';
 
 const STRING: TypeNode = { scalar: 'string' };
@@ -44,6 +45,29 @@ const TYPES: ObjectType[] = [
     ),
     kinds: [[GROUP, VERSION, 'TenantList']],
   },
+  {
+    ...type('AccessExplanation', {
+      ...HEAD,
+      metadata: { ref: `${META}ObjectMeta`, default: {} },
+      spec: { ref: `${AUTHORIZATION}SubjectAccessReviewSpec`, default: {} },
+      status: ref('AccessExplanationStatus'),
+    }),
+    kinds: [[GROUP, VERSION, 'AccessExplanation']],
+  },
+  type('AccessExplanationStatus', {
+    allowed: { scalar: 'boolean' },
+    reason: STRING,
+    missing: STRING,
+    clusterRoles: { items: STRING },
+    user: ref('ExplainedUser'),
+    steps: { items: ref('AuthorizationStep'), listType: 'atomic' },
+  }),
+  type('ExplainedUser', { username: STRING, groups: { items: STRING }, tenant: STRING }),
+  type('AuthorizationStep', {
+    authorizer: STRING,
+    decision: oneOf('allow', 'deny', 'no-opinion'),
+    reason: STRING,
+  }),
   type('TenantSpec', {
     displayName: STRING,
     parent: STRING,
@@ -112,6 +136,14 @@ const ROWS: ResourceRow[] = [
       { name: 'usage', verbs: ['get'], ...kindTenant },
     ],
     columns: columnsOf(GROUP, 'tenants'),
+    storageVersion: `${GROUP}/${VERSION}`,
+  },
+  {
+    ...{ group: GROUP, version: VERSION, kind: 'AccessExplanation' },
+    ...{ resource: 'accessexplanations', singular: 'accessexplanation' },
+    ...{ shortNames: [], categories: [], namespaced: false, verbs: ['create'], subresources: [] },
+    type: `${PREFIX}AccessExplanation`,
+    columns: columnsOf(GROUP, 'accessexplanations'),
     storageVersion: `${GROUP}/${VERSION}`,
   },
 ];

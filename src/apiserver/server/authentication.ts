@@ -97,7 +97,8 @@ export function impersonate(
   return { name, uid, groups: impersonatedGroups(name, account, groups), extra };
 }
 
-function impersonatedGroups(
+/** The groups of a user that is named: those that every such user has are among them. */
+export function impersonatedGroups(
   name: string,
   account: { namespace: string } | undefined,
   groups: string[],

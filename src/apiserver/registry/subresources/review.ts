@@ -1,10 +1,6 @@
 import { rfc3339 } from '../../../base/clock.ts';
 import { AUTHENTICATED_GROUP } from '../../../auth/authenticators.ts';
-import type {
-  AuthorizationAttributes,
-  AuthorizationDecision,
-  UserInfo,
-} from '../../../api/auth.ts';
+import type { AuthorizationDecision, UserInfo } from '../../../api/auth.ts';
 import type { KubeObject } from '../../../api/object.ts';
 import { StatusError, badRequest } from '../../../api/status.ts';
 import { readObject } from '../../codec/decode.ts';
@@ -13,25 +9,9 @@ import { negotiate } from '../../codec/negotiate.ts';
 import { inTenant } from '../../tenancy/named-user.ts';
 import type { ResourceContext, ResourceHandler } from '../../context.ts';
 import type { ApiReply } from '../../server/exchange.ts';
-
-interface ResourceAttributes {
-  namespace?: string;
-  verb?: string;
-  group?: string;
-  version?: string;
-  resource?: string;
-  subresource?: string;
-  name?: string;
-}
-
-interface AccessReviewSpec {
-  resourceAttributes?: ResourceAttributes;
-  nonResourceAttributes?: { path?: string; verb?: string };
-  user?: string;
-  uid?: string;
-  groups?: string[];
-  extra?: Record<string, string[]>;
-}
+import { attributesFor } from './attributes.ts';
+import type { AccessReviewSpec } from './attributes.ts';
+import { explainAccess } from './explain.ts';
 
 type Review = (context: ResourceContext, request: KubeObject) => unknown;
 
@@ -44,27 +24,6 @@ function answering(review: Review): ResourceHandler {
     const creationTimestamp = rfc3339(context.server.clock.nowMs());
     const metadata = { ...request.metadata, creationTimestamp };
     return valueReply(201, { ...request, metadata, status }, representation);
-  };
-}
-
-function attributesFor(spec: AccessReviewSpec, user: UserInfo): AuthorizationAttributes {
-  const { resourceAttributes: resource, nonResourceAttributes: path } = spec;
-  if (Boolean(resource) === Boolean(path)) {
-    throw badRequest(
-      'exactly one of nonResourceAttributes or resourceAttributes must be specified',
-    );
-  }
-  return {
-    user,
-    verb: resource?.verb ?? path?.verb ?? '',
-    isResourceRequest: resource !== undefined,
-    group: resource?.group ?? '',
-    version: resource?.version ?? '',
-    resource: resource?.resource ?? '',
-    subresource: resource?.subresource ?? '',
-    namespace: resource?.namespace ?? '',
-    name: resource?.name ?? '',
-    path: path?.path ?? '',
   };
 }
 
@@ -168,5 +127,6 @@ export const reviews: Record<string, ResourceHandler> = {
   'localsubjectaccessreviews.authorization.k8s.io': answering(localAccess),
   'selfsubjectrulesreviews.authorization.k8s.io': answering(selfRules),
   'selfsubjectreviews.authentication.k8s.io': answering(selfSubject),
+  'accessexplanations.hypernetes.io': answering(explainAccess),
   'tokenreviews.authentication.k8s.io': answering(tokenReview),
 };
