@@ -1,3 +1,4 @@
+import { Option } from 'commander';
 import type { Command } from 'commander';
 import type { Place } from '../access.ts';
 
@@ -26,6 +27,12 @@ export function addLoginCommands(program: Command, place: () => Place): void {
     .option('--kubeconfig <file>', 'where to write it (default: where kubectl looks)')
     .option('--context <name>', 'what to call it (default TENANT@ADDRESS)')
     .option('--namespace <name>', 'what kubectl works in (default: that of the tenant)')
+    .addOption(
+      new Option(
+        '--exec-version <version>',
+        'v1beta1 for a kubectl before 1.22 (default v1)',
+      ).choices(['v1', 'v1beta1']),
+    )
     .option('--json', 'print who is logged in as JSON')
     .action(async (options) => (await import('./login.ts')).login(options));
 

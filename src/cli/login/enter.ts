@@ -25,6 +25,7 @@ export interface Entry {
   kubeconfig?: string | undefined;
   context?: string | undefined;
   namespace?: string | undefined;
+  execVersion?: LoginEntry['execVersion'];
 }
 
 const PROGRAM = join(import.meta.dirname, '../../../hypernetes');
@@ -49,22 +50,24 @@ export async function enter(
     command: PROGRAM,
     env: pluginEnvironment(),
     namespace: entry.namespace ?? entry.reviewed.tenant,
+    execVersion: entry.execVersion,
   };
   // What cannot be written is found out before anything is made.
-  addLogin(await readFileIfExists(path), login);
+  const { previousContext } = addLogin(await readFileIfExists(path), login);
   const before = await profiles.read(name).catch(() => undefined);
   const credential =
     entry.rememberMs === undefined
       ? entry.credential
       : await makeCredential(keystone, entry.token, entry.rememberMs);
   const profile = describe(keystone, entry, { name, path, context, credential });
+  const previous = previousContext ?? before?.kubeconfig.previousContext;
+  if (previous) profile.kubeconfig.previousContext = previous;
   try {
-    const { previousContext } = await changeKubeconfig(path, (text) => addLogin(text, login));
-    const previous = previousContext ?? before?.kubeconfig.previousContext;
-    if (previous) profile.kubeconfig.previousContext = previous;
     await profiles.write(profile);
     await profiles.writeToken(profile, storedToken(profile.id, entry.token));
+    await changeKubeconfig(path, (text) => addLogin(text, login));
   } catch (error) {
+    await (before ? profiles.write(before) : profiles.remove(name));
     await removeCredential(profile, entry.token, undefined).catch(() => {});
     throw error;
   }

@@ -19,11 +19,13 @@ export interface LoginEntry {
   command: string;
   env: Record<string, string>;
   namespace?: string;
+  /** Of `client.authentication.k8s.io`. @default v1 */
+  execVersion?: 'v1' | 'v1beta1' | undefined;
 }
 
 /** kubectl waits for nobody; who holds its lock is done in a moment. */
 const LOCK_WAIT_MS = 3_000;
-const EXEC_API_VERSION = 'client.authentication.k8s.io/v1';
+const EXEC_GROUP = 'client.authentication.k8s.io';
 /** Before the names of users that are login's own to change. */
 const USER_PREFIX = 'hypernetes:';
 
@@ -77,7 +79,7 @@ export function addLogin(
   });
   put(document, 'users', user, {
     exec: {
-      apiVersion: EXEC_API_VERSION,
+      apiVersion: `${EXEC_GROUP}/${entry.execVersion ?? 'v1'}`,
       command: entry.command,
       args: ['credential', '--profile', entry.profile],
       env: Object.entries(entry.env).map(([name, value]) => ({ name, value })),

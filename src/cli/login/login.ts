@@ -26,6 +26,7 @@ export interface LoginFlags extends AddressFlags, WhoFlags, ScopeFlags {
   namespace?: string;
   /** For how long; `true` for as long as usual. */
   remember?: string | true;
+  execVersion?: 'v1' | 'v1beta1';
   json?: boolean;
 }
 
@@ -63,6 +64,7 @@ export async function login(flags: LoginFlags): Promise<void> {
       kubeconfig: flags.kubeconfig,
       context: flags.context,
       namespace: flags.namespace,
+      execVersion: flags.execVersion,
     });
     return { profile: made, token: scoped, reviewed: accepted };
   });

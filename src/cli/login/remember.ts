@@ -7,6 +7,7 @@ import type { IssuedToken, Keystone } from './keystone.ts';
 import { KeystoneRefusal } from './keystone.ts';
 import type { Profile, StoredCredential } from './profiles.ts';
 import { renewToken, withKeystone } from './renew.ts';
+import type { RenewalProof } from './renew.ts';
 
 /**
  * Makes an application credential for this login alone: of the token's project and roles, restricted
@@ -49,8 +50,8 @@ export function refuseSystem(kind: string): void {
 }
 
 /**
- * Takes away an application credential that login made. A restricted one cannot remove itself
- * everywhere, so the token of a password is used while there is one, or the password asked for.
+ * Takes away an application credential that login made: by the token of the login, by itself, or by
+ * the password. A restricted one may not remove itself everywhere.
  *
  * @param token of the profile, if it has one
  * @throws KeystoneRefusal when nobody at hand may
@@ -60,30 +61,29 @@ export function removeCredential(
   token: { value: string } | undefined,
   askPassword: (() => Promise<string>) | undefined,
 ): Promise<void> {
+  const { credential, user } = profile;
+  if (!credential?.isOurs) return Promise.resolve();
+  const { id, secret } = credential;
+  const renew = async (proof: RenewalProof) => (await renewToken(profile, proof)).value;
+  const ways = [
+    token && (() => Promise.resolve(token.value)),
+    () => renew({ kind: 'credential', id, secret }),
+    askPassword && (async () => renew({ kind: 'password', password: await askPassword() })),
+  ].filter((way) => way !== undefined);
   return withKeystone(profile, async (keystone) => {
-    const { credential, user } = profile;
-    if (!credential?.isOurs) return;
-    const path = `${pathOf(user.id)}/${credential.id}`;
-    const remove = async (value: string) => {
+    let refusal: unknown;
+    for (const way of ways) {
       try {
-        await keystone.ask(value, { method: 'DELETE', path });
+        const path = `${pathOf(user.id)}/${id}`;
+        await keystone.ask(await way(), { method: 'DELETE', path });
+        return;
       } catch (error) {
-        if (!(error instanceof KeystoneRefusal) || error.status !== 404) throw error;
+        if (!(error instanceof KeystoneRefusal)) throw error;
+        if (error.status === 404) return;
+        refusal = error;
       }
-    };
-    try {
-      const { id, secret } = credential;
-      await remove(
-        token?.value ?? (await renewToken(profile, { kind: 'credential', id, secret })).value,
-      );
-    } catch (error) {
-      const isRefused = error instanceof KeystoneRefusal && [401, 403].includes(error.status);
-      if (!isRefused || !askPassword) throw error;
-      const password = await askPassword();
-      const fresh = await renewToken(profile, { kind: 'password', password });
-      await remove(fresh.value);
-      await keystone.revoke(fresh.value);
     }
+    throw refusal;
   });
 }
 
