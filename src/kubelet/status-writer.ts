@@ -40,7 +40,7 @@ export function createStatusWriter(
   const send = async ({ pod, status, annotations }: Draft): Promise<void> => {
     const { namespace, name = '', uid } = pod.metadata;
     const metadata = { uid, ...(Object.keys(annotations).length > 0 ? { annotations } : {}) };
-    const body = nullify({ metadata, status });
+    const body = nullify({ metadata, status: { ...status, ...wholeLists(status) } });
     const options = { subresource: 'status', signal: life.signal };
     const key = { namespace, name };
     const written = await context.client.patch(PODS, key, 'strategic-merge', body, options);
@@ -88,6 +88,12 @@ export function createStatusWriter(
       await writing;
     },
   };
+}
+
+/** Addresses are merged by what they are: without this, one that a VM had before would stay. */
+function wholeLists({ podIPs, hostIPs }: PodStatus): object {
+  const whole = (list: object[] | undefined) => list && [...list, { $patch: 'replace' }];
+  return { podIPs: whole(podIPs), hostIPs: whole(hostIPs) };
 }
 
 /** Whether all that `wanted` says is in `actual`; undefined means that it must not be there. */

@@ -77,6 +77,19 @@ test('a pod that was made for a suspended tenant gets no VM until it is resumed'
   assert.equal(status(await rig.until('p', running))?.restartCount, 0);
 });
 
+test('a pod that was resumed has its new address alone, and can be deleted', async () => {
+  await start();
+  await rig.until('p', running);
+  suspend();
+  const stopped = await rig.until('p', (pod) => isWaiting(pod) && hasNoVm(pod));
+  suspend(null);
+  const again = await rig.until('p', running);
+  assert.notEqual(again.status?.podIP, stopped.status?.podIP);
+  assert.deepEqual(again.status?.podIPs, [{ ip: again.status?.podIP }]);
+  rig.api.deletePod(rig.path('p'), 30);
+  await rig.waitUntil(() => rig.api.get(rig.path('p')) === undefined);
+});
+
 test('a suspended pod can be deleted', async () => {
   await start();
   await rig.until('p', running);

@@ -175,7 +175,7 @@ function inCollection(path: string, collection: string): boolean {
 }
 
 function merge(target: unknown, patch: unknown): unknown {
-  if (Array.isArray(patch)) return Array.isArray(target) ? mergeList(target, patch) : patch;
+  if (Array.isArray(patch)) return mergeList(Array.isArray(target) ? target : [], patch);
   if (typeof patch !== 'object' || patch === null) return patch;
   const result: Record<string, unknown> = {
     ...(typeof target === 'object' && target !== null ? (target as object) : {}),
@@ -188,6 +188,13 @@ function merge(target: unknown, patch: unknown): unknown {
 }
 
 function mergeList(target: unknown[], patch: unknown[]): unknown[] {
+  const isDirective = (each: unknown) => (each as { $patch?: string } | null)?.$patch === 'replace';
+  if (patch.some(isDirective)) return patch.filter((each) => !isDirective(each));
+  const ipOf = (each: unknown) => (each as { ip?: string } | null)?.ip;
+  if (patch.length > 0 && patch.every(ipOf)) {
+    const known = new Set(patch.map(ipOf));
+    return [...patch, ...target.filter((each) => !known.has(ipOf(each)))];
+  }
   const typeOf = (each: unknown) => (each as { type?: string } | null)?.type;
   if (!patch.every(typeOf)) return patch.map((each) => merge(undefined, each));
   const merged = patch.map((each) =>
