@@ -1,6 +1,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import { describeError } from '../base/log.ts';
 import { CancelledError, UsageError } from './errors.ts';
+import { addInsightCommands } from './insight.ts';
 import { addLoginCommands } from './login/commands.ts';
 import { refuseSecrets } from './login/secrets.ts';
 import { addPeopleCommands } from './people/commands.ts';
@@ -105,6 +106,7 @@ addLoginCommands(program, place);
 addTenantCommands(program, place);
 addQuotaCommands(program, place);
 addPeopleCommands(program, place);
+addInsightCommands(program, place);
 
 program
   .command('identity')
