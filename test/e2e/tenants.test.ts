@@ -1,0 +1,174 @@
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Tenant } from '../../src/api/tenancy.ts';
+import type { ContainerStatus, Pod } from '../../src/api/types.generated.ts';
+import { pushDemoImage } from '../../src/cli/demo/demo-image.ts';
+import { PODS, TENANTS } from '../../src/client/resources.ts';
+import { startCluster } from './support/cluster.ts';
+import type { TestCluster } from './support/cluster.ts';
+import { findKubectls } from './support/kubectl.ts';
+import type { Kubectl } from './support/kubectl.ts';
+import { hostState, vmUids } from './support/leftovers.ts';
+import type { HostState } from './support/leftovers.ts';
+import { waitFor } from './support/wait.ts';
+
+/**
+ * Goal: a tenant with VMs of its own is suspended, resumed and deleted, and afterwards the machine,
+ * the cluster and the identity service have nothing of it. Method: one cluster, two pods, kubectl;
+ * what is left is found by looking at the machine.
+ */
+let cluster: TestCluster;
+let kubectl: Kubectl;
+/** The machine with the neighbour's pod and nothing else. */
+let alone: HostState;
+const uids = new Set<number>();
+
+before(async () => {
+  cluster = await startCluster();
+  const found = await findKubectls(cluster.kubeconfig, join(cluster.dataDir, 'kubectl-cache'));
+  kubectl = found.at(-1) as Kubectl;
+  assert.ok(kubectl, 'kubectl is needed');
+  const image = await pushDemoImage(cluster.registryPort);
+  await cluster.client.create(PODS, pod('default', 'neighbour', image));
+  await until('default', 'neighbour', isReady);
+  alone = await machine();
+  await apply([
+    {
+      ...{ apiVersion: 'hypernetes.io/v1', kind: 'Tenant', metadata: { name: 'acme' } },
+      spec: { displayName: 'Acme', quota: { hard: { pods: '3', namespaces: '2' } } },
+    },
+    {
+      ...{ apiVersion: 'v1', kind: 'Namespace' },
+      metadata: { name: 'acme-web', labels: { 'hypernetes.io/tenant': 'acme' } },
+    },
+  ]);
+  await waitFor(cluster.client, TENANTS, { name: 'acme' }, (tenant) => phase(tenant) === 'Active');
+  await apply([pod('acme-web', 'job', image)]);
+  await until('acme-web', 'job', isReady);
+});
+after(() => cluster[Symbol.asyncDispose]());
+
+async function apply(objects: object[]): Promise<void> {
+  const file = join(cluster.dataDir, 'objects.json');
+  await writeFile(file, JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects }));
+  // The namespace's default account comes a moment after the namespace.
+  for (let attempt = 1; ; attempt += 1) {
+    const { exitCode, stderr } = await kubectl(['apply', '-f', file]);
+    if (exitCode === 0) return;
+    assert.ok(attempt < 20 && stderr.includes('serviceaccount'), stderr);
+  }
+}
+
+/** It would have ended for good, were it not for its tenant's suspension. */
+function pod(namespace: string, name: string, image: string): Pod {
+  const script = 'trap "exit 0" TERM; date >> /tmp/began; while :; do sleep 1; done';
+  return {
+    ...{ apiVersion: 'v1', kind: 'Pod', metadata: { namespace, name } },
+    spec: {
+      restartPolicy: 'Never',
+      terminationGracePeriodSeconds: 5,
+      containers: [{ name: 'main', image, command: ['/bin/sh', '-c', script] }],
+    },
+  };
+}
+
+const until = (namespace: string, name: string, holds: (pod: Pod) => boolean) =>
+  waitFor(cluster.client, PODS, { namespace, name }, (one) => one !== undefined && holds(one));
+const phase = (tenant: Tenant | undefined) => tenant?.status?.phase;
+const main = (one: Pod) => one.status?.containerStatuses?.[0] as ContainerStatus | undefined;
+const isReady = (one: Pod) => main(one)?.ready === true;
+const hasVm = (one: Pod) =>
+  one.status?.conditions?.some(
+    ({ type, status }) => type === 'PodReadyToStartContainers' && status === 'True',
+  );
+
+async function machine(): Promise<HostState> {
+  for (const uid of await vmUids(cluster.dataDir)) uids.add(uid);
+  return hostState(cluster.dataDir, uids);
+}
+
+/** What was not there before. */
+function more(now: HostState, before: HostState): Record<string, string[]> {
+  const kinds = Object.keys(now) as (keyof HostState)[];
+  const added = kinds.map((kind) => {
+    const known = new Set(before[kind]);
+    // Images stay for who comes next, and what this test writes is the test's.
+    const isKept = (one: string) => /^(?:hyperd\/images\/|kubectl-cache|objects\.json)/.test(one);
+    const fresh = now[kind].filter((one) => !known.has(one) && !isKept(one));
+    return [kind, fresh] as const;
+  });
+  return Object.fromEntries(added.filter(([, list]) => list.length > 0));
+}
+
+/** Names of the projects, asked of the identity service as its administrator. */
+async function projects(): Promise<string[]> {
+  const text = await readFile(join(cluster.dataDir, 'server/admin.openrc'), 'utf8');
+  const secret = /OS_PASSWORD=['"]?([^'"\n]+)/.exec(text)?.[1] ?? '';
+  const user = { name: 'admin', domain: { id: 'default' }, password: secret };
+  const identity = { methods: ['password'], password: { user } };
+  const login = await cluster.transport.request({
+    ...{ method: 'POST', path: '/identity/v3/auth/tokens' },
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ auth: { identity, scope: { system: { all: true } } } }),
+  });
+  for await (const _ of login.body);
+  const token = login.headers['x-subject-token'] ?? '';
+  const list = await cluster.transport.request({
+    ...{ method: 'GET', path: '/identity/v3/projects' },
+    headers: { 'x-auth-token': token },
+  });
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of list.body) chunks.push(chunk);
+  const body = Buffer.concat(chunks).toString();
+  assert.equal(list.status, 200, body);
+  return (JSON.parse(body) as { projects: { name: string }[] }).projects.map(({ name }) => name);
+}
+
+test('kubectl shows a tenant, what it has and what it uses', async () => {
+  const used = (tenant: Tenant | undefined) => tenant?.status?.quota?.used?.pods === '1';
+  await waitFor(cluster.client, TENANTS, { name: 'acme' }, used, 2_000);
+  const shown = await kubectl.ok(['get', 'tenants', '-o', 'wide']);
+  assert.match(shown, /^NAME +STATUS +NAMESPACES +AGE +PARENT +PROJECT +QUOTA/);
+  assert.match(shown, /\nacme +Active +1 +\S+ +<none> +[0-9a-f]{32} +namespaces: 1\/2, pods: 1\/3/);
+  assert.ok((await projects()).includes('acme'));
+});
+
+test('a suspended tenant has no VM, and everything goes on when it is resumed', async () => {
+  await kubectl.ok(['patch', 'tn', 'acme', '--type=merge', '-p', '{"spec":{"suspended":true}}']);
+  const stopped = await until(
+    ...([
+      'acme-web',
+      'job',
+      (one: Pod) => Boolean(main(one)?.state?.waiting) && !hasVm(one),
+    ] as const),
+  );
+  assert.equal(stopped?.status?.phase, 'Running');
+  assert.match(
+    await kubectl.ok(['get', 'pod', '-n', 'acme-web']),
+    /job +0\/1 +TenantSuspended +0 /,
+  );
+  const { processes, devices } = await machine();
+  assert.deepEqual([processes, devices], [alone.processes, alone.devices]);
+  assert.match(await kubectl.ok(['get', 'tenant', 'acme']), /acme +Suspended /);
+  await kubectl.ok(['patch', 'tn', 'acme', '--type=merge', '-p', '{"spec":{"suspended":false}}']);
+  const again = await until('acme-web', 'job', isReady);
+  assert.equal(again && main(again)?.restartCount, 1);
+  const exec = ['exec', '-n', 'acme-web', 'job', '--', 'cat', '/tmp/began'];
+  assert.match(await kubectl.ok(exec), /\w/);
+});
+
+test('a deleted tenant leaves nothing on the machine, in the cluster and at identity', async () => {
+  const before = await machine();
+  assert.notDeepEqual(more(before, alone), {}, 'a running pod would be seen');
+  await kubectl.ok(['delete', 'tenant', 'acme', '--timeout=90s']);
+  assert.deepEqual(more(await machine(), alone), {});
+  for (const kind of ['namespaces', 'pods', 'events', 'configmaps', 'tenants', 'leases']) {
+    const names = await kubectl.ok(['get', kind, '-A', '-o', 'name']);
+    assert.doesNotMatch(names, /acme/, kind);
+  }
+  assert.ok(!(await projects()).includes('acme'));
+  const neighbour = await cluster.client.get(PODS, { namespace: 'default', name: 'neighbour' });
+  assert.equal(main(neighbour)?.restartCount, 0);
+});
