@@ -15,6 +15,7 @@ import type { Metrics } from './server/metrics.ts';
 import type { ApiExchange, ApiReply } from './server/exchange.ts';
 import type { RequestInfo } from './server/path.ts';
 import type { Shares } from './server/shares.ts';
+import type { Turns } from './server/turns.ts';
 import type { UsageMeter } from './usage/meter.ts';
 import type { LineCache } from './watch/line-cache.ts';
 import type { TenantDirectory } from './tenancy/directory.ts';
@@ -47,6 +48,7 @@ export interface ServerContext {
   watchLines: LineCache;
   /** Of requests in flight, by whether they read or write, and of watches. */
   shares: Record<'reads' | 'writes' | 'watches' | 'audits', Shares>;
+  turns: Turns;
   /** Host and port at which clients reach the server. */
   advertiseAddress: string;
   kubelet: KubeletConnector | undefined;

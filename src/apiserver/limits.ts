@@ -19,21 +19,29 @@ export interface ApiServerLimits {
   /** Requests that are being answered, streams and watches not counted. More get 429. */
   readsInFlight: number;
   writesInFlight: number;
-  /** Of these, how many may be one user's; service accounts of a namespace count as one. */
-  readsInFlightPerUser: number;
-  writesInFlightPerUser: number;
+  /**
+   * Of these, how many may be one tenant's, or one user's without a tenant; half of it one user's
+   * of a tenant. Service accounts of a namespace count as one user.
+   */
+  readsInFlightPerTenant: number;
+  writesInFlightPerTenant: number;
   /** Requests to other APIs on the port, which know no users of ours. */
   mountsInFlight: number;
+  /**
+   * Fields and items of one object that a tenant writes, at all depths. Each is looked at, copied
+   * and compared: a hundred thousand of them keep all other requests waiting for a second.
+   */
+  objectValuesPerTenant: number;
   /** Answers above this are compressed when the client takes gzip. */
   gzipThresholdBytes: number;
   /** A watch without `timeoutSeconds` ends at a random time between this and its double. */
   watchTimeoutMinMs: number;
   bookmarkIntervalMs: number;
   watches: number;
-  watchesPerUser: number;
+  watchesPerTenant: number;
   /** Who reads audit logs at the same time: it costs more than other reading. */
   auditReaders: number;
-  auditReadersPerUser: number;
+  auditReadersPerTenant: number;
   /** Lines of watches that are kept for the next watcher of the same objects. */
   watchLineBytes: number;
   /** A client that takes nothing of its answer for this long is cut off. */
@@ -44,7 +52,7 @@ export interface ApiServerLimits {
   kubeletConnectTimeoutMs: number;
   /** Running exec, attach, port-forward and log streams. */
   proxyStreams: number;
-  proxyStreamsPerUser: number;
+  proxyStreamsPerTenant: number;
   /** Events go so long after they were last seen: kube-apiserver's default. */
   eventLifetimeMs: number;
   eventsPerNamespace: number;
@@ -64,21 +72,22 @@ export const DEFAULT_LIMITS: ApiServerLimits = {
   readsInFlight: 2_000,
   writesInFlight: 2_000,
   mountsInFlight: 200,
-  readsInFlightPerUser: 500,
-  writesInFlightPerUser: 250,
+  readsInFlightPerTenant: 500,
+  writesInFlightPerTenant: 250,
+  objectValuesPerTenant: 20_000,
   gzipThresholdBytes: 128 * 1024,
   watchTimeoutMinMs: 30 * 60_000,
   bookmarkIntervalMs: 60_000,
   watches: 50_000,
-  watchesPerUser: 10_000,
+  watchesPerTenant: 10_000,
   auditReaders: 32,
-  auditReadersPerUser: 4,
+  auditReadersPerTenant: 4,
   watchLineBytes: 32 * 1024 * 1024,
   replyStallTimeoutMs: 60_000,
   deleteCollectionWorkers: 16,
   kubeletConnectTimeoutMs: 10_000,
   proxyStreams: 2_000,
-  proxyStreamsPerUser: 500,
+  proxyStreamsPerTenant: 500,
   eventLifetimeMs: 3600_000,
   eventsPerNamespace: 10_000,
   eventBytesPerNamespace: 32 * 1024 * 1024,

@@ -36,6 +36,7 @@ import { createMetrics } from './server/metrics.ts';
 import { createShares } from './server/shares.ts';
 import { withMounts } from './server/mounts.ts';
 import type { Mount } from './server/mounts.ts';
+import { createTurns } from './server/turns.ts';
 import { createPipeline } from './server/pipeline.ts';
 import { createTenantDirectory, TENANTS_RESOURCE } from './tenancy/directory.ts';
 import type { TenantDirectory } from './tenancy/directory.ts';
@@ -186,11 +187,12 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
     metrics: createMetrics(),
     watchLines: createLineCache(limits.watchLineBytes),
     shares: {
-      reads: createShares(limits.readsInFlight, limits.readsInFlightPerUser),
-      writes: createShares(limits.writesInFlight, limits.writesInFlightPerUser),
-      watches: createShares(limits.watches, limits.watchesPerUser),
-      audits: createShares(limits.auditReaders, limits.auditReadersPerUser),
+      reads: createShares(limits.readsInFlight, limits.readsInFlightPerTenant),
+      writes: createShares(limits.writesInFlight, limits.writesInFlightPerTenant),
+      watches: createShares(limits.watches, limits.watchesPerTenant),
+      audits: createShares(limits.auditReaders, limits.auditReadersPerTenant),
     },
+    turns: createTurns(),
     advertiseAddress: `${host}:${port}`,
     kubelet:
       options.kubelet &&

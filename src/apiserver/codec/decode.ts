@@ -1,5 +1,5 @@
 import type { KubeObject } from '../../api/object.ts';
-import { badRequest } from '../../api/status.ts';
+import { badRequest, StatusError } from '../../api/status.ts';
 import { decodeBody } from '../../api/schema/decode.ts';
 import type { DecodedBody } from '../../api/schema/decode.ts';
 import type { ResourceRow, SchemaTable } from '../../api/schema/schema.ts';
@@ -35,6 +35,7 @@ export async function readObject(
 ): Promise<KubeObject> {
   const { server, exchange } = context;
   const bytes = await readBody(exchange, server.limits, server.clock);
+  await server.turns.take(context.user);
   if (bytes.length === 0) throw badRequest(`the body is empty: it has to be a ${expected.kind}`);
   const apiVersion = versionOf(expected);
   const decoded = decodeBody(exchange.headers['content-type'], bytes, {
@@ -55,7 +56,13 @@ export function checkStructure(
   value: Record<string, unknown>,
   duplicates: string[],
 ): KubeObject {
-  const findings = structure(context.server.schema, expected.type, value);
+  const { user, server } = context;
+  if (user.tenant !== undefined && hasMoreValues(value, server.limits.objectValuesPerTenant)) {
+    const limit = server.limits.objectValuesPerTenant;
+    const message = `Request entity too large: an object has at most ${limit} fields and items`;
+    throw new StatusError('RequestEntityTooLarge', message);
+  }
+  const findings = structure(server.schema, expected.type, value);
   const name = findings.value.metadata?.name ?? '';
   const failure = structuralFailure(expected, name, findings);
   if (failure) throw failure;
@@ -64,6 +71,21 @@ export function checkStructure(
   const apiVersion = versionOf(expected);
   const { metadata } = findings.value;
   return { ...findings.value, apiVersion, kind: expected.kind, metadata: metadata ?? {} };
+}
+
+/** Whether a value has more fields and items, at all depths, than this. */
+function hasMoreValues(value: unknown, max: number): boolean {
+  const rest: unknown[] = [value];
+  for (let count = 0; rest.length > 0;) {
+    const next = rest.pop();
+    if (typeof next !== 'object' || next === null) continue;
+    for (const inner of Object.values(next)) {
+      count += 1;
+      if (count > max) return true;
+      rest.push(inner);
+    }
+  }
+  return false;
 }
 
 function reportProblems(context: RequestContext, expected: ExpectedType, problems: string[]): void {

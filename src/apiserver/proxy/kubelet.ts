@@ -51,7 +51,7 @@ export function createKubeletConnector(options: {
   closing: AbortSignal;
 }): KubeletConnector {
   const { limits, closing } = options;
-  const streams = createShares(limits.proxyStreams, limits.proxyStreamsPerUser);
+  const streams = createShares(limits.proxyStreams, limits.proxyStreamsPerTenant);
   return {
     async proxy(node, exchange, path, query, user) {
       const finish = streams.take(user);

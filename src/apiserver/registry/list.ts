@@ -169,7 +169,7 @@ export function listReply(
   if (representation.encoding === 'yaml') return yamlList(context, selected, representation, head);
   const pieces = piecesOf(context, selected, representation, head);
   const headers = { 'content-type': 'application/json', 'cache-control': 'no-cache, private' };
-  const body = chunked(pieces);
+  const body = chunked(pieces, () => context.server.turns.yield(context.user));
   return { status: 200, headers, body: body.small ?? body.stream, compressible: true };
 }
 
@@ -233,16 +233,16 @@ function* joined(opening: Uint8Array, items: (() => Uint8Array)[]): Iterable<Uin
 }
 
 /** A list that fits into one chunk is sent in one piece; a longer one as a stream of chunks. */
-function chunked(pieces: Iterable<Uint8Array>): {
-  small?: Uint8Array;
-  stream: AsyncIterable<Uint8Array>;
-} {
+function chunked(
+  pieces: Iterable<Uint8Array>,
+  pause: () => Promise<void>,
+): { small?: Uint8Array; stream: AsyncIterable<Uint8Array> } {
   const chunks = chunksOf(pieces);
   const first = chunks.next();
   const second = chunks.next();
   const head = (first.value as Uint8Array | undefined) ?? new Uint8Array(0);
-  if (second.done) return { small: head, stream: streamOf([], chunks) };
-  return { stream: streamOf([head, second.value as Uint8Array], chunks) };
+  if (second.done) return { small: head, stream: streamOf([], chunks, pause) };
+  return { stream: streamOf([head, second.value as Uint8Array], chunks, pause) };
 }
 
 function* chunksOf(pieces: Iterable<Uint8Array>): Generator<Uint8Array, undefined> {
@@ -263,12 +263,13 @@ function* chunksOf(pieces: Iterable<Uint8Array>): Generator<Uint8Array, undefine
 async function* streamOf(
   first: Uint8Array[],
   rest: Iterable<Uint8Array>,
+  pause: () => Promise<void>,
 ): AsyncIterable<Uint8Array> {
   yield* first;
   for (const chunk of rest) {
     yield chunk;
     // A fast reader would otherwise keep every other request waiting until the list is out.
-    await new Promise<void>((resolve) => setImmediate(resolve));
+    await pause();
   }
 }
 

@@ -48,6 +48,7 @@ export async function readPatch(context: ResourceContext): Promise<Patch> {
     throw new StatusError('UnsupportedMediaType', message);
   }
   const bytes = await readBody(exchange, server.limits, server.clock);
+  await server.turns.take(context.user);
   try {
     return { mediaType, value: parseJson(Buffer.from(bytes).toString('utf8')).value };
   } catch (error) {

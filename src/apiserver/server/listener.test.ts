@@ -248,7 +248,7 @@ test('too many requests in flight are told to come back, masters are not', async
 });
 
 test('one user cannot take the places of all, nor one address all connections', async () => {
-  const limits = { writesInFlightPerUser: 1, connectionsPerAddress: 4 };
+  const limits = { writesInFlightPerTenant: 1, connectionsPerAddress: 4 };
   await using api = await startListening(limits);
   const rules = [{ apiGroups: [''], resources: ['configmaps'], verbs: ['create'] }];
   const root = '/apis/rbac.authorization.k8s.io/v1';

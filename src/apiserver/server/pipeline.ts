@@ -105,6 +105,7 @@ async function limited(
     throw new StatusError('TooManyRequests', message, { details: { retryAfterSeconds: 1 } });
   }
   try {
+    await server.turns.take(user);
     return await work();
   } finally {
     leave();

@@ -24,3 +24,16 @@ test('the service accounts of a namespace have one share', () => {
   assert.equal(shares.take(user('system:serviceaccount:mine:b')), undefined);
   assert.ok(shares.take(user('system:serviceaccount:other:a')));
 });
+
+test('a tenant has one share, however many users it makes, and a user half of it', () => {
+  const shares = createShares(100, 4);
+  const of = (name: string) => ({ ...user(name), tenant: 'acme' });
+  assert.ok(shares.take(of('a')) && shares.take(of('a')));
+  assert.equal(shares.take(of('a')), undefined);
+  const last = shares.take(of('b')) && shares.take(of('c'));
+  assert.ok(last);
+  assert.equal(shares.take(of('d')), undefined);
+  assert.ok(shares.take({ ...user('a'), tenant: 'globex' }));
+  last();
+  assert.ok(shares.take(of('d')));
+});

@@ -263,3 +263,40 @@ test('rights inside a tenant work as always, and name nobody outside', async () 
   const seen = await api.send('GET', NAMESPACES, undefined, { headers: operatorActs });
   assert.deepEqual(namesIn(seen.body.items), ['acme', 'acme-web']);
 });
+
+test('an object of a tenant has a bounded number of fields and items', async () => {
+  const { api, acme } = await twoTenants();
+  await using _ = api;
+  const data = Object.fromEntries(Array.from({ length: 20_001 }, (_, index) => [`k${index}`, '']));
+  const path = `${NAMESPACES}/acme/configmaps`;
+  const large = { ...configMap('large'), data };
+  const refused = await api.send('POST', path, large, { as: acme });
+  assert.equal(refused.code, 413);
+  assert.match(refused.body.message ?? '', /at most 20000 fields and items/);
+  await api.want('POST', path, large);
+  assert.equal(
+    (await api.send('PATCH', `${path}/settings`, { data }, { as: acme, ...MERGE })).code,
+    413,
+  );
+});
+
+test('owners, events, addresses and classes lie inside of the tenant', async () => {
+  const { api, acme } = await twoTenants();
+  await using _ = api;
+  const refuse = async (path: string, body: object, message: RegExp) => {
+    const answer = await api.send('POST', `${NAMESPACES}/acme/${path}`, body, { as: acme });
+    assert.equal(answer.code, 403, answer.text);
+    assert.match(answer.body.message ?? '', message);
+  };
+  const owner = { apiVersion: 'v1', kind: 'Node', name: 'n1', uid: 'x' };
+  const metadata = { name: 'x', ownerReferences: [owner] };
+  await refuse('configmaps', { metadata }, /not owned by a Node/);
+  const involvedObject = { kind: 'Pod', namespace: 'globex', name: 'p' };
+  await refuse(
+    'events',
+    { metadata: { name: 'x' }, involvedObject },
+    /has to be that of the event/,
+  );
+  const spec = { externalIPs: ['192.0.2.1'], ports: [{ port: 80 }] };
+  await refuse('services', { metadata: { name: 'x' }, spec }, /do not choose addresses of nodes/);
+});
