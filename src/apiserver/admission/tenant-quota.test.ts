@@ -172,6 +172,9 @@ test('a limit below what is used is taken with a warning and lets nothing more i
   assert.equal((await api.send('PATCH', `${NAMESPACES}/acme/pods/a`, labels, MERGE)).code, 200);
   const wrong = { quota: { hard: { podz: '2' } } };
   assert.equal((await api.send('PATCH', `${TENANTS}/acme`, { spec: wrong }, MERGE)).code, 422);
+  const limits = Array.from({ length: 101 }, (_, index) => [`count/kind${index}.example.org`, '1']);
+  const many = { quota: { hard: Object.fromEntries(limits) as Record<string, string> } };
+  assert.equal((await api.send('PATCH', `${TENANTS}/acme`, { spec: many }, MERGE)).code, 422);
 });
 
 test('sub-tenants share what their parent has', async () => {

@@ -33,6 +33,7 @@ export async function writeQuotaStatus(options: QuotaStatusOptions): Promise<voi
   for (const name of tenants.names()) changed.add(name);
   while (!signal.aborted) {
     for (const name of [...changed]) {
+      if (signal.aborted) return;
       changed.delete(name);
       const tenant = tenants.get(name);
       const patch = tenant && statusPatch(tenant, quotas);

@@ -68,6 +68,22 @@ test('ready and unready pods of a service are told, in slices and in Endpoints',
   assert.equal(api.writes.length, before, 'a change that concerns nobody writes nothing');
 });
 
+test('the pods of a suspended tenant are no endpoints until it is resumed', async (t) => {
+  const { api, pass } = startTestCluster(t, [runEndpointsController]);
+  api.put(SERVICES, service({ publishNotReadyAddresses: true }));
+  api.put(PODS, pod(1));
+  await pass(500);
+  const told = () => api.all(ENDPOINT_SLICES).flatMap(({ endpoints }) => endpoints).length;
+  assert.equal(told(), 1);
+  const annotations = { 'hypernetes.io/suspended': '2026-01-01T00:00:00.000Z' };
+  api.put(PODS, { ...pod(1), metadata: { ...pod(1).metadata, annotations } });
+  await pass(500);
+  assert.equal(told(), 0);
+  api.put(PODS, { ...pod(1), metadata: { ...pod(1).metadata, annotations: {} } });
+  await pass(500);
+  assert.equal(told(), 1);
+});
+
 test('pods that mean another port by the same name get a slice of their own', async (t) => {
   const { api, pass } = startTestCluster(t, [runEndpointsController]);
   api.put(PODS, pod(1));

@@ -6,6 +6,7 @@ import { fields, items, text } from './report.ts';
 import type { Fields, Report } from './report.ts';
 
 const MEMBERS_MAX = 1_000;
+const LIMITS_MAX = 100;
 const MEMBER_NAME_LENGTH_MAX = 255;
 const PROJECT_ID_LENGTH_MAX = 64;
 
@@ -26,6 +27,9 @@ export function checkTenant(tenant: Fields, report: Report): void {
     at.at('parent').invalid(parent, `the name of its sub-tenants begins with "${parent}-"`);
   }
   const hard = fields(fields(spec['quota'])['hard']);
+  const count = Object.keys(hard).length;
+  // Each of them is looked at for each object that is made.
+  if (count > LIMITS_MAX) return at.at('quota', 'hard').tooMany(count, LIMITS_MAX);
   checkQuantities(hard, at.at('quota', 'hard'));
   for (const limit of Object.keys(hard)) {
     if (isTenantQuotaName(limit)) continue;
