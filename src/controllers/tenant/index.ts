@@ -1,6 +1,6 @@
 import type { IdentityProvider } from '../../api/identity.ts';
 import { isStatus } from '../../api/status.ts';
-import { TENANT_FINALIZER, TENANT_LABEL } from '../../api/tenancy.ts';
+import { PROJECT_DISABLED, TENANT_FINALIZER, TENANT_LABEL } from '../../api/tenancy.ts';
 import type { Tenant, TenantMember, TenantPhase, TenantStatus } from '../../api/tenancy.ts';
 import type { Namespace, Pod } from '../../api/types.generated.ts';
 import { runController } from '../../client/controller.ts';
@@ -194,7 +194,7 @@ async function identityOf(world: World, tenant: Tenant): Promise<IdentityState> 
       state.outcome = await syncProject(identity, tenant, around);
       if (state.outcome.finding.status === 'True') await applyMembers(world, tenant, state);
     } catch (error) {
-      state.outcome = { ...outcomeOfError(error), ...lastKnown(tenant) };
+      state.outcome = lastKnown(tenant, outcomeOfError(error));
     }
   }
   if (state.outcome.isPassing) state.dueMs = nowMs + RETRY_MS;
@@ -202,9 +202,17 @@ async function identityOf(world: World, tenant: Tenant): Promise<IdentityState> 
   return state;
 }
 
-/** What was certain before the identity service went away is so until it is back. */
-function lastKnown({ status }: Tenant): { projectId?: string } {
-  return status?.projectID ? { projectId: status.projectID } : {};
+/**
+ * What was certain before the identity service went away is so until it is back; above all, a
+ * disabled project's pods do not start again because nobody can be asked.
+ */
+function lastKnown({ status }: Tenant, outcome: ProjectOutcome): ProjectOutcome {
+  const before = status?.conditions?.find(({ type }) => type === outcome.finding.type);
+  const isDisabled = before?.reason === PROJECT_DISABLED;
+  const finding = isDisabled
+    ? { ...outcome.finding, status: before.status, reason: before.reason }
+    : outcome.finding;
+  return { ...outcome, finding, ...(status?.projectID ? { projectId: status.projectID } : {}) };
 }
 
 function surroundings({ tenants, claims }: World, tenant: Tenant): Surroundings {

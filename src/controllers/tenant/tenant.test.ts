@@ -234,6 +234,24 @@ test('an identity service that is away is told of, and waited for', async (t) =>
   assert.equal(get('globex')?.status?.phase, 'Active');
 });
 
+test('a disabled project stays disabled while nobody can be asked', async (t) => {
+  const { identity, put, get, condition, pass } = start(t);
+  put('acme');
+  await pass(1000);
+  const { projectID = '' } = get('acme')?.status ?? {};
+  await identity.updateProject(projectID, { enabled: false });
+  await pass(1000);
+  identity.isAway = true;
+  put('acme', { displayName: 'Acme' });
+  await pass(12_000);
+  assert.equal(get('acme')?.status?.phase, 'Suspended');
+  assert.match(condition('acme', 'IdentitySynced') ?? '', /ProjectDisabled: .*does not answer/);
+  identity.isAway = false;
+  await identity.updateProject(projectID, { enabled: true });
+  await pass(12_000);
+  assert.equal(get('acme')?.status?.phase, 'Active');
+});
+
 test('a tenant goes in order, step by step, and with its project', async (t) => {
   const { api, identity, put, get, condition, putNamespace, putPod, pass, context } = start(t);
   put('acme', { members: [{ kind: 'User', name: 'alice', role: 'admin' }] });
