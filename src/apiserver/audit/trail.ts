@@ -15,6 +15,9 @@ const READ_VERBS = new Set(['get', 'list', 'watch']);
 /** Requests that last, and of which the beginning is recorded too. */
 const STREAM_SUBRESOURCES = new Set(['attach', 'exec', 'portforward', 'proxy']);
 
+/** What goes on with `follow`: logs of containers, and audit logs. */
+const FOLLOWED = /^(?:log|audit|\/hypernetes\/audit)$/;
+
 export interface AuditedRequest {
   exchange: ApiExchange;
   info: RequestInfo | undefined;
@@ -60,7 +63,7 @@ export function createAuditTrail({ log, tenants, clock }: AuditTrailOptions): Au
 function lasts({ info, exchange }: AuditedRequest, reply: ApiReply): boolean {
   if (reply.takeOver) return true;
   if (reply.status >= 300 || !info || reply.body instanceof Uint8Array) return false;
-  const follows = info.subresource === 'log' && exchange.query.has('follow');
+  const follows = exchange.query.has('follow') && FOLLOWED.test(info.subresource || info.path);
   return info.verb === 'watch' || follows || STREAM_SUBRESOURCES.has(info.subresource);
 }
 

@@ -99,6 +99,8 @@ function rolesThatAllow(context: ResourceContext, attributes: AuthorizationAttri
   const confinement = confinementOf(context, row);
   const names: string[] = [];
   for (const entry of server.store.list(`${RBAC_GROUP}/clusterroles`).entries) {
+    // Those are for the system's own parts.
+    if (entry.key.name.startsWith('system:')) continue;
     const role = confined(confinement, entry)?.object;
     const rules = (role?.rules ?? []) as PolicyRule[];
     if (rules.some((rule) => ruleAllows(rule, attributes))) names.push(entry.key.name);
