@@ -35,6 +35,20 @@ test('a secret is not shown, and the terminal is as it was afterwards', async ()
   assert.equal(input.listenerCount('end'), 0);
 });
 
+test('whoever answers as soon as the question is there is not shown', async () => {
+  const { input, output, terminal, press } = fakeTerminal();
+  const seen: boolean[] = [];
+  const write = output.write;
+  output.write = (text) => {
+    seen.push(input.isRaw);
+    write(text);
+  };
+  const answer = terminal.askSecret('Password: ');
+  press('secret\r');
+  await answer;
+  assert.equal(seen[0], true, 'the terminal shows no keys when it shows the question');
+});
+
 test('ctrl-C, ctrl-D and a terminal that goes away cancel, and restore the terminal', async () => {
   for (const keys of ['abc\x03', '\x04', undefined]) {
     const { input, terminal, press } = fakeTerminal();

@@ -85,8 +85,9 @@ export function openTerminal(
       }
     };
     const take = (chunk: Buffer) => use(decoder.write(chunk));
-    output.write(question);
+    // Before the question: who answers at once is not shown either.
     input.setRawMode(true);
+    output.write(question);
     input.on('data', take);
     input.on('end', cancel);
     input.resume();

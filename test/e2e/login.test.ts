@@ -217,8 +217,9 @@ test('quota and members are shown and changed', async () => {
 });
 
 test('tenant use goes on in another tenant, and back', async () => {
-  await logIn(alice, '--tenant', 'acme');
+  await logIn(alice, '--tenant', 'acme', '--remember', '1d');
   await alice.ok('tenant', 'use', 'beta');
+  assert.match(await alice.ok('whoami'), /^Renewed until +20/m, 'as the login that it comes from');
   const there = await alice.kubectl('get', 'namespaces', '-o', 'name');
   assert.equal(there.stdout, 'namespace/beta\n', there.stderr);
   await alice.ok('tenant', 'use', 'acme');

@@ -71,9 +71,10 @@ export async function enter(
     await removeCredential(profile, entry.token, undefined).catch(() => {});
     throw error;
   }
-  if (before?.user.id === profile.user.id) {
+  if (before) {
     // It would live on unseen; if it cannot be removed now, it ends by itself.
-    await removeCredential(before, entry.token, undefined).catch(() => {});
+    const token = before.user.id === profile.user.id ? entry.token : undefined;
+    await removeCredential(before, token, undefined).catch(() => {});
   }
   return profile;
 }

@@ -1,3 +1,4 @@
+import { readFileIfExists } from '../../base/files.ts';
 import { describeError } from '../../base/log.ts';
 import { UsageError } from '../errors.ts';
 import { openTerminal } from '../prompt.ts';
@@ -77,9 +78,11 @@ async function end(profile: Profile, store: ProfileStore, flags: LogoutFlags): P
     left.push(`The token could not be revoked and ends at ${until}: ${describeError(error)}`);
   }
   const { path, context, previousContext } = profile.kubeconfig;
-  await changeKubeconfig(path, (text = '') => ({
-    text: removeLogin(text, { context, profile: profile.name, previousContext }),
-  }));
+  if (await readFileIfExists(path)) {
+    await changeKubeconfig(path, (text = '') => ({
+      text: removeLogin(text, { context, profile: profile.name, previousContext }),
+    }));
+  }
   await store.remove(profile.name);
   return { profile: profile.name, context, left };
 }

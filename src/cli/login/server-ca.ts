@@ -23,13 +23,11 @@ export interface TrustOptions {
  */
 export async function trustedCa(server: string, options: TrustOptions): Promise<string> {
   const { caFile, knownCa, terminal } = options;
-  if (caFile) return readCa(caFile);
   const wanted = options.fingerprint && parseFingerprint(options.fingerprint);
+  if (caFile && !wanted) return readCa(caFile);
   if (!wanted && knownCa) return knownCa;
   const { host } = new URL(server);
-  const offered = await fetchOfferedCa(server).catch((error: unknown) => {
-    throw new UsageError(`Cannot learn the CA of "${host}": ${describeError(error)}`);
-  });
+  const offered = caFile ? await readCa(caFile) : await offeredCa(server, host);
   const actual = certificateSha256(offered);
   if (wanted) {
     if (wanted === actual) return offered;
@@ -49,6 +47,12 @@ export async function trustedCa(server: string, options: TrustOptions): Promise<
   const question = `${about}  ${shown}\nDoes the operator of the cluster say the same? Trust it?`;
   if (await terminal.confirm(question)) return offered;
   throw new UsageError(`"${host}" is not trusted; nothing was sent to it.`);
+}
+
+function offeredCa(server: string, host: string): Promise<string> {
+  return fetchOfferedCa(server).catch((error: unknown) => {
+    throw new UsageError(`Cannot learn the CA of "${host}": ${describeError(error)}`);
+  });
 }
 
 async function readCa(path: string): Promise<string> {

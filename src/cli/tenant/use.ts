@@ -1,3 +1,4 @@
+import { systemClock } from '../../base/clock.ts';
 import { UsageError } from '../errors.ts';
 import { credentialContext } from '../login/credential-command.ts';
 import { currentToken } from '../login/credential.ts';
@@ -58,6 +59,7 @@ export async function useTenant(tenant: string, flags: UseFlags): Promise<void> 
       ...{ server, caCert, authCaCert, token, reviewed },
       ...{ kubeconfig: profile.kubeconfig.path, context: flags.context },
       namespace: flags.namespace,
+      rememberMs: rememberedMs(profile),
     });
   });
   tell(flags, made);
@@ -77,6 +79,12 @@ async function loginFor(profiles: ProfileStore, like: Profile, tenant: string) {
   const isUsable =
     found.credential || (await currentToken(found, silent(profiles)).catch(() => undefined));
   return isUsable ? found : undefined;
+}
+
+/** Whoever is renewed in one tenant is in the other, for as long. */
+function rememberedMs({ credential }: Profile): number | undefined {
+  if (!credential?.isOurs || credential.expiresAtMs === undefined) return undefined;
+  return Math.max(0, credential.expiresAtMs - systemClock.nowMs());
 }
 
 const silent = (profiles: ProfileStore) => ({
