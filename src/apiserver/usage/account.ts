@@ -20,6 +20,8 @@ export interface Account {
   set(id: string, rates: Amounts, nowMs: number): boolean;
   /** Adds what an object used in a stretch of the past. */
   add(rates: Amounts, fromMs: number, toMs: number): void;
+  /** Adds what has been measured. */
+  addMeasured(amounts: Amounts, atMs: number): void;
   /** Contains everything up to now. */
   integrate(nowMs: number): void;
   /** Ids of what uses anything. */
@@ -63,17 +65,20 @@ export function createAccount({ store, owner, opened, nowMs }: AccountOptions): 
     return day;
   };
 
+  const addAt = (atMs: number, more: Amounts, times: bigint) => {
+    const day = dayAt(atMs);
+    const hour = hourOf(atMs);
+    const sum = day.hours.get(hour) ?? nothing();
+    day.hours.set(hour, sum);
+    addTimes(sum, more, times);
+    addTimes(total, more, times);
+    day.version += 1;
+  };
+
   const add = (more: Amounts, fromMs: number, toMs: number) => {
     for (let startMs = fromMs; startMs < toMs;) {
       const endMs = Math.min(toMs, startMs - (startMs % HOUR_MS) + HOUR_MS);
-      const day = dayAt(startMs);
-      const hour = hourOf(startMs);
-      const sum = day.hours.get(hour) ?? nothing();
-      day.hours.set(hour, sum);
-      const durationMs = BigInt(endMs - startMs);
-      addTimes(sum, more, durationMs);
-      addTimes(total, more, durationMs);
-      day.version += 1;
+      addAt(startMs, more, BigInt(endMs - startMs));
       startMs = endMs;
     }
   };
@@ -96,6 +101,7 @@ export function createAccount({ store, owner, opened, nowMs }: AccountOptions): 
       return untilMs;
     },
     add,
+    addMeasured: (amounts, atMs) => addAt(atMs, amounts, 1n),
     integrate,
     ids: () => using.keys(),
 

@@ -11,11 +11,24 @@ export interface Amounts {
   memory: bigint;
   /** Of bound claims: bytes; milliseconds of them. */
   storage: bigint;
+  /** Used, as far as nodes tell: in the units of `cpu` and `memory`. */
+  cpuUsed: bigint;
+  memoryUsed: bigint;
 }
 
-const NAMES = ['pods', 'cpu', 'memory', 'storage'] as const satisfies (keyof Amounts)[];
+const NAMES = [
+  'pods',
+  'cpu',
+  'memory',
+  'storage',
+  'cpuUsed',
+  'memoryUsed',
+] as const satisfies (keyof Amounts)[];
 
-export const nothing = (): Amounts => ({ pods: 0n, cpu: 0n, memory: 0n, storage: 0n });
+export const nothing = (): Amounts => ({
+  ...{ pods: 0n, cpu: 0n, memory: 0n, storage: 0n },
+  ...{ cpuUsed: 0n, memoryUsed: 0n },
+});
 
 export function isNothing(amounts: Amounts): boolean {
   return NAMES.every((name) => amounts[name] === 0n);
@@ -30,14 +43,14 @@ export function addTimes(sum: Amounts, more: Amounts, times: bigint): void {
   for (const name of NAMES) sum[name] += more[name] * times;
 }
 
-/** As they are stored: four numbers. */
+/** As they are stored: one number each. */
 export function formatAmounts(amounts: Amounts): string {
   return NAMES.map((name) => amounts[name]).join(' ');
 }
 
 export function parseAmounts(text: string): Amounts {
-  const [pods = 0n, cpu = 0n, memory = 0n, storage = 0n] = text.split(' ').map(BigInt);
-  return { pods, cpu, memory, storage };
+  const numbers = text.split(' ').map(BigInt);
+  return Object.fromEntries(NAMES.map((name, i) => [name, numbers[i] ?? 0n])) as unknown as Amounts;
 }
 
 /** How they are shown: seconds, of whole CPUs, as exact decimals. */
@@ -46,6 +59,8 @@ export const SHOWN = [
   { name: 'cpu', field: 'cpuSeconds', decimals: 6 },
   { name: 'memory', field: 'memoryByteSeconds', decimals: 3 },
   { name: 'storage', field: 'storageByteSeconds', decimals: 3 },
+  { name: 'cpuUsed', field: 'cpuUsedSeconds', decimals: 6 },
+  { name: 'memoryUsed', field: 'memoryUsedByteSeconds', decimals: 3 },
 ] as const satisfies { name: keyof Amounts; field: string; decimals: number }[];
 
 /** @param decimals how many of the value's last digits are behind the point */

@@ -7,6 +7,7 @@ import type { TenantDirectory } from '../tenancy/directory.ts';
 import { createAccount } from './account.ts';
 import type { Account } from './account.ts';
 import { isNothing, nothing } from './amounts.ts';
+import type { Amounts } from './amounts.ts';
 import { HOURS_KEPT_DAYS, compactRecords } from './compaction.ts';
 import { METERED } from './metered.ts';
 import type { Metered } from './metered.ts';
@@ -21,6 +22,8 @@ import type { Owner, UsageRecord } from './records.ts';
 export interface UsageMeter {
   /** Everything that is known of a tenant up to now is in the store or in its accounts. */
   accounts(tenant?: string): Account[];
+  /** Takes what has been measured of a tenant's pod. It is written with what comes next. */
+  addMeasured(tenant: string, amounts: Amounts): void;
   /** Resolves when what has happened is durable. */
   flush(): Promise<void>;
   /** Writes what is not written, and ends. The store is still needed. */
@@ -213,6 +216,11 @@ export function startUsageMeter({ store, tenants, clock, log }: UsageMeterOption
       const wanted = tenant === undefined ? found : found.filter((a) => a.owner.tenant === tenant);
       for (const account of wanted) account.integrate(clock.nowMs());
       return wanted;
+    },
+    addMeasured(tenant, amounts) {
+      const account = accountOf(tenant);
+      account.addMeasured(amounts, clock.nowMs());
+      changed.add(account);
     },
     flush,
     async close() {

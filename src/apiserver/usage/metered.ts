@@ -32,10 +32,10 @@ function boundRates(pod: Pod): Amounts {
   // Whether it is finished is asked elsewhere.
   const requested = evaluate({ ...pod, status: undefined } as unknown as KubeObject, names);
   return {
+    ...nothing(),
     pods: 1n,
     cpu: BigInt(quantityMillis(requested['requests.cpu'] ?? 0)),
     memory: BigInt(quantityValue(requested['requests.memory'] ?? 0)),
-    storage: 0n,
   };
 }
 

@@ -18,6 +18,8 @@ const METRICS: Metric[] = [
   counter('cpu_seconds', 'cpu', 6),
   counter('memory_byte_seconds', 'memory', 3),
   counter('storage_byte_seconds', 'storage', 3),
+  counter('cpu_used_seconds', 'cpuUsed', 6),
+  counter('memory_used_byte_seconds', 'memoryUsed', 3),
   gauge('pods', ({ pods }) => String(pods)),
   gauge('cpu_requested', ({ cpu }) => formatDecimal(cpu, 3)),
   gauge('memory_requested_bytes', ({ memory }) => String(memory)),

@@ -298,8 +298,9 @@ test('as CSV and as metrics', async () => {
   await clock.advance(10_500);
   const query: UsageQuery = { step: 'day', fromMs: 0, toMs: clock.nowMs() };
   assert.deepEqual(usageCsv(usageRows(store, meter, query)).split('\r\n'), [
-    'tenant,tenantUID,start,end,podSeconds,cpuSeconds,memoryByteSeconds,storageByteSeconds',
-    'acme,acme-uid,2026-01-01T00:00:00Z,2026-01-02T00:00:00Z,10.5,11.025,186660768,0',
+    'tenant,tenantUID,start,end,podSeconds,cpuSeconds,memoryByteSeconds,storageByteSeconds,' +
+      'cpuUsedSeconds,memoryUsedByteSeconds',
+    'acme,acme-uid,2026-01-01T00:00:00Z,2026-01-02T00:00:00Z,10.5,11.025,186660768,0,0,0',
     '',
   ]);
   const text = renderUsage(meter);

@@ -19,6 +19,7 @@ import { readLocalJoin, serverHosts } from '../identities.ts';
 import type { ComponentContext } from '../run.ts';
 import { createAccess } from './access.ts';
 import { openIdentity } from './identity.ts';
+import { measureUsage } from './usage.ts';
 
 const API_SERVER: UserInfo = { ...componentUser('system:apiserver'), groups: ['system:masters'] };
 const SCHEDULER: UserInfo = componentUser('system:kube-scheduler');
@@ -67,6 +68,7 @@ export async function runServer({ paths, config, signal, ready }: ComponentConte
   await Promise.all([
     identity.prepare(),
     runScheduler({ ...common, client: schedulerClient }),
+    measureUsage({ ...common, server, store, meter: usage }),
     startControllers({
       ...common,
       transport: server.loopback(CONTROLLERS),
