@@ -135,7 +135,7 @@ export function startUsageMeter({ store, tenants, clock, log }: UsageMeterOption
     const { resource } = metered;
     const { signal } = stopping;
     // What is still known of the past tells of objects that came to an end in it.
-    let afterRevision = Math.min(begunRevision, store.stats().compactRevision);
+    let afterRevision = oldestRevision(store, resource);
     let liveRevision = begunRevision;
     while (!signal.aborted) {
       try {
@@ -197,7 +197,7 @@ export function startUsageMeter({ store, tenants, clock, log }: UsageMeterOption
 
   for (const metered of METERED) {
     const revision = begin(metered);
-    processed[metered.resource] = store.stats().compactRevision;
+    processed[metered.resource] = oldestRevision(store, metered.resource);
     follow(metered, revision).catch((error) => {
       if (stopping.signal.aborted) return;
       log.error('Cannot follow what tenants use', { error: describeError(error) });
@@ -230,6 +230,20 @@ export function startUsageMeter({ store, tenants, clock, log }: UsageMeterOption
       await flush();
     },
   };
+}
+
+/** From where on the history of a resource is kept: others may have lost more of theirs. */
+function oldestRevision(store: Store, resource: string): number {
+  const probe = new AbortController();
+  try {
+    store.watch(resource, { afterRevision: 0, signal: probe.signal });
+    return 0;
+  } catch (error) {
+    if (error instanceof CompactedError) return error.compactRevision;
+    throw error;
+  } finally {
+    probe.abort();
+  }
 }
 
 type Opened = Map<string, Pick<UsageRecord, 'untilMs' | 'revisions'>> & { lastMs: number };

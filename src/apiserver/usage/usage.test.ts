@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import type { KubeObject } from '../../api/object.ts';
@@ -6,6 +9,7 @@ import { FakeClock } from '../../base/clock.fake.ts';
 import { rfc3339 } from '../../base/clock.ts';
 import { silentLog } from '../../base/log.ts';
 import { seededRandom } from '../../base/random.ts';
+import { openSqliteStore } from '../../store/sqlite.ts';
 import { createMemoryStore } from '../../store/memory.ts';
 import { DELETE } from '../../store/store.ts';
 import type { Store } from '../../store/store.ts';
@@ -241,6 +245,43 @@ test('a pod that was removed while nobody wrote down its end is counted to its e
   await clock.advance(2 * SECOND);
   assert.equal(report(meter).total.podSeconds, '8');
   await meter.close();
+});
+
+test('what went while nobody counted is told by a store that was closed and opened again', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'hypernetes-usage-'));
+  t.after(() => rm(directory, { recursive: true }));
+  const clock = new FakeClock();
+  const open = () =>
+    openSqliteStore({
+      ...{ path: join(directory, 'store.db'), clock, log: silentLog },
+      partitionOf: ({ namespace }) => namespace,
+    });
+  const { start } = rig();
+  const pods = (name: string) => ({ resource: 'pods', namespace: 'acme', name });
+  const first = await open();
+  const boundMs = clock.nowMs();
+  const holder = held(first);
+  start(holder.over, clock);
+  holder.kill();
+  for (const name of ['a', 'b']) {
+    const finishedMs = boundMs + (name === 'a' ? 7 : 11) * SECOND;
+    await first.mutate(pods(name), () => runningPod(name, { boundMs, finishedMs }));
+    await first.mutate(pods(name), () => DELETE);
+  }
+  // What is kept in memory alone is gone after this.
+  await first.mutate({ resource: 'events', namespace: 'acme', name: 'e' }, () => ({
+    ...{ apiVersion: 'v1', kind: 'Event', metadata: { name: 'e' } },
+  }));
+  await first.close();
+  await clock.advance(MINUTE);
+  const second = await open();
+  const meter = start(second, clock);
+  await clock.advance(2 * SECOND);
+  const query: UsageQuery = { step: 'day', fromMs: 0, toMs: clock.nowMs() };
+  const { total } = usageJson(usageRows(second, meter, query), query);
+  assert.equal(total.podSeconds, '18');
+  await meter.close();
+  await second.close();
 });
 
 test('hours become days after 60 days, and days end after 400; sums stay', async () => {
