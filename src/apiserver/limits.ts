@@ -74,7 +74,7 @@ export const DEFAULT_LIMITS: ApiServerLimits = {
   mountsInFlight: 200,
   readsInFlightPerTenant: 500,
   writesInFlightPerTenant: 250,
-  objectValuesPerTenant: 20_000,
+  objectValuesPerTenant: 10_000,
   gzipThresholdBytes: 128 * 1024,
   watchTimeoutMinMs: 30 * 60_000,
   bookmarkIntervalMs: 60_000,

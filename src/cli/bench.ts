@@ -14,6 +14,7 @@ const BENCHMARKS: Record<string, { module: string; run: string }> = {
   footprint: { module: 'footprint.ts', run: 'benchFootprint' },
   store: { module: 'store.ts', run: 'benchStore' },
   image: { module: 'image.ts', run: 'benchImage' },
+  tenants: { module: 'tenants.ts', run: 'benchTenants' },
   identity: { module: 'identity.ts', run: 'benchIdentity' },
 };
 

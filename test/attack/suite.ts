@@ -9,6 +9,7 @@ import { IDENTITY_ATTEMPTS } from './attempts/identity.ts';
 import { LIST_ATTEMPTS } from './attempts/lists.ts';
 import { NODE_ATTEMPTS } from './attempts/nodes.ts';
 import { OBJECT_ATTEMPTS } from './attempts/objects.ts';
+import { FLOOD_ATTEMPTS } from './attempts/flood.ts';
 import { PATH_ATTEMPTS } from './attempts/paths.ts';
 import { KIND_ATTEMPTS } from './attempts/kinds.ts';
 import { make } from './support/attempt.ts';
@@ -28,6 +29,7 @@ const TABLES: Record<string, Attempt[]> = {
   'pods, services, owners, events': OBJECT_ATTEMPTS,
   'the credentials of a stolen node': NODE_ATTEMPTS,
   'acting as others': IMPERSONATION_ATTEMPTS,
+  'time and load': FLOOD_ATTEMPTS,
   'rights, questions and tokens': RIGHTS_ATTEMPTS,
   'names of namespaces and tenants': NAME_ATTEMPTS,
 };

@@ -75,17 +75,18 @@ export function checkStructure(
 
 /** Whether a value has more fields and items, at all depths, than this. */
 function hasMoreValues(value: unknown, max: number): boolean {
-  const rest: unknown[] = [value];
-  for (let count = 0; rest.length > 0;) {
-    const next = rest.pop();
-    if (typeof next !== 'object' || next === null) continue;
-    for (const inner of Object.values(next)) {
-      count += 1;
-      if (count > max) return true;
-      rest.push(inner);
-    }
+  let count = 0;
+  const rest: object[] = [];
+  const add = (inner: unknown) => {
+    count += 1;
+    if (typeof inner === 'object' && inner !== null) rest.push(inner);
+  };
+  add(value);
+  for (let next = rest.pop(); next && count <= max + 1; next = rest.pop()) {
+    if (Array.isArray(next)) for (const item of next) add(item);
+    else for (const key in next) add((next as Record<string, unknown>)[key]);
   }
-  return false;
+  return count > max + 1;
 }
 
 function reportProblems(context: RequestContext, expected: ExpectedType, problems: string[]): void {

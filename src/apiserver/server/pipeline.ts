@@ -19,6 +19,7 @@ import { attributesOf, requireAllowed } from './authorization.ts';
 import type { ApiExchange, ApiReply } from './exchange.ts';
 import { parseRequestInfo } from './path.ts';
 import type { RequestInfo } from './path.ts';
+import { tooMany } from './turns.ts';
 
 const READ_VERBS = new Set(['get', 'list', 'watch']);
 const STREAM_SUBRESOURCES = new Set(['attach', 'exec', 'proxy', 'log', 'portforward']);
@@ -80,6 +81,8 @@ async function identify(
   }
   const authenticated = await authenticate(exchange, server.authenticators);
   trace.authenticated = authenticated;
+  // Before it is known whether the request is allowed: refusals take time as well.
+  await server.turns.take(authenticated);
   const named = impersonate(exchange, authenticated, server.authorizer);
   const user = named === authenticated ? named : inTenant(named, authenticated, server.tenants);
   trace.user = user;
@@ -100,12 +103,8 @@ async function limited(
   const isExempt = context.exchange.user !== undefined || user.groups.includes('system:masters');
   if (isLong || isExempt) return work();
   const leave = server.shares[READ_VERBS.has(info.verb) ? 'reads' : 'writes'].take(user);
-  if (!leave) {
-    const message = 'Too many requests, please try again later.';
-    throw new StatusError('TooManyRequests', message, { details: { retryAfterSeconds: 1 } });
-  }
+  if (!leave) throw tooMany();
   try {
-    await server.turns.take(user);
     return await work();
   } finally {
     leave();

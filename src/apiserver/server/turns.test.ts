@@ -58,3 +58,12 @@ test('a long answer goes on behind those who wait', async () => {
   await pass();
   assert.deepEqual(order, ['flood', 'more', 'quiet', 'and more']);
 });
+
+test('a tenant with a thousand that wait is told to come later, others are not', async () => {
+  const { turns, ask, pass } = rig();
+  for (let count = 0; count <= 1_000; count += 1) ask('flood', 'b');
+  assert.throws(() => turns.take(user('other', 'b')), { reason: 'TooManyRequests' });
+  ask('quiet', 'a');
+  await pass();
+  ask('flood', 'b');
+});

@@ -1,4 +1,5 @@
 import type { UserInfo } from '../../api/auth.ts';
+import { StatusError } from '../../api/status.ts';
 import { shareKey } from './shares.ts';
 
 /**
@@ -10,6 +11,8 @@ export interface Turns {
   /**
    * Resolves when a piece of work of this user may run: a request up to its first wait, a part of a
    * long answer. At once where nobody else is at work. Users without a tenant do not wait.
+   *
+   * @throws StatusError 429 where `WAITING_MAX` of the tenant wait already
    */
   take(user: UserInfo): Promise<void> | undefined;
   /** As `take`, but lets others go first also where nobody waits for a turn. */
@@ -17,6 +20,9 @@ export interface Turns {
 }
 
 type Waiting = Map<string, (() => void)[]>;
+
+/** Pieces of work of one tenant that wait for their turn. */
+const WAITING_MAX = 1_000;
 
 export function createTurns(soon: (run: () => void) => void = setImmediate): Turns {
   /** tenant → user → who waits. The order of the keys is that of the turns. */
@@ -47,6 +53,7 @@ export function createTurns(soon: (run: () => void) => void = setImmediate): Tur
     take(user) {
       const { tenant } = user;
       if (tenant === undefined) return undefined;
+      if (isBusy && countOf(tenants.get(tenant)) >= WAITING_MAX) throw tooMany();
       if (isBusy) return enter(tenant, user);
       isBusy = true;
       soon(next);
@@ -59,6 +66,17 @@ export function createTurns(soon: (run: () => void) => void = setImmediate): Tur
       });
     },
   };
+}
+
+function countOf(waiting: Waiting | undefined): number {
+  let count = 0;
+  for (const queue of waiting?.values() ?? []) count += queue.length;
+  return count;
+}
+
+export function tooMany(): StatusError {
+  const message = 'Too many requests, please try again later.';
+  return new StatusError('TooManyRequests', message, { details: { retryAfterSeconds: 1 } });
 }
 
 /** The first of the first user of the first tenant; both go to the end, or go. */
