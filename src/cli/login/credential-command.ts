@@ -29,8 +29,17 @@ export async function requireProfile(profiles: ProfileStore, name: string): Prom
 
 /** The exec plugin that kubeconfigs name: prints an ExecCredential. */
 export async function credential(profileName: string): Promise<void> {
-  const info = readExecInfo(process.env['KUBERNETES_EXEC_INFO']);
+  const asked = process.env['KUBERNETES_EXEC_INFO'];
+  const info = readExecInfo(asked);
   const context = credentialContext(info.isInteractive);
-  const profile = await requireProfile(context.profiles, profileName);
-  process.stdout.write(execCredential(await currentToken(profile, context), info.apiVersion));
+  const { profiles } = context;
+  const profile = await requireProfile(profiles, profileName);
+  let token = await currentToken(profile, context);
+  // kubectl keeps what it gets, and asks again only when the server has refused it.
+  const isRefused = asked && (await profiles.handOut(profile.name, token.value, process.ppid));
+  if (isRefused) {
+    token = await currentToken(profile, { ...context, refused: token.value });
+    await profiles.handOut(profile.name, token.value, process.ppid);
+  }
+  process.stdout.write(execCredential(token, info.apiVersion));
 }

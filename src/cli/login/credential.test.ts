@@ -144,6 +144,21 @@ test('while the service is away, what is left of the token is used; then the rea
   );
 });
 
+test('a token that the server refused is renewed, or said to be refused', async () => {
+  await profiles.write(REMEMBERED);
+  await profiles.writeToken(REMEMBERED, tokenFor(60 * MINUTE_MS));
+  assert.equal(await profiles.handOut('acme@host', 'stored', 7), false);
+  assert.equal(await profiles.handOut('acme@host', 'stored', 8), false, 'another process');
+  assert.equal(await profiles.handOut('acme@host', 'stored', 8), true, 'the same, again');
+  assert.equal(await profiles.handOut('acme@host', 'renewed', 8), false, 'another token');
+  const { context } = contextWith({ refused: 'stored' });
+  await assert.rejects(
+    currentToken(PROFILE, context),
+    /the server does not accept its token any more\. Log in again/,
+  );
+  assert.equal((await currentToken(REMEMBERED, context)).value, 'renewed-1');
+});
+
 test('without a credential somebody at a terminal is asked; nobody else is', async () => {
   await profiles.write(PROFILE);
   await profiles.writeToken(PROFILE, tokenFor(-1));

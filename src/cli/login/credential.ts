@@ -14,6 +14,8 @@ export interface CredentialContext {
   terminal?: Terminal | undefined;
   /** Gets a token by application credential or password. Loaded only when it is needed. */
   renew: Renewal;
+  /** A token that the server does not accept any more, whatever is left of its life. */
+  refused?: string | undefined;
 }
 
 /** A token that ends sooner is replaced; kubectl's requests then have time to be answered. */
@@ -32,10 +34,11 @@ export async function currentToken(
   profile: Profile,
   context: CredentialContext,
 ): Promise<StoredToken> {
-  const { profiles, clock, terminal, renew } = context;
+  const { profiles, clock, terminal, renew, refused } = context;
   const usable = async () => {
     const token = await profiles.readToken(profile);
-    return token && token.expiresAtMs - clock.nowMs() > RENEW_BEFORE_MS ? token : undefined;
+    if (!token || token.value === refused) return undefined;
+    return token.expiresAtMs - clock.nowMs() > RENEW_BEFORE_MS ? token : undefined;
   };
   const stored = await usable();
   if (stored) return stored;
@@ -66,14 +69,18 @@ export async function currentToken(
 /** What is left of the present token's life, or the reason why there is none. */
 async function lastResort(
   profile: Profile,
-  { profiles, clock }: CredentialContext,
+  { profiles, clock, refused }: CredentialContext,
   error: unknown,
 ): Promise<StoredToken> {
   const token = await profiles.readToken(profile);
-  if (token && token.expiresAtMs > clock.nowMs()) return token;
+  const isLiving = token !== undefined && token.expiresAtMs > clock.nowMs();
+  if (isLiving && token.value !== refused) return token;
   const again = `Log in again: hypernetes login --context ${profile.kubeconfig.context}`;
   const when = token ? ` at ${new Date(token.expiresAtMs).toISOString()}` : '';
-  const why = error === undefined ? `its token expired${when}` : describeError(error);
+  const ended = isLiving
+    ? 'the server does not accept its token any more'
+    : `its token expired${when}`;
+  const why = error === undefined ? ended : describeError(error);
   throw new UsageError(`The login "${profile.name}" cannot be used: ${why}. ${again}`);
 }
 

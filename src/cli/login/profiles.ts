@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { chmod, mkdir, readdir, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
@@ -64,6 +65,8 @@ export interface ProfileStore {
   readToken(profile: Pick<Profile, 'name' | 'id'>): Promise<StoredToken | undefined>;
   /** Not when the profile is gone or another by now. */
   writeToken(profile: Pick<Profile, 'name' | 'id'>, token: StoredToken): Promise<void>;
+  /** Notes that a process got a token; true where the same one has got the same before. */
+  handOut(name: string, token: string, processId: number): Promise<boolean>;
   /** Path of the file that says that somebody renews the token. */
   lockPath(name: string): string;
 }
@@ -124,7 +127,9 @@ export function openProfiles(directory: string = configDirectory()): ProfileStor
     },
 
     async remove(name) {
-      for (const path of [pathOf(name), tokenPath(name)]) await rm(path, { force: true });
+      for (const suffix of ['.json', '.token', '.handout']) {
+        await rm(pathOf(name, suffix), { force: true });
+      }
     },
 
     async readToken({ name, id }) {
@@ -140,6 +145,14 @@ export function openProfiles(directory: string = configDirectory()): ProfileStor
       const now = await read(name);
       if (!now) await rm(path, { force: true });
       else if (now.id !== id) throw new UsageError('Somebody has logged in anew: try again.');
+    },
+
+    async handOut(name, token, processId) {
+      const path = pathOf(name, '.handout');
+      const note = `${processId} ${createHash('sha256').update(token).digest('hex')}\n`;
+      if ((await readFileIfExists(path)) === note) return true;
+      await writeFileAtomic(path, note);
+      return false;
     },
 
     lockPath: (name) => pathOf(name, '.lock'),

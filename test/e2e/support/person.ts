@@ -37,6 +37,8 @@ export async function createPerson(root: string, name: string, kubectl: Kubectl)
     ...Object.fromEntries(own),
     HOME: home,
     HYPERNETES_DATA_DIR: join(home, 'no-server-here'),
+    // As the program itself has it, when it is started by its own name.
+    NODE_COMPILE_CACHE: join(root, 'compile-cache'),
   };
   const options: ExecOptions = { env };
   // runCli adds to this process' environment, of which a person has nothing.
