@@ -1,6 +1,6 @@
 import type { KubeObject } from '../../api/object.ts';
-import { quantityMillis, quantityValue } from '../../api/quantity.ts';
-import { evaluate } from '../../api/quota.ts';
+import { quantityValue } from '../../api/quantity.ts';
+import { amountsOf } from '../../api/tenant-quota.ts';
 import type { PersistentVolumeClaim, Pod } from '../../api/types.generated.ts';
 import { nothing } from './amounts.ts';
 import type { Amounts } from './amounts.ts';
@@ -26,18 +26,25 @@ const latest = (...times: (number | undefined)[]): number | undefined => {
   return known.length > 0 ? Math.max(...known) : undefined;
 };
 
+const NAMES = ['requests.cpu', 'requests.memory'];
+const NANOS_PER_MILLI = 1_000_000n;
+const NANOS = 1_000_000_000n;
+
+/** The same that the tenant's quota counts, the VM's overhead included. */
 function boundRates(pod: Pod): Amounts {
   if (!pod.spec?.nodeName) return nothing();
-  const names = ['requests.cpu', 'requests.memory'];
   // Whether it is finished is asked elsewhere.
-  const requested = evaluate({ ...pod, status: undefined } as unknown as KubeObject, names);
+  const unfinished = { ...pod, status: undefined } as unknown as KubeObject;
+  const requested = amountsOf('pods', unfinished, NAMES);
   return {
     ...nothing(),
     pods: 1n,
-    cpu: BigInt(quantityMillis(requested['requests.cpu'] ?? 0)),
-    memory: BigInt(quantityValue(requested['requests.memory'] ?? 0)),
+    cpu: roundUp(requested.get('requests.cpu') ?? 0n, NANOS_PER_MILLI),
+    memory: roundUp(requested.get('requests.memory') ?? 0n, NANOS),
   };
 }
+
+const roundUp = (nanos: bigint, unit: bigint): bigint => (nanos + unit - 1n) / unit;
 
 const isFinished = ({ status }: Pod) => status?.phase === 'Succeeded' || status?.phase === 'Failed';
 

@@ -109,6 +109,17 @@ test('pods that are not bound, and those of the cluster itself, cost nobody anyt
   await meter.close();
 });
 
+test('a VM’s overhead that the server has written down counts, as it does for the quota', async () => {
+  const { clock, start, put, report } = rig();
+  const meter = start();
+  const pod = runningPod('web', { boundMs: clock.nowMs(), memory: '0' });
+  pod.metadata.annotations = { 'hypernetes.io/vm-overhead-memory': '1000' };
+  await put('acme', pod);
+  await clock.advance(10 * SECOND);
+  assert.equal(report(meter).total.memoryByteSeconds, String((1000 + (16 << 20)) * 10));
+  await meter.close();
+});
+
 test('claims count while they are bound, and as what they are now', async () => {
   const { clock, start, put, remove, report } = rig();
   const meter = start();
