@@ -193,6 +193,20 @@ test('a tenant of a name that another had does not see what that one did', async
   assert.ok(parse(left.text).length > 1);
 });
 
+test('who acts as somebody of a tenant that there is not is in the cluster’s log', async (t) => {
+  const { api, log, directory } = await server(t);
+  for (const name of ['../../escape', 'nobody']) {
+    const headers = { 'impersonate-user': 'bob', 'impersonate-group': `tenant:${name}:admin` };
+    await api.send('GET', NAMESPACES, undefined, { headers });
+  }
+  const acted = await read(log, '_cluster', { user: 'bob' });
+  assert.deepEqual(
+    acted.map(({ annotations }) => annotations['hypernetes.io/tenant']),
+    ['../../escape', 'nobody'],
+  );
+  assert.deepEqual((await readdir(directory)).sort(), ['_cluster', 'acme', 'globex']);
+});
+
 test('health, heartbeats and the server’s own reading are left out', async (t) => {
   const { api, log } = await server(t);
   const before = (await read(log, '_cluster')).length;
@@ -252,7 +266,7 @@ test('credentials and commands are not recorded', () => {
 test('recording costs a request less than 50 µs', async (t) => {
   const { log, clock } = await openLog(t);
   const names = Array.from({ length: 20 }, (_, i) => `tenant:acme:group-${i}`);
-  const tenants = { get: () => undefined, ofNamespace: () => 'acme' };
+  const tenants = { get: () => ({ metadata: { uid: 'u1' } }) as never, ofNamespace: () => 'acme' };
   const trail = createAuditTrail({ log, tenants, clock });
   const path = '/api/v1/namespaces/acme/pods/web-0';
   const user: UserInfo = { name: 'a@x', uid: 'u', groups: names, extra: {}, tenant: 'acme' };
@@ -355,6 +369,17 @@ test('what the disk does not take is counted, and later lines are written', asyn
   assert.equal((await read(log, 'acme')).at(-1)?.verb, 'list');
 });
 
+test('very long lines are held up to a bound, the newest of them', async (t) => {
+  const { log } = await openLog(t);
+  for (let n = 0; n < 20; n += 1) {
+    log.record(target('acme'), `{"auditID":"${n}","userAgent":"${'x'.repeat(1 << 20)}"}\n`);
+    await log.flush();
+  }
+  const events = await read(log, 'acme', { limit: 100 });
+  assert.equal(events.length, 15);
+  assert.equal(events.at(-1)?.auditID, '19');
+});
+
 test('a reader gets the newest, a stretch of time, or what comes, each line once', async (t) => {
   const { log, clock } = await openLog(t, { fileBytes: 2000 });
   const write = async (n: number) => {
@@ -368,6 +393,7 @@ test('a reader gets the newest, a stretch of time, or what comes, each line once
   const ids = (events: Event[]) => events.map(({ auditID }) => Number(auditID));
   assert.deepEqual(ids(await read(log, 'acme', { limit: 3 })), [97, 98, 99]);
   assert.deepEqual(ids(await read(log, 'acme', { limit: 2, verb: 'get' })), [97, 99]);
+  assert.equal((await read(log, 'acme', { limit: 60 })).length, 60);
   const window = { sinceMs: startMs + 40_000, untilMs: startMs + 43_000 };
   assert.deepEqual(ids(await read(log, 'acme', window)), [40, 41, 42, 43]);
   const stop = new AbortController();

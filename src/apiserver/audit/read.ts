@@ -32,6 +32,8 @@ export interface AuditQuery {
 }
 
 export const AUDIT_READ_LIMIT_MAX = 10_000;
+/** Of lines that are held to find the newest; with very long ones they are fewer than asked for. */
+const NEWEST_LENGTH_MAX = 16 << 20;
 const CHUNK_BYTES = 256 << 10;
 const FOLLOW_QUEUE_LENGTH = 1024;
 /** A line is recorded before its file is begun, but not long before. */
@@ -80,16 +82,36 @@ async function* forward(files: AuditFile[], query: AuditQuery): AsyncIterable<Ui
 }
 
 async function newest(files: AuditFile[], query: AuditQuery, limit: number): Promise<string[]> {
-  let found: string[] = [];
+  const found: string[][] = [];
+  let room: Room = { count: limit, length: NEWEST_LENGTH_MAX };
   for (const file of files.toReversed()) {
     let own: string[] = [];
     for await (const lines of linesOf(file, query.signal)) {
-      own = [...own, ...select(lines, query)].slice(-limit);
+      own = lastThatFit([...own, ...select(lines, query)], room);
     }
-    found = [...own, ...found].slice(-limit);
-    if (found.length === limit) break;
+    found.unshift(own);
+    room = {
+      count: room.count - own.length,
+      length: room.length - own.reduce((sum, { length }) => sum + length, 0),
+    };
+    if (room.count <= 0 || room.length <= 0) break;
   }
-  return found;
+  return found.flat();
+}
+
+interface Room {
+  count: number;
+  length: number;
+}
+
+/** The last lines, and the very last in any case. */
+function lastThatFit(lines: string[], { count, length }: Room): string[] {
+  let start = lines.length;
+  for (let left = length; start > 0 && lines.length - start < count; start -= 1) {
+    left -= (lines[start - 1] as string).length;
+    if (left < 0 && start < lines.length) break;
+  }
+  return lines.slice(start);
 }
 
 function* encode(lines: string[]): Iterable<Uint8Array> {

@@ -75,7 +75,8 @@ function lasts({ info, exchange }: AuditedRequest, reply: ApiReply): boolean {
 function logOf({ info, trace }: AuditedRequest, tenants: AuditTrailOptions['tenants']): string {
   const { user, authenticated, decision } = trace;
   const tenant = user?.tenant ?? authenticated?.tenant;
-  if (tenant !== undefined) return tenant;
+  // Operators may impersonate people of tenants that there are not.
+  if (tenant !== undefined) return tenants.get(tenant) ? tenant : CLUSTER_LOG;
   if (!authenticated || authenticated === ANONYMOUS_USER) {
     return UNAUTHENTICATED_LOG;
   }
