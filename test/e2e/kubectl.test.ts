@@ -198,8 +198,8 @@ async function testTerminal(user: Client): Promise<void> {
   terminal.send('until [ "$(stty size)" = "40 120" ]; do sleep 0.1; done; echo it is big\r');
   await terminal.resize(40, 120);
   await terminal.until(/\nit is big\r\n/);
-  // Only after its line was read the shell leaves the keys to the terminal.
-  terminal.send('echo it "sleeps"; sleep 1000\r');
+  // Printed by the one that sleeps: a shell loses the key while it is handing the terminal over.
+  terminal.send(`sh -c 'echo it "sleeps"; exec sleep 1000'\r`);
   await terminal.until(/\nit sleeps\r\n/);
   terminal.send('\x03');
   terminal.send('echo "interrupt""ed"; exit 3\r');
