@@ -138,7 +138,7 @@ program
 program
   .command('test')
   .description('run all tests of the project')
-  .argument('[stage...]', 'only these: style, unit, integration, faults, e2e')
+  .argument('[stage...]', 'only these: style, unit, integration, attack, faults, e2e')
   .action(async (stages) => (await import('./test.ts')).runTests(dataDir(), stages));
 
 program
