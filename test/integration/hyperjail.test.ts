@@ -159,11 +159,22 @@ test('a cell holds what it was given and nothing else', async () => {
   assert.deepEqual(await groups(), []);
 });
 
+/** The kernel's record of the process, once it has become what it was jailed for. */
+async function statusOfInmate(pid: number): Promise<string> {
+  const deadlineMs = systemClock.monotonicMs() + 10_000;
+  for (;;) {
+    const status = await readFile(`/proc/${pid}/status`, 'utf8');
+    if (status.startsWith('Name:\tinmate\n')) return status;
+    assert.ok(systemClock.monotonicMs() < deadlineMs, `it is still ${status.split('\n')[0]}`);
+    await systemClock.sleep(1);
+  }
+}
+
 test('seen from outside, a cell has no capability and namespaces of its own', async () => {
   const given = await cell(['wait']);
   const processes = await startJail(jail, given.args, given.directory);
   const { pid } = processes.vmm;
-  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  const status = await statusOfInmate(pid);
   for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) {
     assert.match(status, new RegExp(`${set}:\\t0+\\n`));
   }
