@@ -1,61 +1,65 @@
 import type { Answer, Request } from './client.ts';
 import type { Who, World } from './world.ts';
 
+/** What the runner asks of the place where attempts are made. */
+export type Scene = Pick<World, 'canaries' | 'fingerprint' | 'send'>;
+
 /** One question, or what needs more than one to be asked. */
-export type Try = Request | ((world: World, who: Who) => Request | Promise<Answer | Request>);
+export type Try<S = World> =
+  Request | ((scene: S, who: Who) => Request | Promise<Answer | Request>);
 
 /** @returns what is wrong with an answer, undefined where nothing is */
-export type Verdict = (answer: Answer, world: World) => string | undefined;
+export type Verdict<S = World> = (answer: Answer, scene: S) => string | undefined;
 
 /**
  * Something that the attacking tenant tries, and the same done by somebody who may: were the
  * attempt to work, it would look like its control.
  */
-export interface Attempt {
+export interface Attempt<S = World> {
   name: string;
   /** @default both of the attacker's: a person and a service account */
   by?: Who[];
-  attack: Try;
+  attack: Try<S>;
   /** @default `refused` */
-  expect?: Verdict;
+  expect?: Verdict<S>;
   control: {
     /** The first of them that may. @default alice, then the operator */
     by?: Who[];
     /** @default the attack itself */
-    try?: Try;
+    try?: Try<S>;
     /** @default `works` */
-    expect?: Verdict;
+    expect?: Verdict<S>;
   };
 }
 
 const told = (answer: Answer): string => `${answer.status} ${answer.text.slice(0, 300)}`;
 
 /** Refused by the server's own decision: neither for load nor by a mishap. */
-export const refused: Verdict = (answer) =>
+export const refused: Verdict<Scene> = (answer) =>
   [400, 401, 403, 404, 405, 406, 409, 415, 422].includes(answer.status) ? undefined : told(answer);
 
 export const refusedWith =
-  (...codes: number[]): Verdict =>
+  (...codes: number[]): Verdict<Scene> =>
   (answer) =>
     codes.includes(answer.status) ? undefined : `not ${codes.join(' or ')}: ${told(answer)}`;
 
-export const works: Verdict = (answer) =>
+export const works: Verdict<Scene> = (answer) =>
   answer.status >= 200 && answer.status < 300 ? undefined : told(answer);
 
 /** An answer that has this in it; for a control, what the attack is after. */
 export const shows =
-  (text: string | ((world: World) => string)): Verdict =>
-  (answer, world) => {
-    const wanted = typeof text === 'string' ? text : text(world);
+  <S extends Scene = World>(text: string | ((scene: S) => string)): Verdict<S> =>
+  (answer, scene) => {
+    const wanted = typeof text === 'string' ? text : text(scene);
     return (
-      works(answer, world) ??
+      works(answer, scene) ??
       (answer.text.includes(wanted) ? undefined : `no ${wanted}: ${told(answer)}`)
     );
   };
 
 /** Answered, and without this. What is the victim's is looked for in every answer anyway. */
 export const hides =
-  (...texts: string[]): Verdict =>
+  (...texts: string[]): Verdict<Scene> =>
   (answer, world) => {
     const shown = texts.filter((text) => answer.text.includes(text));
     return (
@@ -64,9 +68,9 @@ export const hides =
   };
 
 export const either =
-  (...verdicts: Verdict[]): Verdict =>
-  (answer, world) => {
-    const wrong = verdicts.map((verdict) => verdict(answer, world));
+  <S = World>(...verdicts: Verdict<S>[]): Verdict<S> =>
+  (answer, scene) => {
+    const wrong = verdicts.map((verdict) => verdict(answer, scene));
     return wrong.some((one) => one === undefined) ? undefined : wrong.join('; or ');
   };
 
@@ -82,7 +86,7 @@ const BOTH: Who[] = ['bob', 'robot'];
 const OWNERS: Who[] = ['alice', 'operator'];
 
 /** Makes the attempt, looks what has changed, then makes its control. */
-export async function make(attempt: Attempt, world: World): Promise<Outcome> {
+export async function make<S extends Scene>(attempt: Attempt<S>, world: S): Promise<Outcome> {
   const { name, control, expect = refused } = attempt;
   const look = () => (isRead(attempt.attack) ? '' : world.fingerprint());
   const before = await look();
@@ -107,15 +111,15 @@ export async function make(attempt: Attempt, world: World): Promise<Outcome> {
 }
 
 /** What is only asked for changes nothing: the server has no reads that write. */
-const isRead = (how: Try): boolean =>
+const isRead = <S>(how: Try<S>): boolean =>
   typeof how !== 'function' && (how.method ?? 'GET') === 'GET' && how.via !== 'websocket';
 
-async function perform(how: Try, world: World, who: Who): Promise<Answer> {
+async function perform<S extends Scene>(how: Try<S>, world: S, who: Who): Promise<Answer> {
   const made = typeof how === 'function' ? await how(world, who) : how;
   return 'status' in made ? made : world.send(who, made);
 }
 
-function canaryIn(answer: Answer, { canaries }: World): string | undefined {
+function canaryIn(answer: Answer, { canaries }: Scene): string | undefined {
   const found = canaries.find((canary) => canary && answer.text.includes(canary));
   return found === undefined ? undefined : `tells ${found}: ${told(answer)}`;
 }
@@ -127,7 +131,7 @@ const nameOf = (who: Who): string => (typeof who === 'string' ? who : 'somebody'
  * two cannot be told apart; names in them are those that were asked for.
  */
 export const compare =
-  (there: string, absent: string, request: (name: string) => Request): Try =>
+  (there: string, absent: string, request: (name: string) => Request): Try<Scene> =>
   async (world, who) => {
     const shown = async (name: string) => {
       const { status, text } = await world.send(who, request(name));
@@ -138,5 +142,6 @@ export const compare =
     return { status: 200, headers: {}, text, tookMs: 0 };
   };
 
-export const isSame: Verdict = ({ text }) => (text === '' ? undefined : text.slice(0, 600));
-export const differs: Verdict = ({ text }) => (text === '' ? 'cannot be told apart' : undefined);
+export const isSame: Verdict<Scene> = ({ text }) => (text === '' ? undefined : text.slice(0, 600));
+export const differs: Verdict<Scene> = ({ text }) =>
+  text === '' ? 'cannot be told apart' : undefined;

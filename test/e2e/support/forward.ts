@@ -10,14 +10,19 @@ export interface Forward {
 
 const START_TIMEOUT_MS = 30_000;
 
-/** @param target as on kubectl's command line: `deployment/web` */
+/**
+ * @param target as on kubectl's command line: `deployment/web`
+ * @param more of kubectl's arguments
+ * @throws Error that has what kubectl said, where it forwards nothing
+ */
 export async function startForward(
   kubectlPath: string,
   kubeconfig: string,
   target: string,
   targetPort: number,
+  more: string[] = [],
 ): Promise<Forward> {
-  const args = ['--kubeconfig', kubeconfig, 'port-forward', target, `:${targetPort}`];
+  const args = ['--kubeconfig', kubeconfig, 'port-forward', target, `:${targetPort}`, ...more];
   const child = start(kubectlPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   const exited = once(child, 'exit');
   const dispose = async () => {
