@@ -2,7 +2,6 @@ import { StatusError } from '../../api/status.ts';
 import { TENANT_LABEL, ownsNamespaceName } from '../../api/tenancy.ts';
 import type { Tenant, TenantAllowed } from '../../api/tenancy.ts';
 import { TENANT_DEPTH_MAX, TENANTS_RESOURCE } from '../tenancy/directory.ts';
-import type { TenantDirectory } from '../tenancy/directory.ts';
 import { forbidden } from './chain.ts';
 import type { AdmissionPlugin, AdmissionRequest, ObjectAdmissionRequest } from './chain.ts';
 
@@ -124,34 +123,28 @@ function checkPlace(request: AdmissionRequest, tenant: Tenant): void {
   }
   const owner = server.tenants.ownerOfName(name)?.metadata.name;
   if (owner !== parent) throw forbidden(request, `the name is one of the tenant "${owner}"`);
-  const key = { resource: 'namespaces', namespace: '', name };
-  const inUse = server.store.get(key) ?? namespaceBelow(request);
-  if (inUse) throw forbidden(request, `the tenant "${parent}" has namespaces of that name`);
+  if (hasNamespaces(request))
+    throw forbidden(request, `the tenant "${parent}" has namespaces of that name`);
 }
 
-/** A namespace that would become one of the new tenant by its name. */
-function namespaceBelow({ server, name }: AdmissionRequest): unknown {
+/** Whether there are namespaces that would become the new tenant's by their names. */
+function hasNamespaces({ server, name }: AdmissionRequest): boolean {
+  if (server.store.get({ resource: 'namespaces', namespace: '', name })) return true;
   const after = { namespace: '', name: `${name}-` };
   const [next] = server.store.list('namespaces', { after, limit: 1 }).entries;
-  return next?.key.name.startsWith(`${name}-`) ? next : undefined;
+  return next?.key.name.startsWith(`${name}-`) ?? false;
 }
 
 /** `acme` and `acme-web` would both own `acme-web-1`, were they not parent and child. */
 function refuseOverlap(request: AdmissionRequest): void {
   const { server, name } = request;
-  const other = overlapping(server.tenants, name) ?? tenantBelow(request);
+  const other = server.tenants.ownerOfName(name)?.metadata.name ?? tenantBelow(request);
   if (other !== undefined) {
     throw forbidden(request, `the names of its namespaces would be those of the tenant "${other}"`);
   }
-  const key = { resource: 'namespaces', namespace: '', name };
-  const namespace = server.store.get(key) ? name : undefined;
-  if (namespace !== undefined || namespaceBelow(request)) {
+  if (hasNamespaces(request)) {
     throw forbidden(request, `there are namespaces called "${name}" or "${name}-…" already`);
   }
-}
-
-function overlapping(tenants: TenantDirectory, name: string): string | undefined {
-  return tenants.ownerOfName(name)?.metadata.name;
 }
 
 function tenantBelow({ server, name }: AdmissionRequest): string | undefined {
