@@ -73,9 +73,19 @@ static void monitor_send(int fd, const char *text, int passed) {
   if (sendmsg(fd, &message, MSG_NOSIGNAL) != (ssize_t)part.iov_len) fail("send to the monitor");
 }
 
+// The file that a template's state is written to goes the same way. Its name is known to this
+// connection alone, so the saving is asked for here too; how it goes is told to the other monitor.
+static void save_start(int monitor, int fd) {
+  monitor_send(monitor, "{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"state\"}}\n", fd);
+  monitor_reply(monitor, "{\"return\"");
+  monitor_send(monitor, "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"fd:state\"}}\n", -1);
+  monitor_reply(monitor, "{\"return\"");
+}
+
 int attach_run(int count, char **arguments) {
   const char *socket_path = NULL, *disk = NULL;
   unsigned long fdset = 0;
+  bool state = false;
   bool writable = false;
   for (int i = 0; i < count; i += 2) {
     const char *name = arguments[i];
@@ -85,16 +95,21 @@ int attach_run(int count, char **arguments) {
     else if (!strcmp(name, "--fdset")) fdset = parse_number(name, value, 1, 1000000000);
     else if (!strcmp(name, "--disk-ro")) disk = value;
     else if (!strcmp(name, "--disk-rw")) disk = value, writable = true;
+    else if (!strcmp(name, "--state")) disk = value, writable = state = true;
     else refuse("unknown option \"%s\"", name);
   }
-  if (!socket_path || !disk || !fdset)
-    refuse("--socket, --fdset and --disk-ro or --disk-rw are needed");
+  if (!socket_path || !disk || !fdset == !state)
+    refuse("--socket is needed, and --fdset with --disk-ro or --disk-rw, or --state");
   struct descriptor d = {.kind = writable ? DISK_WRITABLE : DISK_READ_ONLY, .path = disk};
   int fd = disk_open(&d);
   int monitor = monitor_connect(socket_path);
   monitor_reply(monitor, "{\"QMP\"");
   monitor_send(monitor, "{\"execute\":\"qmp_capabilities\"}\n", -1);
   monitor_reply(monitor, "{\"return\"");
+  if (state) {
+    save_start(monitor, fd);
+    return 0;
+  }
   char command[128];
   snprintf(command, sizeof command,
            "{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%lu}}\n", fdset);

@@ -16,6 +16,7 @@
 #include <x86intrin.h>
 
 #define CELL_NAMESPACES (CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+#define PRELOAD_TARGET "/hyperlend.so"
 #define CONSOLE_PIPE_BYTES 16384
 // What a monitor prints, or a jail that fails, fits; a full pipe must not stop either.
 #define ERRORS_PIPE_BYTES 65536
@@ -28,7 +29,7 @@ static int null_device(void) {
 
 __attribute__((noreturn)) static void cell_run(const struct options *o, int go, int null,
                                                int errors) {
-  static char *const environment[] = {"LC_ALL=C", NULL};
+  char *const environment[] = {"LC_ALL=C", o->preload ? "LD_PRELOAD=" PRELOAD_TARGET : NULL, NULL};
   if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(errors, 2) < 0) fail("redirect output");
   if (sethostname("vm", 2)) fail("set the cell's host name");
   root_enter(o);
@@ -71,6 +72,7 @@ static pid_t cell_start(void) {
 static int jail_run(int count, char **arguments) {
   static struct options options;
   parse_options(&options, count, arguments);
+  if (options.preload) add_bind(&options, options.preload, PRELOAD_TARGET, true);
   umask(077);
   signal(SIGPIPE, SIG_IGN);
   sigset_t blocked;

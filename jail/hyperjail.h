@@ -2,6 +2,7 @@
 //
 //   hyperjail run    [options] -- PROGRAM [ARGUMENT...]
 //   hyperjail attach --socket QMP --fdset N --disk-ro|--disk-rw PATH
+//   hyperjail attach --socket QMP --state PATH    has the monitor save its state to that file
 //   hyperjail tsc    prints the frequency of the time stamp counter in kHz
 //
 // Two processes come out of `run`. The *keeper* stays outside as a process of root with next to
@@ -67,6 +68,7 @@ struct options {
   struct descriptor descriptors[DESCRIPTORS_MAX];
   size_t descriptor_count;
   unsigned long file_count_max;
+  const char *preload;  // hyperlend.so as a file of the host; NULL: the program runs without it
   char **program;
 };
 
@@ -85,6 +87,7 @@ unsigned long long process_start_ticks(pid_t pid);
 
 // options.c
 void parse_options(struct options *options, int count, char **arguments);
+void add_bind(struct options *options, const char *path, const char *target, bool executable);
 
 // cgroup.c
 void cgroup_create(const struct options *options);

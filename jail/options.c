@@ -45,11 +45,14 @@ static const char *plain_name(const char *option, const char *name) {
   return name;
 }
 
-static void add_bind(struct options *o, const char *option, char *value, bool executable) {
+void add_bind(struct options *o, const char *path, const char *target, bool executable) {
   if (o->bind_count == BINDS_MAX) refuse("more than %d binds", BINDS_MAX);
+  o->binds[o->bind_count++] = (struct bind){path, target, executable};
+}
+
+static void parse_bind(struct options *o, const char *option, char *value, bool executable) {
   char *target = split_last(value, option);
-  o->binds[o->bind_count++] = (struct bind){absolute(option, value), absolute(option, target),
-                                            executable};
+  add_bind(o, absolute(option, value), absolute(option, target), executable);
 }
 
 static void add_path(const char **list, size_t *count, size_t max, const char *option,
@@ -66,9 +69,9 @@ static void parse_option(struct options *o, const char *name, char *value) {
   } else if (!strcmp(name, "--files-max")) {
     o->file_count_max = parse_number(name, value, 64, 65536);
   } else if (!strcmp(name, "--bind")) {
-    add_bind(o, name, value, false);
+    parse_bind(o, name, value, false);
   } else if (!strcmp(name, "--bind-executable")) {
-    add_bind(o, name, value, true);
+    parse_bind(o, name, value, true);
   } else if (!strcmp(name, "--device")) {
     add_path(o->devices, &o->device_count, DEVICES_MAX, name, value);
   } else if (!strcmp(name, "--cgroup")) {
@@ -97,6 +100,8 @@ static void parse_option(struct options *o, const char *name, char *value) {
     struct descriptor *d = add_descriptor(o, name, value, TAP);
     d->path = plain_name(name, device);
     d->netns = absolute(name, netns);
+  } else if (!strcmp(name, "--preload")) {
+    o->preload = absolute(name, value);
   } else if (!strcmp(name, "--console")) {
     add_descriptor(o, name, value, CONSOLE);
   } else {

@@ -11,6 +11,8 @@ export interface InstalledAssets {
   kernelPath: string;
   initrdPath: string;
   jailPath: string;
+  /** What the jail loads into a VMM that starts from a template; it lies beside the jail. */
+  lendPath: string;
   kernelRelease: string;
 }
 
@@ -35,6 +37,7 @@ export async function guestAssets(paths: DataPaths): Promise<InstalledAssets> {
     kernelPath: join(paths.assets, 'vmlinux'),
     initrdPath: join(paths.assets, 'initrd'),
     jailPath: join(paths.assets, 'hyperjail'),
+    lendPath: join(paths.assets, 'hyperlend.so'),
   };
   const present = await Promise.all(Object.values(assets).map((path) => access(path))).then(
     () => true,

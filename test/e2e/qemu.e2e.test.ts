@@ -110,6 +110,7 @@ hypervisorConformance('qemu', async () => ({
   hypervisor: await hypervisor(),
   restarted: hypervisor,
   spec: makeSpec,
+  templateDirectory: () => mkdtemp(join(base, 'template-')),
   async disk(serial, content) {
     const path = join(base, `disk-${count++}`);
     await writeFile(path, content.padEnd(1 << 20, '\0'), { mode: 0o600 });
@@ -170,7 +171,7 @@ test('qemu: a disk that its daemon did not live to attach can be attached by the
 test('qemu: what the host cannot do is refused with the reason', async () => {
   const driver = await hypervisor();
   const spec = await makeSpec();
-  const nic = { mac: '02:00:00:00:00:01', netns: 'hnnone', tapName: 'tap0' };
+  const nic = { mac: '02:00:00:00:00:01', tap: { netns: 'hnnone', name: 'tap0' } };
   await assert.rejects(driver.create({ ...spec, nic }), /network namespace "\/run\/netns\/hnnone"/);
   const notKernel = { ...spec, kernelPath: join(root, 'package.json') };
   await assert.rejects(driver.create(notKernel), /Cannot start VM/);
@@ -205,7 +206,7 @@ test(`qemu: ${ROUNDS} random rounds of create, kill and delete leave nothing beh
   const round = async () => {
     const spec = await makeSpec();
     const port = await network.ensurePort({ id: spec.id, networkId: 'rounds', ownerUid: spec.uid });
-    spec.nic = { mac: port.mac, netns: port.netns, tapName: port.tapName };
+    spec.nic = { mac: port.mac, tap: { netns: port.netns, name: port.tapName } };
     // Aborted at any moment of the start, killed from outside, or ended in order.
     const aborter = new AbortController();
     const delayMs = Math.floor(random.next() * 400);

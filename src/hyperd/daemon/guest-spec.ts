@@ -30,7 +30,7 @@ export function vmSpec({ spec, uid, port }: PodRecord, paths: PodPaths, guest: G
     memoryMib: spec.memoryMib,
     ...guest,
     disks: [{ serial: SCRATCH_SERIAL, path: paths.scratch, readOnly: false, ephemeral: true }],
-    nic: port ? { mac: port.mac, netns: port.netns, tapName: port.tapName } : undefined,
+    nic: port ? { mac: port.mac, tap: { netns: port.netns, name: port.tapName } } : undefined,
     uid,
     limits: { ...spec.limits, processCount: VMM_PROCESS_COUNT_MAX },
   };

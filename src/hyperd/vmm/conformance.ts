@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { truncate } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import type { ControlConnection, DiskSpec, Hypervisor, Vm, VmSpec } from './hypervisor.ts';
 
@@ -8,6 +10,8 @@ import type { ControlConnection, DiskSpec, Hypervisor, Vm, VmSpec } from './hype
  *
  *     ECHO text   -> ECHO text
  *     DISK serial -> DISK and the first 16 bytes of that disk, waiting until it is there
+ *     KEEP text   -> KEEP text, and remembers it
+ *     KEPT        -> KEPT and what it remembers, also in clones
  *     OFF         powers off
  *     PANIC       makes the kernel panic
  */
@@ -17,6 +21,8 @@ export interface HypervisorUnderTest {
   restarted(): Promise<Hypervisor>;
   /** A specification with an existing directory and an unused id. */
   spec(): Promise<VmSpec>;
+  /** An empty directory for a template. */
+  templateDirectory(): Promise<string>;
   /** A disk whose first 16 bytes are `content`. */
   disk(serial: string, content: string): Promise<DiskSpec>;
   /** What is left on the host of all VMs: processes, groups. Empty when all is well. */
@@ -102,6 +108,65 @@ export function hypervisorConformance(
         assert.equal((await late?.exited)?.reason, 'powered-off');
       },
     );
+
+    await t.test('clones of a template go on where it was saved, each by itself', async (each) => {
+      if (!hypervisor.capabilities.has('template')) return each.skip('it cannot save VMs');
+      const template = { role: 'clone', directory: await under.templateDirectory() } as const;
+      const nic = { mac: '02:00:00:00:00:01' };
+      const source = { ...(await under.spec()), nic, template: { ...template, role: 'source' } };
+      const original = await hypervisor.create(source as VmSpec);
+      let agent = await connectAgent(original);
+      assert.equal(await agent.ask('KEEP before'), 'KEEP before');
+      await agent.close();
+      await original.saveTemplate();
+      await assert.rejects(original.saveTemplate(), { reason: 'Gone' });
+      const specs = [await under.spec(), await under.spec()];
+      const clones: Vm[] = [];
+      for (const [i, spec] of specs.entries()) {
+        const clone = await hypervisor.create({ ...spec, nic, template });
+        await assert.rejects(clone.saveTemplate(), { name: 'HypervisorError', reason: 'Invalid' });
+        clones.push(clone);
+        agent = await connectAgent(clone);
+        assert.equal(await agent.ask('KEPT'), 'KEPT before');
+        assert.equal(await agent.ask(`KEEP after${i}`), `KEEP after${i}`);
+        await agent.close();
+      }
+      for (const [i, clone] of clones.entries()) {
+        await clone.pause();
+        await clone.setLimits({ ...(specs[i] as VmSpec).limits, memoryMib: 512 });
+        await clone.resume();
+        await clone.attachDisk(await under.disk('late1', `disk of ${i}.......`));
+        agent = await connectAgent(clone);
+        assert.equal(await agent.ask('KEPT'), `KEPT after${i}`);
+        assert.equal(await agent.ask('DISK late1'), `DISK disk of ${i}.......`.slice(0, 21));
+        await agent.close();
+      }
+      const [first, second] = clones as [Vm, Vm];
+      first.release();
+      const adopted = await (await under.restarted()).adopt((specs[0] as VmSpec).directory);
+      agent = await connectAgent(adopted as Vm);
+      assert.equal(await agent.ask('DISK late1'), 'DISK disk of 0.......'.slice(0, 21));
+      await agent.close();
+      assert.ok(adopted !== undefined);
+      const tooLittle = { ...(specs[0] as VmSpec).limits, memoryMib: 1 };
+      await assert.rejects(adopted.setLimits(tooLittle), { reason: 'Invalid' });
+      await adopted.kill();
+      await second.kill();
+      await assert.rejects(second.setLimits((specs[1] as VmSpec).limits), { reason: 'Gone' });
+      assert.deepEqual(await under.remains(), []);
+    });
+
+    await t.test('a template that is not whole starts nothing', async (each) => {
+      if (!hypervisor.capabilities.has('template')) return each.skip('it cannot save VMs');
+      const directory = await under.templateDirectory();
+      const source = { role: 'source', directory } as const;
+      const original = await hypervisor.create({ ...(await under.spec()), template: source });
+      await original.saveTemplate();
+      await truncate(join(directory, 'state'), 7);
+      const spec = { ...(await under.spec()), template: { role: 'clone', directory } as const };
+      await assert.rejects(hypervisor.create(spec), { name: 'HypervisorError', reason: 'Failed' });
+      assert.deepEqual(await under.remains(), []);
+    });
 
     await t.test('a panic is told from an orderly end, also by who comes late', async () => {
       const spec = await under.spec();

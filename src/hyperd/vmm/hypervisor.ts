@@ -5,6 +5,8 @@
  */
 export interface Hypervisor {
   readonly name: 'qemu' | 'fake';
+  /** What its VMs can do beyond the rest of this interface; callers do without what is not in it. */
+  readonly capabilities: ReadonlySet<HypervisorCapability>;
   /** What this machine can do, found out by booting a probe VM; cached for the boot of the host. */
   probe(signal?: AbortSignal): Promise<HypervisorInfo>;
   /** Starts a VM and returns as soon as its monitor answers; the guest is still booting. */
@@ -22,6 +24,13 @@ export interface Hypervisor {
   /** Takes back what no VM needs any more on the host. VMs that run are not touched. */
   close(): Promise<void>;
 }
+
+/**
+ * - `template`: a VM can be saved and others started from it, sharing its memory until they write
+ * - `pause`: `pause` and `resume`
+ * - `disk-hotplug`: `attachDisk` and `detachDisk`
+ */
+export type HypervisorCapability = 'template' | 'pause' | 'disk-hotplug';
 
 export interface HypervisorInfo {
   accelerator: 'kvm' | 'tcg' | 'fake';
@@ -46,6 +55,8 @@ export interface VmSpec {
   /** Attached before the first instruction. More can follow by `attachDisk`. */
   disks: DiskSpec[];
   nic: NicSpec | undefined;
+  /** That the VM becomes a template, or starts from one; absent for one that does neither. */
+  template?: TemplateUse;
   /** User and group id of the VMM process: one per VM, never shared, never 0. */
   uid: number;
   limits: VmLimits;
@@ -74,9 +85,22 @@ export interface DiskSpec {
 }
 
 export interface NicSpec {
+  /** A clone has that of its template until its guest sets another. */
   mac: string;
-  netns: string;
-  tapName: string;
+  /** Absent for a NIC without a cable, as the source of a template has. */
+  tap?: { netns: string; name: string };
+}
+
+/**
+ * A `source` boots with its memory in a file and is saved by `saveTemplate`. A `clone` does not
+ * boot: it goes on where the source was saved, with the memory it had, of which it copies what it
+ * writes. It is of the source's kernel and size, and has a NIC and disks of boot as the source had.
+ * Source and clones share what lies in their memory: they must be of one owner.
+ */
+export interface TemplateUse {
+  role: 'source' | 'clone';
+  /** Made by the caller. The files in it are the driver's; a clone needs them only to start. */
+  directory: string;
 }
 
 export interface Vm {
@@ -88,6 +112,13 @@ export interface Vm {
   detachDisk(serial: string, signal?: AbortSignal): Promise<void>;
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /**
+   * Saves a VM that was started as the source of a template, and ends it. Resolves when its
+   * clones can be started. What it does meanwhile is not part of the template.
+   */
+  saveTemplate(signal?: AbortSignal): Promise<void>;
+  /** Replaces the limits on the host. `processCount` included; they hold when this resolves. */
+  setLimits(limits: VmLimits): Promise<void>;
   /** Settles when the VMM process has ended, for whatever reason. Never rejects. */
   readonly exited: Promise<VmExit>;
   stats(): Promise<VmStats>;

@@ -1,6 +1,6 @@
 import { isAbsolute } from 'node:path';
 import { HypervisorError } from './hypervisor.ts';
-import type { VmSpec } from './hypervisor.ts';
+import type { VmLimits, VmSpec } from './hypervisor.ts';
 
 /** Below it are the host's own users; the jail refuses them too. */
 const UID_MIN = 1000;
@@ -25,10 +25,7 @@ export function validateVmSpec(spec: VmSpec): void {
   requireNumber('cpuCount', spec.cpuCount, 1, CPU_COUNT_MAX);
   requireNumber('memoryMib', spec.memoryMib, MEMORY_MIB_MIN, MEMORY_MIB_MAX);
   requireNumber('uid', spec.uid, UID_MIN, UID_MAX);
-  requireNumber('limits.cpuMillis', spec.limits.cpuMillis, 0, CPU_COUNT_MAX * 1000);
-  requireNumber('limits.cpuWeightMillis', spec.limits.cpuWeightMillis, 0, 1_000_000);
-  requireNumber('limits.memoryMib', spec.limits.memoryMib, MEMORY_MIB_MIN, 2 * MEMORY_MIB_MAX);
-  requireNumber('limits.processCount', spec.limits.processCount, 16, 65_536);
+  validateLimits(spec.limits);
   const commandLine = spec.kernelArguments.join(' ');
   requireMatch('kernelArguments', commandLine, /^[\x20-\x7e]*$/, 'printable ASCII');
   requireNumber('length of kernelArguments', commandLine.length, 0, KERNEL_ARGUMENTS_BYTES_MAX);
@@ -46,19 +43,23 @@ export function validateVmSpec(spec: VmSpec): void {
       /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/,
       'six octets in hexadecimal',
     );
-    requireMatch(
-      'nic.netns',
-      spec.nic.netns,
-      /^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$/,
-      'a name of a namespace',
-    );
-    requireMatch(
-      'nic.tapName',
-      spec.nic.tapName,
-      /^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/,
-      'a name of a device',
-    );
   }
+  const { tap } = spec.nic ?? {};
+  if (tap !== undefined) {
+    const namespace = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$/;
+    requireMatch('nic.tap.netns', tap.netns, namespace, 'a name of a namespace');
+    const device = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/;
+    requireMatch('nic.tap.name', tap.name, device, 'a name of a device');
+  }
+  if (spec.template !== undefined) requirePath('template.directory', spec.template.directory);
+}
+
+/** @throws HypervisorError Invalid, naming field, value and limit */
+export function validateLimits(limits: VmLimits): void {
+  requireNumber('limits.cpuMillis', limits.cpuMillis, 0, CPU_COUNT_MAX * 1000);
+  requireNumber('limits.cpuWeightMillis', limits.cpuWeightMillis, 0, 1_000_000);
+  requireNumber('limits.memoryMib', limits.memoryMib, MEMORY_MIB_MIN, 2 * MEMORY_MIB_MAX);
+  requireNumber('limits.processCount', limits.processCount, 16, 65_536);
 }
 
 export function validateSerial(serial: string): void {

@@ -71,9 +71,17 @@ static void answer_disk(int port, const char *serial) {
   dprintf(port, "DISK %s\n", content);
 }
 
+// What a clone of this guest finds in its memory.
+static char kept[64];
+
 static void answer(int port, char *line) {
   if (!strncmp(line, "ECHO ", 5)) dprintf(port, "%s\n", line);
   if (!strncmp(line, "DISK ", 5)) answer_disk(port, line + 5);
+  if (!strncmp(line, "KEEP ", 5)) {
+    snprintf(kept, sizeof kept, "%s", line + 5);
+    dprintf(port, "KEEP %s\n", kept);
+  }
+  if (!strcmp(line, "KEPT")) dprintf(port, "KEPT %s\n", kept);
   if (!strcmp(line, "OFF")) reboot(RB_POWER_OFF);
   if (!strcmp(line, "PANIC")) {
     int fd = open("/proc/sysrq-trigger", O_WRONLY);

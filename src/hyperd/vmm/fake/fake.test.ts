@@ -32,7 +32,11 @@ function agent(connection: Duplex, guest: FakeGuest): void {
   connection.on('error', () => {});
   connection.on('data', (chunk: Buffer) => {
     for (const line of chunk.toString('utf8').trim().split('\n')) {
-      const [word, serial] = line.split(' ');
+      const [word, serial = ''] = line.split(' ');
+      if (word === 'KEEP') guest.memory.set('kept', serial);
+      if (word === 'KEEP' || word === 'KEPT') {
+        connection.write(`${word} ${guest.memory.get('kept')}\n`);
+      }
       if (word === 'ECHO') connection.write(`${line}\n`);
       if (word === 'OFF') guest.powerOff();
       if (word === 'PANIC') guest.panic('asked for');
@@ -58,6 +62,7 @@ hypervisorConformance('fake', async () => {
       await mkdir(join(directory, id));
       return specIn(join(directory, id), id);
     },
+    templateDirectory: () => mkdtemp(join(directory, 'template-')),
     async disk(serial, content) {
       const path = join(directory, `disk-${count++}`);
       await writeFile(path, content);

@@ -4,12 +4,23 @@ import { join } from 'node:path';
 import type { Clock } from '../../../base/clock.ts';
 import { readFileIfExists } from '../../../base/files.ts';
 import { HypervisorError } from '../hypervisor.ts';
-import type { DiskSpec, Hypervisor, HypervisorInfo, Vm, VmExit, VmSpec } from '../hypervisor.ts';
-import { validateSerial, validateVmSpec } from '../validate.ts';
+import type {
+  DiskSpec,
+  Hypervisor,
+  HypervisorCapability,
+  HypervisorInfo,
+  Vm,
+  VmExit,
+  VmLimits,
+  VmSpec,
+} from '../hypervisor.ts';
+import { validateLimits, validateSerial, validateVmSpec } from '../validate.ts';
 
 /** What a pretended VM's inside is told to do. */
 export interface FakeGuest {
   readonly spec: VmSpec;
+  /** What its template's clones find in their memory. */
+  readonly memory: Map<string, string>;
   /** All disks that the VM has now, those of the boot first. */
   disks(): DiskSpec[];
   /** Writes to the VM's console. */
@@ -34,7 +45,8 @@ export interface FakeHypervisorOptions {
   fault?: (step: FakeStep, vmId: string) => Promise<Error | undefined> | Error | undefined;
 }
 
-export type FakeStep = 'create' | 'adopt' | 'connectControl' | 'attachDisk' | 'detachDisk' | 'kill';
+export type FakeStep =
+  'create' | 'adopt' | 'connectControl' | 'attachDisk' | 'detachDisk' | 'saveTemplate' | 'kill';
 
 export interface FakeHypervisor extends Hypervisor {
   /** VMs that run, by id. For tests that end or inspect them from outside. */
@@ -44,6 +56,7 @@ export interface FakeHypervisor extends Hypervisor {
 export interface FakeMachine {
   readonly guest: FakeGuest;
   readonly paused: boolean;
+  readonly limits: VmLimits;
   /** Ends it as something outside would: a signal, a failed emulator. */
   end(exit: VmExit): void;
 }
@@ -51,12 +64,14 @@ export interface FakeMachine {
 interface Machine extends FakeMachine {
   vm: Vm;
   paused: boolean;
+  limits: VmLimits;
 }
 
 /** As much of the console as `consoleTail` can be asked for. */
 const CONSOLE_BYTES_MAX = 64 << 10;
 const STATE_FILE = 'vm.json';
 const EXIT_FILE = 'exit.json';
+const TEMPLATE_FILE = 'state';
 
 /** Its pids name no process: they lie above what Linux hands out. */
 const PID_BASE = 2 ** 23;
@@ -76,6 +91,7 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
   };
   return {
     name: 'fake',
+    capabilities: new Set<HypervisorCapability>(['template', 'pause', 'disk-hotplug']),
     running,
     probe: async (): Promise<HypervisorInfo> => ({
       accelerator: 'fake',
@@ -89,8 +105,11 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
         throw new HypervisorError('Invalid', `Cannot start VM "${spec.id}": it runs already`);
       }
       await step('create', spec.id, signal);
+      const memory = await readTemplate(spec);
       await writeFile(join(spec.directory, STATE_FILE), JSON.stringify(spec));
-      const machine = createMachine(spec, nextPid++, options, step, () => running.delete(spec.id));
+      const machine = createMachine(spec, memory, nextPid++, options, step, () =>
+        running.delete(spec.id),
+      );
       running.set(spec.id, machine);
       options.boot?.(machine.guest);
       return machine.vm;
@@ -102,7 +121,7 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
       await step('adopt', spec.id, signal);
       const machine = running.get(spec.id);
       if (machine !== undefined) return machine.vm;
-      const dead = createMachine(spec, nextPid++, options, step, () => {});
+      const dead = createMachine(spec, new Map(), nextPid++, options, step, () => {});
       dead.end(await readExit(directory));
       return dead.vm;
     },
@@ -114,6 +133,17 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
   };
 }
 
+async function readTemplate({ template }: VmSpec): Promise<Map<string, string>> {
+  if (template?.role !== 'clone') return new Map();
+  const text = await readFileIfExists(join(template.directory, TEMPLATE_FILE));
+  try {
+    return new Map(JSON.parse(text ?? '') as [string, string][]);
+  } catch (error) {
+    const message = `Cannot start from template "${template.directory}": it is not whole`;
+    throw new HypervisorError('Failed', message, error);
+  }
+}
+
 async function readExit(directory: string): Promise<VmExit> {
   const text = await readFile(join(directory, EXIT_FILE), 'utf8').catch(() => undefined);
   if (text !== undefined) return JSON.parse(text) as VmExit;
@@ -123,6 +153,7 @@ async function readExit(directory: string): Promise<VmExit> {
 
 function createMachine(
   spec: VmSpec,
+  memory: Map<string, string>,
   pid: number,
   options: FakeHypervisorOptions,
   step: (name: FakeStep, vmId: string, signal?: AbortSignal) => Promise<void>,
@@ -148,6 +179,7 @@ function createMachine(
   };
   const guest: FakeGuest = {
     spec,
+    memory,
     disks: () => [...disks.values()],
     print: (text) => {
       console = (console + text).slice(-CONSOLE_BYTES_MAX);
@@ -204,6 +236,23 @@ function createMachine(
       requireAlive();
       machine.paused = false;
     },
+    async saveTemplate(signal) {
+      await step('saveTemplate', spec.id, signal);
+      requireAlive();
+      if (spec.template?.role !== 'source') {
+        throw new HypervisorError('Invalid', `VM "${spec.id}" is not the source of a template`);
+      }
+      const path = join(spec.template.directory, TEMPLATE_FILE);
+      await writeFile(path, JSON.stringify([...memory]));
+      const message = 'The VM was ended by its host';
+      end({ reason: 'killed', exitCode: 0, signal: undefined, message });
+      await ended.promise;
+    },
+    async setLimits(limits) {
+      validateLimits(limits);
+      requireAlive();
+      machine.limits = limits;
+    },
     async stats() {
       requireAlive();
       const aliveMs = options.clock.monotonicMs() - startedMs;
@@ -219,7 +268,7 @@ function createMachine(
       await ended.promise;
     },
   };
-  const machine: Machine = { vm, guest, paused: false, end };
+  const machine: Machine = { vm, guest, paused: false, limits: spec.limits, end };
   return machine;
 }
 

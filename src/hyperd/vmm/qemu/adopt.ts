@@ -4,7 +4,7 @@ import { describeError } from '../../../base/log.ts';
 import { HypervisorError } from '../hypervisor.ts';
 import type { Vm, VmSpec } from '../hypervisor.ts';
 import { SOCKET_NAMES, diskId, hotFdset } from './argv.ts';
-import { removeCgroups } from './cgroup.ts';
+import { applyLimits, removeCgroups } from './cgroup.ts';
 import { withDeadline } from './deadline.ts';
 import type { Host, QemuOptions } from './driver.ts';
 import { connectSocket, isAlive, readJailProcesses } from './jail.ts';
@@ -34,7 +34,12 @@ export async function adoptVm(
     return undefined;
   }
   const { qmp, disks } = await reconnect(options, spec, processes, directory, signal);
-  return createQemuVm({ ...options, id: spec.id, directory, processes, qmp, disks, cleanUp });
+  return createQemuVm({
+    ...options,
+    ...{ id: spec.id, directory, processes, qmp, disks, cleanUp },
+    template: spec.template,
+    applyLimits: (limits) => applyLimits(host.cgroups, spec.id, limits),
+  });
 }
 
 async function reconnect(

@@ -18,7 +18,7 @@ const SPEC: VmSpec = {
     { serial: 'scratch', path: '/pods/scratch.img', readOnly: false, ephemeral: true },
     { serial: 'image1', path: '/images/1.erofs', readOnly: true },
   ],
-  nic: { mac: '02:11:22:33:44:55', netns: 'hn1234-default', tapName: 'tap0123456789ab' },
+  nic: { mac: '02:11:22:33:44:55', tap: { netns: 'hn1234-default', name: 'tap0123456789ab' } },
   uid: 70_001,
   limits: { cpuMillis: 500, cpuWeightMillis: 100, memoryMib: 400, processCount: 64 },
 };
@@ -35,6 +35,7 @@ const CONTEXT: LaunchContext = {
     keeperDirectories: ['/sys/fs/cgroup/hypernetes/keepers'],
   },
   blockDevices: [false, false],
+  lendPath: '/var/lib/hypernetes/assets/hyperlend.so',
 };
 
 const GOLDEN = join(import.meta.dirname, 'argv.golden.txt');
@@ -50,10 +51,20 @@ function lines(args: string[]): string {
 
 test('the command line of jail and emulator is that of the golden file', async () => {
   const kvm = { ...CONTEXT, accelerator: 'kvm' as const };
+  const directory = '/var/lib/hypernetes/hyperd/templates/1';
+  const source: VmSpec = {
+    ...SPEC,
+    disks: [],
+    nic: { mac: '02:00:00:00:00:01' },
+    template: { role: 'source', directory },
+  };
+  const clone: VmSpec = { ...SPEC, disks: [], template: { role: 'clone', directory } };
   const bare = { ...SPEC, disks: [], nic: undefined, initrdPath: '' };
   const text = [
     `# tcg\n${lines(launchPlan(SPEC, CONTEXT).arguments)}\n`,
     `# kvm, no disk, no network, no initial file system\n${lines(launchPlan(bare, kvm).arguments)}\n`,
+    `# tcg, source of a template\n${lines(launchPlan(source, CONTEXT).arguments)}\n`,
+    `# tcg, clone of it\n${lines(launchPlan(clone, CONTEXT).arguments)}\n`,
   ].join('\n');
   if (process.env.UPDATE_GOLDEN === '1') await writeFile(GOLDEN, text);
   assert.equal(text, await readFile(GOLDEN, 'utf8'));

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { join } from 'node:path';
 import { kernelArguments } from '../../guestkernel/arguments.ts';
 import type { DiskSpec, VmSpec } from '../hypervisor.ts';
 
@@ -23,6 +24,8 @@ export interface LaunchContext {
   cgroup: CgroupPlan;
   /** Of each boot disk, in order, whether it is a block device and not a file. */
   blockDevices: boolean[];
+  /** `hyperlend.so`, by which the emulator opens a template's memory. */
+  lendPath: string;
 }
 
 export interface CgroupPlan {
@@ -54,12 +57,20 @@ const TRANSLATION_BUFFER_MIB = 64;
 /** Worker threads for disk requests; QEMU's default of 64 would not fit the limit of processes. */
 const DISK_THREAD_COUNT_MAX = 8;
 
-const FD = { monitor: 10, attach: 11, control: 12, console: 13, tap: 14, firstDisk: 20 } as const;
+const FD = {
+  ...{ monitor: 10, attach: 11, control: 12, console: 13, tap: 14 },
+  ...{ templateMemory: 15, templateState: 16, firstDisk: 20 },
+} as const;
 const CONSOLE_FDSET = 1;
 const FIRST_DISK_FDSET = 2;
 /** Sets of disks that are attached later lie from here on, up to what the jail takes. */
 const HOT_FDSET_MIN = 1000;
 const HOT_FDSET_COUNT = 2 ** 29;
+
+/** The files of a template in its directory: the guest's memory, and the state of its devices. */
+export const TEMPLATE_FILES = { memory: 'memory', state: 'state' } as const;
+/** Where a clone's state is read from. */
+export const STATE_URI = `fd:${FD.templateState}`;
 
 const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
 
@@ -82,9 +93,7 @@ function jailArguments(spec: VmSpec, context: LaunchContext): string[] {
     ...context.libraries.map((path): [string, string] => ['--bind-executable', `${path}:${path}`]),
     ...context.firmware.map((path): [string, string] => ['--bind', `${path}:${path}`]),
     ['--bind', `${spec.kernelPath}:/kernel`],
-    ...(spec.initrdPath === ''
-      ? []
-      : [['--bind', `${spec.initrdPath}:/initrd`] as [string, string]]),
+    ...(hasInitrd(spec) ? [['--bind', `${spec.initrdPath}:/initrd`] as [string, string]] : []),
     // QEMU tries out on it whether open file description locks work.
     ['--device', '/dev/null'],
     ...(context.accelerator === 'kvm' ? [['--device', '/dev/kvm'] as [string, string]] : []),
@@ -97,10 +106,26 @@ function jailArguments(spec: VmSpec, context: LaunchContext): string[] {
       `${FD.firstDisk + i}:${disk.readOnly ? 'ro' : 'rw'}:${disk.path}`,
     ]),
   ];
-  if (spec.nic !== undefined) {
-    pairs.push(['--tap', `${FD.tap}:${spec.nic.tapName}:/run/netns/${spec.nic.netns}`]);
-  }
-  return pairs.flat();
+  const tap = spec.nic?.tap;
+  if (tap !== undefined) pairs.push(['--tap', `${FD.tap}:${tap.name}:/run/netns/${tap.netns}`]);
+  return [...pairs.flat(), ...templateJailArguments(spec, context)];
+}
+
+function templateJailArguments({ template }: VmSpec, context: LaunchContext): string[] {
+  if (template === undefined) return [];
+  const mode = template.role === 'source' ? 'rw' : 'ro';
+  const file = (name: string) => join(template.directory, name);
+  const state = ['--disk', `${FD.templateState}:ro:${file(TEMPLATE_FILES.state)}`];
+  return [
+    ...['--preload', context.lendPath],
+    ...['--disk', `${FD.templateMemory}:${mode}:${file(TEMPLATE_FILES.memory)}`],
+    ...(template.role === 'clone' ? state : []),
+  ];
+}
+
+/** A clone has no use for it: what was in it is in the memory that it starts with. */
+function hasInitrd(spec: VmSpec): boolean {
+  return spec.initrdPath !== '' && spec.template?.role !== 'clone';
 }
 
 function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
@@ -108,17 +133,18 @@ function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
   return [
     context.qemuPath,
     ...['-name', `hypernetes-${spec.id}`],
-    ...['-machine', 'microvm,acpi=on,rtc=on,ioapic2=on'],
+    ...['-machine', `microvm,acpi=on,rtc=on,ioapic2=on${spec.template ? MEMORY_BACKEND : ''}`],
     ...['-global', 'virtio-mmio.force-legacy=false'],
     ...['-accel', accelerator === 'kvm' ? 'kvm' : `tcg,tb-size=${TRANSLATION_BUFFER_MIB}`],
     ...['-cpu', accelerator === 'kvm' ? 'host' : 'max'],
     ...['-m', String(spec.memoryMib)],
     ...['-smp', String(spec.cpuCount)],
+    ...templateArguments(spec),
     ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none'],
     ...['-sandbox', SANDBOX],
     ...['-object', `main-loop,id=main-loop,thread-pool-max=${DISK_THREAD_COUNT_MAX}`],
     ...['-kernel', '/kernel'],
-    ...(spec.initrdPath === '' ? [] : ['-initrd', '/initrd']),
+    ...(hasInitrd(spec) ? ['-initrd', '/initrd'] : []),
     ...['-append', kernelCommandLine(spec, context)],
     ...consoleArguments(),
     ...monitorArguments('monitor', FD.monitor),
@@ -136,6 +162,22 @@ function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
     ),
     ...nicArguments(spec),
   ];
+}
+
+const MEMORY_BACKEND = ',memory-backend=memory';
+
+/**
+ * A source shares its memory with the file, so that saving it writes the devices' state alone; a
+ * clone maps the same file privately, which is to copy what it writes.
+ */
+function templateArguments({ template, memoryMib }: VmSpec): string[] {
+  if (template === undefined) return [];
+  const isSource = template.role === 'source';
+  const memory = [
+    ...['memory-backend-file', 'id=memory', `size=${memoryMib}M`],
+    ...[`mem-path=/inherited/${FD.templateMemory}`, `share=${isSource ? 'on' : 'off'}`],
+  ];
+  return [...['-object', memory.join(',')], ...(isSource ? [] : ['-incoming', 'defer'])];
 }
 
 /** An orderly end powers the VM off, a panic resets it (`-no-reboot`): so the two are told apart. */
@@ -203,9 +245,11 @@ function bootDiskArguments(disk: DiskSpec, index: number, blockDevice: boolean):
 }
 
 function nicArguments(spec: VmSpec): string[] {
-  if (spec.nic === undefined) return [];
+  const { nic } = spec;
+  if (nic === undefined) return [];
+  if (nic.tap === undefined) return ['-device', `virtio-net-device,mac=${nic.mac}`];
   return [
     ...['-netdev', `tap,id=nic,fd=${FD.tap}`],
-    ...['-device', `virtio-net-device,netdev=nic,mac=${spec.nic.mac}`],
+    ...['-device', `virtio-net-device,netdev=nic,mac=${nic.mac}`],
   ];
 }

@@ -104,6 +104,23 @@ export async function cgroupPlan(
   };
 }
 
+/**
+ * Gives a VM that runs other limits. Some of them bound each other (version 1's memory with and
+ * without swap), so what is refused at first is tried again in the opposite order.
+ */
+export async function applyLimits(
+  layout: CgroupLayout,
+  vmId: string,
+  limits: VmLimits,
+): Promise<void> {
+  const { settings } = await cgroupPlan(layout, vmId, limits);
+  const refused: CgroupPlan['settings'] = [];
+  for (const setting of settings) {
+    await writeFile(setting.file, setting.value).catch(() => refused.unshift(setting));
+  }
+  for (const { file, value } of refused) await writeFile(file, value);
+}
+
 /** Removes the group of a VM whose keeper could not do it any more. */
 export async function removeCgroups(layout: CgroupLayout, vmId: string): Promise<void> {
   for (const root of roots(layout)) {

@@ -1,5 +1,5 @@
 import { chmod, mkdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Clock } from '../../../base/clock.ts';
 import type { Exec } from '../../../base/exec.ts';
 import { readFileIfExists, writeFileAtomic } from '../../../base/files.ts';
@@ -7,12 +7,19 @@ import { describeError } from '../../../base/log.ts';
 import type { Log } from '../../../base/log.ts';
 import type { Random } from '../../../base/random.ts';
 import { HypervisorError } from '../hypervisor.ts';
-import type { Hypervisor, HypervisorInfo, Vm, VmSpec } from '../hypervisor.ts';
+import type {
+  Hypervisor,
+  HypervisorCapability,
+  HypervisorInfo,
+  Vm,
+  VmSpec,
+} from '../hypervisor.ts';
 import { validateVmSpec } from '../validate.ts';
 import { adoptVm } from './adopt.ts';
 import { SOCKET_NAMES, diskId, launchPlan } from './argv.ts';
 import type { LaunchContext } from './argv.ts';
 import {
+  applyLimits,
   cgroupPlan,
   detectCgroups,
   prepareCgroups,
@@ -26,6 +33,8 @@ import { emulatorLibraries } from './libraries.ts';
 import { probeMachine } from './probe.ts';
 import type { Machine } from './probe.ts';
 import { connectQmp } from './qmp.ts';
+import { loadState, createTemplateFiles } from './template.ts';
+import type { Command } from './template.ts';
 import { createQemuVm } from './vm.ts';
 
 export interface QemuOptions {
@@ -55,6 +64,8 @@ export interface Host {
 }
 
 const FIRMWARE_DIRECTORIES = ['/usr/share/qemu', '/usr/share/seabios'];
+/** Made with the jail, and beside it. */
+const LEND_NAME = 'hyperlend.so';
 /** From the start of the jail to the monitor's greeting; 0.1 s on an idle machine. */
 const START_TIMEOUT_MS = 30_000;
 
@@ -88,6 +99,7 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
     validateVmSpec(spec);
     const shared = await host();
     const context = await launchContext(options, shared, spec, found);
+    await createTemplateFiles(spec, options.exec);
     await chmod(spec.directory, 0o700);
     await writeFileAtomic(join(spec.directory, 'vm.json'), JSON.stringify(spec));
     const { arguments: args } = launchPlan(spec, context);
@@ -104,6 +116,7 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
 
   return {
     name: 'qemu',
+    capabilities: new Set<HypervisorCapability>(['template', 'pause', 'disk-hotplug']),
     async probe() {
       const { accelerator, acceleratorReason, version, overheadMemoryMib } = await machine();
       return {
@@ -144,6 +157,7 @@ async function launchContext(
     firmware: host.firmware,
     cgroup: await cgroupPlan(host.cgroups, spec.id, spec.limits),
     blockDevices,
+    lendPath: join(dirname(options.jailPath), LEND_NAME),
   };
 }
 
@@ -160,12 +174,18 @@ async function startVm(
     await connectSocket(directory, SOCKET_NAMES.monitor, signal),
     signal,
   );
+  if (spec.template?.role === 'clone') {
+    const command: Command = (name, args) => qmp.command(name, args, signal);
+    await loadState(command, options.clock, signal);
+  }
   return createQemuVm({
     ...options,
     id,
     directory,
     processes,
     qmp,
+    template: spec.template,
+    applyLimits: (limits) => applyLimits(host.cgroups, id, limits),
     disks: new Map(spec.disks.map((disk) => [diskId(disk.serial), { lun: undefined }])),
     cleanUp: () => removeCgroups(host.cgroups, id),
   });

@@ -5,14 +5,16 @@ import { describeError } from '../../../base/log.ts';
 import type { Log } from '../../../base/log.ts';
 import type { Exec } from '../../../base/exec.ts';
 import { HypervisorError } from '../hypervisor.ts';
-import type { DiskSpec, Vm, VmExit, VmStats } from '../hypervisor.ts';
-import { validateSerial } from '../validate.ts';
+import type { DiskSpec, TemplateUse, Vm, VmExit, VmLimits, VmStats } from '../hypervisor.ts';
+import { validateLimits, validateSerial } from '../validate.ts';
 import { SCSI_BUS, SOCKET_NAMES, blockNode, diskId, hotFdset } from './argv.ts';
 import { withDeadline } from './deadline.ts';
 import { awaitJailEnd, connectSocket, killJail, processStat, readExitRecord } from './jail.ts';
 import type { JailProcesses } from './jail.ts';
 import { QmpError } from './qmp.ts';
 import type { QmpClient } from './qmp.ts';
+import { saveState, statePath } from './template.ts';
+import type { Command } from './template.ts';
 import { judgeExit } from './verdict.ts';
 
 export interface QemuVmOptions {
@@ -28,6 +30,8 @@ export interface QemuVmOptions {
   disks: Map<string, AttachedDisk>;
   /** Removes what a keeper that was killed has left on the host. */
   cleanUp: () => Promise<void>;
+  applyLimits: (limits: VmLimits) => Promise<void>;
+  template: TemplateUse | undefined;
 }
 
 export interface AttachedDisk {
@@ -119,6 +123,16 @@ export function createQemuVm(options: QemuVmOptions): Vm {
     detachDisk: (serial, signal) => exclusive(() => detach(options, serial, signal)),
     pause: async () => void (await command(options, 'stop')),
     resume: async () => void (await command(options, 'cont')),
+    saveTemplate: (signal) =>
+      exclusive(async () => {
+        await saveTemplate(options, signal);
+        await exited;
+      }),
+    async setLimits(limits) {
+      validateLimits(limits);
+      if (ended) throw goneError(id);
+      await options.applyLimits(limits);
+    },
     stats: () => readStats(id, processes.vmm.pid),
     release() {
       released = true;
@@ -131,8 +145,30 @@ export function createQemuVm(options: QemuVmOptions): Vm {
   };
 }
 
+async function saveTemplate(options: QemuVmOptions, signal?: AbortSignal): Promise<void> {
+  const { id, template, clock } = options;
+  if (template?.role !== 'source') {
+    throw new HypervisorError('Invalid', `VM "${id}" is not the source of a template`);
+  }
+  const start = () => passFile(options, ['--state', statePath(template)], signal);
+  const send: Command = (name, args) => command(options, name, args, signal);
+  await saveState(send, start, clock, signal);
+  await send('quit');
+}
+
+/** What the jail opens and hands to the emulator over the second monitor. */
+async function passFile(
+  { exec, jailPath, directory }: QemuVmOptions,
+  args: string[],
+  signal?: AbortSignal,
+): Promise<void> {
+  const socket = ['--socket', join(directory, SOCKET_NAMES.attach)];
+  const result = await exec(jailPath, ['attach', ...socket, ...args], { signal });
+  if (result.exitCode !== 0) throw new HypervisorError('Failed', result.stderr.trim());
+}
+
 async function attach(options: QemuVmOptions, disk: DiskSpec, signal?: AbortSignal): Promise<void> {
-  const { disks, directory } = options;
+  const { disks } = options;
   validateSerial(disk.serial);
   const id = diskId(disk.serial);
   if (disks.has(id)) return;
@@ -151,15 +187,8 @@ async function attach(options: QemuVmOptions, disk: DiskSpec, signal?: AbortSign
   ];
   try {
     const blockDevice = (await stat(disk.path)).isBlockDevice();
-    const result = await options.exec(
-      options.jailPath,
-      [
-        ...['attach', '--socket', join(directory, SOCKET_NAMES.attach), '--fdset', String(fdset)],
-        ...[disk.readOnly ? '--disk-ro' : '--disk-rw', disk.path],
-      ],
-      { signal },
-    );
-    if (result.exitCode !== 0) throw new HypervisorError('Failed', result.stderr.trim());
+    const mode = disk.readOnly ? '--disk-ro' : '--disk-rw';
+    await passFile(options, ['--fdset', String(fdset), mode, disk.path], signal);
     await command(options, 'blockdev-add', { ...blockNode(disk, fdset, blockDevice) }, signal);
     undo.unshift(() => command(options, 'blockdev-del', { 'node-name': id }));
     await command(
