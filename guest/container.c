@@ -199,7 +199,7 @@ void container_start(struct request *request) {
   if (!name_is_valid(id, ID_BYTES_MAX)) {
     respond_error(request, "Invalid", 0, "id: \"%.100s\", wanted 1 to %d of [a-z0-9-]", id,
                   ID_BYTES_MAX);
-  } else if (!pod_is_ready()) {
+  } else if (!pod_takes_containers()) {
     respond_error(request, "Invalid", 0, "startContainer: the pod is not set up yet");
   } else if (!(container = new_container(id))) {
     respond_error(request, "Invalid", 0, "startContainer: %d containers, which is the limit",

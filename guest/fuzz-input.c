@@ -41,6 +41,8 @@ static const char *const REQUESTS[] = {
     "{\"op\":\"stats\"}",
     "{\"op\":\"shutdown\"}",
     "{\"op\":\"setClock\",\"epochMs\":1}",
+    "{\"op\":\"endRehearsal\"}",
+    "{\"op\":\"setupPod\",\"rehearsal\":true,\"epochMs\":1767225600000,\"hostname\":\"r\"}",
     "{\"op\":\"setupPod\",\"epochMs\":1767225600000,\"hostname\":\"a\",\"volumes\":"
     "[{\"name\":\"v\",\"type\":\"files\"},{\"name\":\"w\",\"type\":\"memory\"}]}",
     "{\"op\":\"volumeBegin\",\"volume\":\"v\",\"version\":1}",

@@ -3,6 +3,7 @@
  * does it in one loop; whatever takes long or runs a tenant's code is another process.
  *
  *   hyperstart --test-fd N DIRECTORY    as an ordinary process, for tests: no VM, no namespaces
+ *   hyperstart --rehearse               as the program of a container in which nothing is to be done
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,7 @@
 #include "limits.h"
 #include "loop.h"
 #include "pod.h"
+#include "rehearse.h"
 #include "relay.h"
 #include "session.h"
 #include "util.h"
@@ -44,7 +46,7 @@ static struct timer shutdown_timer;
 static bool greeted;
 
 static void answer_hello(struct request *request) {
-  char bytes[RESPONSE_BYTES_MAX - 256], boot_id[64] = "";
+  char bytes[RESPONSE_BYTES_MAX - 256];
   struct utsname system;
   const struct json *versions = json_get(request->json, "versions");
   const struct json *version = json_first(versions);
@@ -54,12 +56,11 @@ static void answer_hello(struct request *request) {
     return;
   }
   uname(&system);
-  read_file("/proc/sys/kernel/random/boot_id", boot_id, sizeof boot_id);
   struct json_writer writer = {.bytes = bytes, .capacity = sizeof bytes};
   json_open(&writer, NULL, '{');
   json_put_number(&writer, "protocolVersion", PROTOCOL_VERSION);
   json_put_text(&writer, "kernelVersion", system.release, strlen(system.release));
-  json_put_text(&writer, "bootId", boot_id, strlen(boot_id));
+  pod_put_boot_id(&writer);
   json_put_number(&writer, "startedUptimeMs", (int64_t)started_ms);
   json_put_number(&writer, "readyUptimeMs", (int64_t)ready_ms);
   json_put_true(&writer, "podReady", pod_is_ready());
@@ -119,6 +120,7 @@ static const struct operation OPERATIONS[] = {
     {"hello", answer_hello},
     {"ping", answer_ping},
     {"setupPod", pod_setup},
+    {"endRehearsal", pod_end_rehearsal},
     {"setClock", pod_set_clock},
     {"volumeBegin", volume_begin},
     {"volumeFile", volume_file},
@@ -327,6 +329,7 @@ static void device_changed(void) {
 
 int main(int argc, char **argv) {
   int fd;
+  if (argc >= 2 && !strcmp(argv[1], "--rehearse")) return argc == 2 ? rehearse() : 0;
   started_ms = uptime_ms();
   test_mode = argc == 4 && !strcmp(argv[1], "--test-fd");
   loop_init();

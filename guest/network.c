@@ -126,19 +126,35 @@ static int add_default_route(int index, const struct inet *gateway) {
   return transact(&message);
 }
 
-static int find_by_mac(const char *mac) {
+/* The interface with that address; NULL: the first that is no loopback. 0: there is none. */
+static int find_interface(const char *mac) {
   DIR *list = opendir("/sys/class/net");
   int index = 0;
   if (!list) return 0;
   for (struct dirent *entry; !index && (entry = readdir(list));) {
     char path[300], seen[64];
-    if (entry->d_name[0] == '.') continue;
+    if (entry->d_name[0] == '.' || !strcmp(entry->d_name, "lo")) continue;
     if (!format_path(path, sizeof path, "/sys/class/net/%s/address", entry->d_name)) continue;
-    if (read_file(path, seen, sizeof seen) < 0 || strcasecmp(seen, mac)) continue;
+    if (read_file(path, seen, sizeof seen) < 0 || (mac && strcasecmp(seen, mac))) continue;
     index = (int)if_nametoindex(entry->d_name);
   }
   closedir(list);
   return index;
+}
+
+static int set_mac(int index, const char *mac) {
+  unsigned parts[6];
+  uint8_t bytes[6];
+  char rest;
+  if (sscanf(mac, "%2x:%2x:%2x:%2x:%2x:%2x%c", &parts[0], &parts[1], &parts[2], &parts[3],
+             &parts[4], &parts[5], &rest) != 6)
+    return -EINVAL;
+  for (int i = 0; i < 6; i++) bytes[i] = (uint8_t)parts[i];
+  struct message message = {
+      .header = {.nlmsg_type = RTM_NEWLINK, .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg))},
+      .body.link = {.ifi_index = index}};
+  add_attribute(&message, IFLA_ADDRESS, bytes, sizeof bytes);
+  return transact(&message);
 }
 
 bool network_loopback_up(char *error, size_t size) {
@@ -155,8 +171,14 @@ bool network_configure(const struct network *network, char *error, size_t size) 
   if (routed && !parse_inet(network->gateway, &gateway))
     return complain(error, size, "bad gateway", network->gateway);
   errno = ENODEV;
-  int index = find_by_mac(network->mac);
-  if (!index) return complain(error, size, "no interface with address", network->mac);
+  int index = find_interface(network->mac);
+  if (!index) {
+    /* A VM that started from a template has the address that all of them have at first. */
+    index = find_interface(NULL);
+    if (!index) return complain(error, size, "no interface for address", network->mac);
+    if ((errno = -set_mac(index, network->mac)))
+      return complain(error, size, "cannot set address of the interface", network->mac);
+  }
   if ((errno = -link_up(index, network->mtu)))
     return complain(error, size, "cannot bring up interface", network->mac);
   if ((errno = -add_address(index, &address)))

@@ -1,5 +1,6 @@
 #include "pod.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
@@ -27,13 +28,18 @@
 #define ENTROPY_BYTES_MIN 32
 #define ENTROPY_BYTES_MAX 256
 
-static bool ready;
+/*
+ * A VM that waits for a pod, or becomes a template, has rehearsed: it has been set up as a pod once,
+ * so that what runs for the first time has run. It is set up again for the pod that it gets.
+ */
+static enum { POD_NEW, POD_REHEARSED, POD_READY } state;
 static bool scratch_mounted;
 static pid_t pause_pid;
 static struct request *waiting;
 static struct timer disk_timer;
 
-bool pod_is_ready(void) { return ready; }
+bool pod_is_ready(void) { return state == POD_READY; }
+bool pod_takes_containers(void) { return state != POD_NEW; }
 int pod_pause_pid(void) { return pause_pid; }
 
 static bool complain(char *error, size_t size, const char *what) {
@@ -240,6 +246,25 @@ static bool set_up(struct request *request, char *error, size_t size) {
   return !json_true(setup, "shareProcessNamespace") || start_pause(error, size);
 }
 
+/*
+ * The kernel draws it when it is first read. Before its entropy is fresh it must not be: all VMs
+ * that start from one template would have the same.
+ */
+void pod_put_boot_id(struct json_writer *writer) {
+  char id[64] = "";
+  if (pod_is_ready()) read_file("/proc/sys/kernel/random/boot_id", id, sizeof id);
+  json_put_text(writer, "bootId", id, strlen(id));
+}
+
+static void answer_ready(struct request *request) {
+  char bytes[256];
+  struct json_writer writer = {.bytes = bytes, .capacity = sizeof bytes};
+  json_open(&writer, NULL, '{');
+  pod_put_boot_id(&writer);
+  json_close(&writer, '}');
+  respond_ok(request, &writer);
+}
+
 static void take_up(void) {
   char error[512] = "";
   struct request *request = waiting;
@@ -251,8 +276,8 @@ static void take_up(void) {
     respond_error(request, "Invalid", 0, "%s", error);
     return;
   }
-  ready = true;
-  respond_ok(request, NULL);
+  state = json_true(request->json, "rehearsal") ? POD_REHEARSED : POD_READY;
+  answer_ready(request);
 }
 
 static void disk_missing(struct timer *timer) {
@@ -264,8 +289,8 @@ static void disk_missing(struct timer *timer) {
 }
 
 void pod_setup(struct request *request) {
-  if (ready) {
-    respond_ok(request, NULL);
+  if (pod_is_ready()) {
+    answer_ready(request);
     return;
   }
   if (waiting) {
@@ -275,6 +300,45 @@ void pod_setup(struct request *request) {
   waiting = request;
   timer_set(&disk_timer, DISK_WAIT_MS, disk_missing);
   take_up();
+}
+
+/* Files of removed containers are unlinked by another process, which may not be done. */
+static bool unmount(const char *path) {
+  const struct timespec pause = {.tv_nsec = UNMOUNT_POLL_MS * 1000000};
+  for (int i = 0; i < UNMOUNT_POLLS; i++) {
+    if (umount2(path, 0) == 0) return true;
+    if (errno != EBUSY) return false;
+    nanosleep(&pause, NULL);
+  }
+  return false;
+}
+
+static bool unmount_images(void) {
+  DIR *list = opendir("/image");
+  bool ok = true;
+  if (!list) return false;
+  for (struct dirent *entry; ok && (entry = readdir(list));) {
+    char path[PATH_BYTES_MAX];
+    if (entry->d_name[0] == '.') continue;
+    ok = format_path(path, sizeof path, "/image/%s", entry->d_name) && unmount(path) && rmdir(path) == 0;
+  }
+  closedir(list);
+  return ok;
+}
+
+/* A template has no disk: each VM that starts from it gets its own, which it keeps. */
+void pod_end_rehearsal(struct request *request) {
+  bool keeps = json_true(request->json, "keepsScratch");
+  if (state == POD_READY) {
+    respond_error(request, "Invalid", 0, "endRehearsal: the pod is set up");
+  } else if (!test_mode && !unmount_images()) {
+    respond_error(request, "Invalid", 0, "endRehearsal: /image: %s", strerror(errno));
+  } else if (scratch_mounted && !keeps && !test_mode && !unmount("/scratch")) {
+    respond_error(request, "Invalid", 0, "endRehearsal: /scratch: %s", strerror(errno));
+  } else {
+    if (!keeps) scratch_mounted = false, state = POD_NEW;
+    respond_ok(request, NULL);
+  }
 }
 
 void pod_device_changed(void) {

@@ -119,6 +119,12 @@ export interface HyperPodSpec {
   id: string;
   namespace: string;
   name: string;
+  /**
+   * Whose pod it is. Pods of one owner may be started from one template, and so share memory until
+   * they write to it; pods without an owner share nothing with anybody.
+   * @default ''
+   */
+  owner?: string;
   hostname: string;
   domain: string;
   cpuCount: number;
@@ -212,6 +218,8 @@ export interface PodState {
   spec: HyperPodSpec;
   /** Without prefix length; empty before the port exists and when it has been given back. */
   address: string;
+  /** How it came to its VM: one that waited, one from a template, one that booted; empty before. */
+  origin: '' | 'warm' | 'template' | 'cold';
   /** Why a pod is stopped: `PoweredOff` at the client's request or by the guest itself. */
   reason: '' | 'PoweredOff' | 'GuestPanic' | 'VmmKilled' | 'VmmFailed' | 'StartFailed';
   message: string;

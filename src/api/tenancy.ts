@@ -109,6 +109,8 @@ export const TENANT_FINALIZER = 'hypernetes.io/tenant';
 /** Of the condition `IdentitySynced` of a tenant whose project has been disabled. */
 export const PROJECT_DISABLED = 'ProjectDisabled';
 
+/** On pods: whose they are. Written by the API server alone; nodes let no two tenants share memory. */
+export const POD_TENANT_ANNOTATION = 'hypernetes.io/tenant';
 /** On pods: since when their tenant is suspended. Written by the API server alone. */
 export const SUSPENDED_ANNOTATION = 'hypernetes.io/suspended';
 

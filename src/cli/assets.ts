@@ -13,6 +13,8 @@ export interface InstalledAssets {
   jailPath: string;
   /** What the jail loads into a VMM that starts from a template; it lies beside the jail. */
   lendPath: string;
+  /** hyperstart as a file: what a VM runs before it is a pod's. */
+  hyperstartPath: string;
   kernelRelease: string;
 }
 
@@ -37,6 +39,7 @@ export async function guestAssets(paths: DataPaths): Promise<InstalledAssets> {
     kernelPath: join(paths.assets, 'vmlinux'),
     initrdPath: join(paths.assets, 'initrd'),
     jailPath: join(paths.assets, 'hyperjail'),
+    hyperstartPath: join(paths.assets, 'hyperstart'),
     lendPath: join(paths.assets, 'hyperlend.so'),
   };
   const present = await Promise.all(Object.values(assets).map((path) => access(path))).then(

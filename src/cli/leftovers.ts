@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { systemClock } from '../base/clock.ts';
 import { createLog } from '../base/log.ts';
 import { isAlive, readJailProcesses } from '../hyperd/vmm/qemu/jail.ts';
+import { vmPaths } from '../hyperd/supply/paths.ts';
 import type { DataPaths } from './config.ts';
 import { serveControl } from './control.ts';
 import { readConfig } from './data.ts';
@@ -29,8 +30,10 @@ const podDirectories = async (paths: DataPaths): Promise<string[]> => {
 
 /** How many VMs of the data directory run, whoever looks after them. */
 export async function countVms(paths: DataPaths): Promise<number> {
-  const alive = (await podDirectories(paths)).map(async (directory) => {
-    const processes = await readJailProcesses(join(directory, 'vm')).catch(() => undefined);
+  const directory = join(paths.hyperd, 'vms');
+  const names = await readdir(directory).catch(() => []);
+  const alive = names.map(async (name) => {
+    const processes = await readJailProcesses(vmPaths(directory, name).vm).catch(() => undefined);
     return processes !== undefined && (await isAlive(processes.vmm));
   });
   return (await Promise.all(alive)).filter(Boolean).length;

@@ -1,5 +1,6 @@
 import { LABEL, sandboxId } from './history.ts';
 import type { Pod } from '../api/types.generated.ts';
+import { POD_TENANT_ANNOTATION } from '../api/tenancy.ts';
 import type { HyperPodSpec, HyperVolume } from '../api/hyperd.ts';
 import { podHostname } from './container-spec.ts';
 import { podSize } from './sizes.ts';
@@ -13,6 +14,7 @@ export interface SandboxDefaults {
   nodeDns: HyperPodSpec['dns'];
 }
 
+const OPERATOR = 'operator';
 const NAMESERVERS_MAX = 3;
 const SEARCHES_MAX = 32;
 
@@ -33,6 +35,7 @@ export function sandboxSpec(
     id: sandboxId(uid, number),
     namespace,
     name,
+    owner: podOwner(pod),
     hostname: podHostname(pod),
     domain: subdomain ? `${subdomain}.${namespace}.svc.${defaults.clusterDomain}` : '',
     ...podSize(spec, fileBytes, node),
@@ -55,6 +58,12 @@ export function sandboxSpec(
       [LABEL.streak]: String(streak),
     },
   };
+}
+
+/** Pods of one tenant may share a template; what is of no tenant is the operator's. */
+function podOwner({ metadata }: Pod): string {
+  const tenant = metadata.annotations?.[POD_TENANT_ANNOTATION];
+  return tenant === undefined ? OPERATOR : `tenant/${tenant}`;
 }
 
 function contentBytes(volume: HyperVolume): number {

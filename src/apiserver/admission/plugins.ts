@@ -18,6 +18,7 @@ import {
 import { resourceQuota } from './resource-quota.ts';
 import { serviceAccount } from './service-account.ts';
 import {
+  podTenant,
   tenantPodSecurity,
   tenantRequests,
   tenantRuntimeClass,
@@ -48,6 +49,7 @@ export function admissionPlugins(): AdmissionPlugin[] {
     runtimeClass,
     limitRanger,
     tenantRequests,
+    podTenant,
     tenantSuspension,
     timeline,
     tenantUse,

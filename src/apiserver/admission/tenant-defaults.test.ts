@@ -54,6 +54,24 @@ test('pods and namespaces of a tenant get what it has as its defaults', async ()
   );
 });
 
+test('pods say whose they are, and nobody else makes them say it', async () => {
+  const { api, as, pods } = await acme();
+  await using _ = api;
+  const forged = { 'hypernetes.io/tenant': 'other', mine: 'x' };
+  const made = await api.want('POST', pods, pod('a', { metadata: { annotations: forged } }), {
+    as,
+  });
+  const said = { 'hypernetes.io/tenant': 'acme', mine: 'x' };
+  const { ['hypernetes.io/tenant']: tenant, mine } = made.metadata.annotations ?? {};
+  assert.deepEqual({ 'hypernetes.io/tenant': tenant, mine }, said);
+  const removal = { metadata: { annotations: { 'hypernetes.io/tenant': null } } };
+  const changed = await api.want('PATCH', `${pods}/a`, removal, { as, ...MERGE });
+  assert.equal(changed.metadata.annotations?.['hypernetes.io/tenant'], 'acme');
+  const free = `${NAMESPACES}/default/pods`;
+  const operators = await api.want('POST', free, pod('a', { metadata: { annotations: forged } }));
+  assert.equal(operators.metadata.annotations?.['hypernetes.io/tenant'], undefined);
+});
+
 test('pods say that their tenant is suspended, and nobody else makes them say it', async () => {
   const { api, as, pods } = await acme();
   await using _ = api;

@@ -1,4 +1,4 @@
-import { SUSPENDED_ANNOTATION, TENANT_LABEL } from '../../api/tenancy.ts';
+import { POD_TENANT_ANNOTATION, SUSPENDED_ANNOTATION, TENANT_LABEL } from '../../api/tenancy.ts';
 import type { TenantDefaults } from '../../api/tenancy.ts';
 import type { AdmissionPlugin, AdmissionRequest } from './chain.ts';
 
@@ -62,6 +62,20 @@ export const tenantRequests: AdmissionPlugin = {
       const wanted = { ...defaults, ...limits, ...requests };
       container.resources = { ...container.resources, requests: wanted };
     }
+  },
+};
+
+/** Pods say whose they are, for their node; nobody else writes that. */
+export const podTenant: AdmissionPlugin = {
+  name: 'PodTenant',
+  resources: ['pods'],
+  operations: ['CREATE', 'UPDATE'],
+  subresources: ['status', 'binding'],
+  mutate({ server, namespace, object: { metadata } }) {
+    const tenant = server.tenants.ofNamespace(namespace);
+    const { [POD_TENANT_ANNOTATION]: given, ...others } = metadata.annotations ?? {};
+    if (given === tenant) return;
+    metadata.annotations = tenant ? { ...others, [POD_TENANT_ANNOTATION]: tenant } : others;
   },
 };
 

@@ -51,6 +51,7 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     images,
     network,
     connectAgent,
+    rehearsalProgramPath: assets.hyperstartPath,
     guest: { kernelPath: assets.kernelPath, initrdPath: assets.initrdPath, kernelArguments: [] },
   });
   const door = await serveHyperd({

@@ -8,6 +8,8 @@ import type {
   VolumeFiles,
 } from '../../api/hyperd.ts';
 import type { Duplex, Readable, Writable } from 'node:stream';
+import type { Clock } from '../../base/clock.ts';
+import type { Log } from '../../base/log.ts';
 
 /**
  * hyperd's view of hyperstart, the guest's PID 1, over the control channel. The wire format is
@@ -22,8 +24,16 @@ import type { Duplex, Readable, Writable } from 'node:stream';
 export interface Agent {
   /** What the guest said of itself at the last hello. */
   readonly hello: GuestHello;
-  /** Once per pod, before any container; idempotent. Sets hostname, clock, entropy, network, dns. */
-  setupPod(setup: PodSetup): Promise<void>;
+  /**
+   * Once per pod, before any container; idempotent. Sets hostname, clock, entropy, network, dns.
+   * After a rehearsal it is called again. Returns the guest's boot id, which its kernel draws now.
+   */
+  setupPod(setup: PodSetup): Promise<{ bootId: string }>;
+  /**
+   * After a rehearsal's containers are removed: the disks of images, and the writable one if it is
+   * not kept, are not used any more.
+   */
+  endRehearsal(options: { keepsScratch: boolean }): Promise<void>;
   /** Idempotent by id. Resolves when the process runs; rejects with `AgentError` `StartError`. */
   startContainer(spec: GuestContainerSpec): Promise<void>;
   /** To the main process of the container. */
@@ -49,6 +59,12 @@ export interface Agent {
   close(): void;
 }
 
+/** Opens a session on a control connection, which it then owns. @throws AgentError */
+export type ConnectAgent = (
+  connection: Duplex,
+  options: AgentOptions & { clock: Clock; log: Log; signal: AbortSignal },
+) => Promise<Agent>;
+
 export interface AgentOptions {
   /** Bytes that are already safe, per container and stream, so that the guest resends the rest. */
   resumeOffsets: (containerId: string, stream: 1 | 2) => number;
@@ -73,6 +89,7 @@ export interface GuestOutput {
 export interface GuestHello {
   protocolVersion: number;
   kernelVersion: string;
+  /** Empty before the pod is set up. */
   bootId: string;
   /** Milliseconds since the kernel started, at which hyperstart began and was ready. */
   startedUptimeMs: number;
@@ -83,6 +100,8 @@ export interface GuestHello {
 }
 
 export interface PodSetup {
+  /** The guest is tried out before it is a pod's: what follows is set again. @default false */
+  rehearsal?: boolean;
   hostname: string;
   domain: string;
   epochMs: number;

@@ -13,7 +13,7 @@ import type { Sink } from './flow.ts';
 import { decodeExit, decodeHello, decodeStats } from './messages.ts';
 import type { HelloContainer } from './messages.ts';
 import { runProbe } from './probe.ts';
-import { Session, integerOf, resetFrame } from './session.ts';
+import { Session, integerOf, resetFrame, stringOf } from './session.ts';
 import { FRAME, ProtocolError, PROTOCOL_VERSION, STREAM_MAX, STREAM_STEP } from './wire.ts';
 import { TIME_MS_MAX, encodeFrame, readOffset } from './wire.ts';
 import type { Frame } from './wire.ts';
@@ -107,6 +107,7 @@ class Client {
     return {
       hello,
       setupPod: (setup) => this.#setupPod(setup),
+      endRehearsal: (options) => this.#simple('endRehearsal', { ...options }),
       startContainer: (spec) => shared(this.#starting, spec.id, () => this.#startContainer(spec)),
       signalContainer: (id, signal) => this.#simple('signal', { stream: this.#baseOf(id), signal }),
       removeContainer: (id) => shared(this.#removing, id, () => this.#removeContainer(id)),
@@ -251,19 +252,20 @@ class Client {
     this.#session.send(encodeFrame(FRAME.exitAcknowledged, base, Buffer.alloc(0)));
   }
 
-  async #setupPod(setup: PodSetup): Promise<void> {
+  async #setupPod(setup: PodSetup): Promise<{ bootId: string }> {
     const { entropy, volumes, ...rest } = setup;
     const described = volumes.map((volume) => {
       if (volume.type !== 'files') return volume;
       return { name: volume.name, type: volume.type };
     });
-    await this.#session.request(
+    const answer = await this.#session.request(
       'setupPod',
       { ...rest, epochMs: Math.round(setup.epochMs), volumes: described },
       { attachment: Buffer.from(entropy, 'base64'), timeoutMs: SETUP_TIMEOUT_MS },
     );
     const files = volumes.filter((volume) => volume.type === 'files');
     await Promise.all(files.map((volume) => this.#writeVolume(volume.name, volume.content)));
+    return this.#orClose(() => ({ bootId: stringOf(answer, 'bootId', 64) }));
   }
 
   async #startContainer(spec: GuestContainerSpec): Promise<void> {

@@ -1,4 +1,4 @@
-import { statfs } from 'node:fs/promises';
+import { readdir, rm, statfs } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type {
@@ -13,13 +13,17 @@ import type { Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import { ImageError } from '../image/store.ts';
 import type { Image } from '../image/store.ts';
+import { openSupply } from '../supply/index.ts';
+import type { SupplyOptions } from '../supply/index.ts';
+import { vmPaths } from '../supply/paths.ts';
+import { createUids } from '../supply/uids.ts';
 import type { HypervisorInfo } from '../vmm/hypervisor.ts';
 import { createEventHub } from './events.ts';
 import type { EventHub } from './events.ts';
 import { adoptPod, createPod } from './pod.ts';
 import type { Pod, PodDependencies } from './pod.ts';
 import { loadPodRecords, newPodRecord } from './record.ts';
-import { drawUid } from './uids.ts';
+import type { PodRecord } from './record.ts';
 
 /**
  * hyperd without its HTTP door: pods by id, images, and the truth about what this host holds. It
@@ -41,7 +45,10 @@ export interface Daemon {
   close(): Promise<void>;
 }
 
-export interface DaemonOptions extends Omit<PodDependencies, 'onChange' | 'podsDirectory'> {
+type Own = 'onChange' | 'podsDirectory' | 'vmsDirectory' | 'supply' | 'uids';
+
+export interface DaemonOptions
+  extends Omit<PodDependencies, Own>, Pick<SupplyOptions, 'rehearsalProgramPath' | 'policy'> {
   directory: string;
   version: string;
   kernelVersion: string;
@@ -57,11 +64,16 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const podsDirectory = join(options.directory, 'pods');
   const events = createEventHub();
   const pods = new Map<string, Pod>();
-  const uids = new Map<string, number>();
+  const uids = createUids(options.random);
   const instance = options.random.uuid();
+  const vmsDirectory = join(options.directory, 'vms');
+  const records = await loadPodRecords(podsDirectory, options.log);
+  for (const { uid } of records) uids.keep(uid);
+  await removeOrphans(options, vmsDirectory, records);
+  const supply = await openSupply({ ...options, vmsDirectory, uids });
   const dependencies: PodDependencies = {
     ...options,
-    podsDirectory,
+    ...{ podsDirectory, vmsDirectory, supply, uids },
     onChange: (pod, container) =>
       events.emit(container ? { type: 'container', pod, container } : { type: 'pod', pod }),
   };
@@ -87,7 +99,6 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     // Who waited for the same removal has done this, and another pod may have the id by now.
     if (pods.get(id) !== pod) return;
     pods.delete(id);
-    uids.delete(id);
     events.emit({ type: 'pod', pod: id });
   };
   /** What was begun is finished, also when the client does not ask again. */
@@ -99,17 +110,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     });
     retries.add(timer);
   };
-  const endVm = (directory: string) => options.hypervisor.destroy(directory);
-  const records = await loadPodRecords(podsDirectory, endVm, options.log);
   const adopted = records.map(async (record) => {
-    uids.set(record.spec.id, record.uid);
     pods.set(record.spec.id, await adoptPod(record, dependencies));
   });
   await Promise.all(adopted);
   for (const { spec, phase } of records) {
     if (phase === 'deleting') remove(spec.id).catch(() => {});
   }
-  await removeOrphans(options, pods);
   return {
     events,
     async info() {
@@ -143,12 +150,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       if (pods.size >= PODS_MAX) {
         throw new StatusError('TooManyRequests', `Cannot create pod: ${PODS_MAX} are here already`);
       }
-      const uid = drawUid(options.random, new Set(uids.values()));
+      const uid = uids.draw();
       const record = newPodRecord(spec, uid, options.clock.nowMs());
       const pod = createPod(record, dependencies);
       // No await before this: a second request for the same id must find the pod.
       pods.set(spec.id, pod);
-      uids.set(spec.id, uid);
       await pod.recorded();
       events.emit({ type: 'pod', pod: spec.id });
       return pod.state();
@@ -173,6 +179,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     removeImage: (reference) => options.images.remove(reference),
     async close() {
       for (const timer of retries) timer.cancel();
+      await supply.close();
       await Promise.all([...pods.values()].map((pod) => pod.release()));
       await removeUnusedNetworks(options);
       await options.images.close();
@@ -182,16 +189,27 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 }
 
 /**
- * Ports and pinned images whose pods are gone: the daemon died between making the one and
- * recording the other.
+ * VMs, ports and pinned images that are no pod's: the daemon died between making the one and
+ * recording the other, or with VMs that waited for pods.
  */
-async function removeOrphans(options: DaemonOptions, pods: Map<string, Pod>): Promise<void> {
-  const { network, images, log } = options;
+async function removeOrphans(
+  { network, images, hypervisor, log }: DaemonOptions,
+  vmsDirectory: string,
+  records: PodRecord[],
+): Promise<void> {
   const report = (what: string, id: string) => (error: unknown) =>
     log.error(`${what} of no pod cannot be removed`, { id, error: describeError(error) });
+  const pods = new Set(records.map(({ spec }) => spec.id));
+  const vms = new Set(records.map(({ vmId }) => vmId));
+  for (const id of await readdir(vmsDirectory).catch(() => [])) {
+    if (vms.has(id)) continue;
+    const { root, vm } = vmPaths(vmsDirectory, id);
+    const gone = hypervisor.destroy(vm).then(() => rm(root, { recursive: true, force: true }));
+    await gone.catch(report('VM', id));
+  }
   const { ports } = await network.list();
   for (const { id } of ports) {
-    if (!pods.has(id)) await network.deletePort(id).catch(report('port', id));
+    if (!vms.has(id)) await network.deletePort(id).catch(report('port', id));
   }
   for (const { imageId, owner } of images.leases()) {
     if (!pods.has(owner)) await images.release(imageId, owner).catch(report('image', owner));

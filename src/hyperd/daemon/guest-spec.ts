@@ -1,8 +1,11 @@
-import type { HyperContainerSpec } from '../../api/hyperd.ts';
+import type { HyperContainerSpec, HyperPodSpec } from '../../api/hyperd.ts';
 import type { Random } from '../../base/random.ts';
 import type { GuestContainerSpec, PodSetup } from '../agent/agent.ts';
-import type { VmSpec } from '../vmm/hypervisor.ts';
-import type { PodPaths, PodRecord } from './record.ts';
+import { SCRATCH_SERIAL, VMM_PROCESS_COUNT_MAX, nicOf } from '../supply/devices.ts';
+import { ENTROPY_BYTES } from '../supply/rehearsal.ts';
+import type { VmShape } from '../supply/shape.ts';
+import type { VmLimits, VmSpec } from '../vmm/hypervisor.ts';
+import type { PodRecord } from './record.ts';
 
 /** What a pod's record means to the hypervisor and to the guest. Pure. */
 
@@ -12,27 +15,29 @@ export interface GuestFiles {
   kernelArguments: string[];
 }
 
-const SCRATCH_SERIAL = 'scratch';
-const ENTROPY_BYTES = 64;
-/** Of the VMM: its threads. Containers' processes are the guest's. */
-const VMM_PROCESS_COUNT_MAX = 256;
-
 /** The serial under which the guest finds an image's disk: 20 characters are allowed. */
 export function imageSerial(imageId: string): string {
   return `i${imageId.replace(/^sha256:/, '').slice(0, 19)}`;
 }
 
-export function vmSpec({ spec, uid, port }: PodRecord, paths: PodPaths, guest: GuestFiles): VmSpec {
+/** What the pod's VM has in common with others of its owner. */
+export function vmShape(
+  { owner = '', cpuCount, memoryMib }: HyperPodSpec,
+  guest: GuestFiles,
+): VmShape {
+  return { owner, cpuCount, memoryMib, ...guest };
+}
+
+export function vmLimits({ limits }: HyperPodSpec): VmLimits {
+  return { ...limits, processCount: VMM_PROCESS_COUNT_MAX };
+}
+
+export function vmSpec(record: PodRecord, directory: string, guest: GuestFiles): VmSpec {
+  const { spec, vmId, uid, port } = record;
+  const { cpuCount, memoryMib } = spec;
   return {
-    id: spec.id,
-    directory: paths.vm,
-    cpuCount: spec.cpuCount,
-    memoryMib: spec.memoryMib,
-    ...guest,
-    disks: [{ serial: SCRATCH_SERIAL, path: paths.scratch, readOnly: false, ephemeral: true }],
-    nic: port ? { mac: port.mac, tap: { netns: port.netns, name: port.tapName } } : undefined,
-    uid,
-    limits: { ...spec.limits, processCount: VMM_PROCESS_COUNT_MAX },
+    ...{ id: vmId, directory, cpuCount, memoryMib, ...guest, disks: [] },
+    ...{ nic: nicOf(port), uid, limits: vmLimits(spec) },
   };
 }
 

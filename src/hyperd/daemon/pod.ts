@@ -13,21 +13,26 @@ import { describeError } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { NetworkDriver } from '../../network/driver.ts';
 import { AgentError } from '../agent/agent.ts';
-import type { Agent } from '../agent/agent.ts';
+import type { Agent, ConnectAgent } from '../agent/agent.ts';
 import type { ImageStore } from '../image/store.ts';
+import { scratchDisk } from '../supply/devices.ts';
+import { vmPaths } from '../supply/paths.ts';
+import type { VmPaths } from '../supply/paths.ts';
+import { createScratchDisk } from '../supply/scratch.ts';
+import type { VmSupply } from '../supply/supply.ts';
+import type { Uids } from '../supply/uids.ts';
 import type { DiskSpec, Hypervisor, Vm, VmExit } from '../vmm/hypervisor.ts';
 import type { Container } from './container.ts';
 import { createContainers, isGone } from './containers.ts';
 import type { Containers, ContainersOwner } from './containers.ts';
-import { podSetup, vmSpec } from './guest-spec.ts';
+import { podSetup, vmLimits, vmShape, vmSpec } from './guest-spec.ts';
 import type { GuestFiles } from './guest-spec.ts';
 import { podPaths, toPodState } from './record.ts';
 import type { PodPaths, PodRecord } from './record.ts';
 import { createRecordKeeper } from './record-keeper.ts';
 import type { RecordKeeper } from './record-keeper.ts';
-import { createScratchDisk } from './scratch.ts';
 import { openGuestSession } from './session.ts';
-import type { ConnectAgent, GuestSession } from './session.ts';
+import type { GuestSession } from './session.ts';
 
 /**
  * One pod: a VM, its network port, its disks, and the containers in it.
@@ -75,6 +80,9 @@ export interface PodDependencies {
   random: Random;
   log: Log;
   podsDirectory: string;
+  vmsDirectory: string;
+  supply: VmSupply;
+  uids: Uids;
   guest: GuestFiles;
   /** Something that clients can see has changed and is on disk. */
   onChange: (podId: string, containerId?: string) => void;
@@ -119,6 +127,7 @@ class HyperPod implements Pod, ContainersOwner {
   readonly #life = new AbortController();
   readonly #containers: Containers;
   readonly #resolveOver: () => void;
+  readonly #booted = Promise.withResolvers<void>();
   #vm: Vm | undefined;
   #session: GuestSession | undefined;
   /** Settles when the pod runs, or is known not to. Never rejects. */
@@ -171,25 +180,65 @@ class HyperPod implements Pod, ContainersOwner {
   // --- Beginning ---------------------------------------------------------------------------
 
   async #boot(): Promise<void> {
-    const { timings, spec, uid } = this.record;
-    const { clock, hypervisor, guest } = this.#deps;
-    const signal = this.#life.signal;
     await this.keeper.save();
     // An earlier daemon may have come as far as starting one that it did not live to record.
-    await hypervisor.destroy(this.paths.vm);
-    await rm(this.paths.vm, { recursive: true, force: true });
-    await mkdir(this.paths.vm, { recursive: true, mode: 0o700 });
+    await this.#discardVm();
+    const vm = (await this.#takeWarm()) ?? (await this.#startVm());
+    this.record.timings.vmm = this.clock.nowMs();
+    await this.keeper.untilStored(() => this.keeper.save());
+    await this.#runGuest(vm);
+  }
+
+  /** One that has waited for such a pod, with its network and disk. */
+  async #takeWarm(): Promise<Vm | undefined> {
+    const { supply, guest, uids } = this.#deps;
+    const { record } = this;
+    const { spec, timings } = record;
+    const shape = vmShape(spec, guest);
+    const { network, scratchMib } = spec;
+    const warm = await supply.takeWarm({ shape, network, scratchMib });
+    if (warm === undefined) return undefined;
+    this.#vm = warm.vm;
+    uids.release(record.uid);
+    const { id: vmId, uid, port } = warm;
+    Object.assign(record, { vmId, uid, port, origin: 'warm' });
+    timings.network = timings.disks = this.clock.nowMs();
+    await warm.vm.setLimits(vmLimits(spec));
+    return warm.vm;
+  }
+
+  async #startVm(): Promise<Vm> {
+    const { supply, guest } = this.#deps;
+    const { record, clock } = this;
+    const { timings, spec, uid } = record;
+    const { signal } = this.#life;
+    const paths = this.#vmPaths();
+    await mkdir(paths.vm, { recursive: true, mode: 0o700 });
     await bothOf(
       this.#connectNetwork().then(() => (timings.network = clock.nowMs())),
-      createScratchDisk(this.paths.scratch, spec.scratchMib, uid, signal).then(
+      createScratchDisk(paths.scratch, spec.scratchMib, uid, signal).then(
         () => (timings.disks = clock.nowMs()),
       ),
     );
     await this.keeper.save();
-    this.#vm = await hypervisor.create(vmSpec(this.record, this.paths, guest), signal);
-    timings.vmm = clock.nowMs();
-    await this.keeper.untilStored(() => this.keeper.save());
-    await this.#runGuest(this.#vm);
+    const wanted = vmSpec(record, paths.vm, guest);
+    const booted = Promise.race([this.#booted.promise, this.over]);
+    const { vm, origin } = await supply.start(wanted, vmShape(spec, guest), booted, signal);
+    this.#vm = vm;
+    record.origin = origin;
+    await vm.attachDisk(scratchDisk(paths.scratch), signal);
+    return vm;
+  }
+
+  #vmPaths(): VmPaths {
+    return vmPaths(this.#deps.vmsDirectory, this.record.vmId);
+  }
+
+  /** Ends what runs as this pod's VM, if anything does, and removes what lies there of it. */
+  async #discardVm(): Promise<void> {
+    const { root, vm } = this.#vmPaths();
+    await this.#deps.hypervisor.destroy(vm);
+    await rm(root, { recursive: true, force: true });
   }
 
   loadContainers(): Promise<void> {
@@ -203,7 +252,7 @@ class HyperPod implements Pod, ContainersOwner {
     if (phase === 'stopped') return this.#stopAgain();
     if (problem !== undefined) throw problem;
     if (timings.vmm === undefined) return this.#boot();
-    const vm = await hypervisor.adopt(this.paths.vm, this.#life.signal).catch((error) => {
+    const vm = await hypervisor.adopt(this.#vmPaths().vm, this.#life.signal).catch((error) => {
       this.#life.signal.throwIfAborted();
       this.log.error('VM cannot be adopted', { error: describeError(error) });
       return this.#end('VmmFailed', describeError(error));
@@ -229,10 +278,10 @@ class HyperPod implements Pod, ContainersOwner {
   }
 
   async #connectNetwork(): Promise<void> {
-    const { spec, uid } = this.record;
+    const { spec, vmId, uid } = this.record;
     if (!spec.network) return;
     await this.#deps.network.ensureNetwork(spec.network, this.#life.signal);
-    const request = { id: spec.id, networkId: spec.network.id, ownerUid: uid };
+    const request = { id: vmId, networkId: spec.network.id, ownerUid: uid };
     this.record.port = await this.#deps.network.ensurePort(request, this.#life.signal);
   }
 
@@ -265,20 +314,25 @@ class HyperPod implements Pod, ContainersOwner {
     const { hello } = agent;
     const { timings } = this.record;
     const { clock, random } = this.#deps;
+    let { bootId } = hello;
     if (!hello.podReady) {
-      await agent.setupPod(podSetup(this.record, clock.nowMs(), random)).catch((error) => {
+      const setup = podSetup(this.record, clock.nowMs(), random);
+      ({ bootId } = await agent.setupPod(setup).catch((error) => {
         // What the guest refuses once it will refuse again.
         const isFinal = error instanceof AgentError && !BROKEN.has(error.reason);
         if (isFinal) void this.#end('StartFailed', `Cannot set up the guest: ${error.message}`);
         throw error;
-      });
+      }));
     }
     if (this.record.phase !== 'creating') return;
     const startMs = timings.vmm ?? clock.nowMs();
-    timings.kernel = Math.round(startMs + hello.startedUptimeMs);
+    // One that did not boot for this pod had its kernel before.
+    const isBooted = this.record.origin === 'cold';
+    timings.kernel = isBooted ? Math.round(startMs + hello.startedUptimeMs) : startMs;
     timings.guest = clock.nowMs();
-    this.record.guest = { kernelVersion: hello.kernelVersion, bootId: hello.bootId };
+    this.record.guest = { kernelVersion: hello.kernelVersion, bootId };
     this.record.phase = 'running';
+    this.#booted.resolve();
     await this.keeper.untilStored(() => this.keeper.changed());
   }
 
@@ -385,7 +439,7 @@ class HyperPod implements Pod, ContainersOwner {
   }
 
   #killVm(): Promise<void> {
-    return this.#vm ? this.#vm.kill() : this.#deps.hypervisor.destroy(this.paths.vm);
+    return this.#vm ? this.#vm.kill() : this.#deps.hypervisor.destroy(this.#vmPaths().vm);
   }
 
   async stop(): Promise<PodState> {
@@ -409,12 +463,12 @@ class HyperPod implements Pod, ContainersOwner {
   /** What only a VM needs: its place on the network and its disks. May be repeated. */
   async #giveBack(): Promise<void> {
     const { network, images } = this.#deps;
-    await network.deletePort(this.id);
+    await network.deletePort(this.record.vmId);
     this.record.port = null;
     for (const { imageId, owner } of images.leases()) {
       if (owner === this.id) await images.release(imageId, owner);
     }
-    await rm(this.paths.scratch, { force: true });
+    await rm(this.#vmPaths().scratch, { force: true });
   }
 
   /** For an end that nobody waits for: what stays behind is taken back by `remove`. */
@@ -456,7 +510,9 @@ class HyperPod implements Pod, ContainersOwner {
     await this.#giveBack();
     await this.#containers.close();
     await this.keeper.stop();
+    await rm(this.#vmPaths().root, { recursive: true, force: true });
     await rm(this.paths.root, { recursive: true, force: true });
+    this.#deps.uids.release(this.record.uid);
   }
 
   async release(): Promise<void> {

@@ -21,8 +21,15 @@ import type { Port } from '../../network/driver.ts';
 export interface PodRecord {
   version: typeof RECORD_VERSION;
   spec: HyperPodSpec;
+  /**
+   * The VM, its directory and its network port. The pod's own id where it was made for the pod;
+   * another where it waited for one.
+   */
+  vmId: string;
   /** Host user id of the VM. */
   uid: number;
+  /** How it came to its VM; empty before. */
+  origin: PodState['origin'];
   phase: PodPhase;
   reason: PodState['reason'];
   message: string;
@@ -37,14 +44,16 @@ export interface ContainerRecord {
   state: ContainerState;
 }
 
-const RECORD_VERSION = 1;
+const RECORD_VERSION = 2;
 
 /** @param uid host user id that the VM runs as */
 export function newPodRecord(spec: HyperPodSpec, uid: number, requestedMs: number): PodRecord {
   return {
     version: RECORD_VERSION,
     spec,
+    vmId: spec.id,
     uid,
+    origin: '',
     phase: 'creating',
     reason: '',
     message: '',
@@ -55,12 +64,10 @@ export function newPodRecord(spec: HyperPodSpec, uid: number, requestedMs: numbe
   };
 }
 
-/** The paths of one pod; everything of a pod on this host lies beneath `root`. */
+/** The paths of one pod; all of it on this host but its VM lies beneath `root`. */
 export interface PodPaths {
   root: string;
   record: string;
-  vm: string;
-  scratch: string;
   logs(containerId: string): string;
 }
 
@@ -70,8 +77,6 @@ export function podPaths(podsDirectory: string, id: string): PodPaths {
   return {
     root,
     record: join(root, 'pod.json'),
-    vm: join(root, 'vm'),
-    scratch: join(root, 'scratch.ext4'),
     logs: (containerId) => join(root, 'logs', containerId),
   };
 }
@@ -84,13 +89,9 @@ export async function savePodRecord(paths: PodPaths, record: PodRecord): Promise
 
 /**
  * The records of an earlier daemon. A directory without a readable record is of a pod whose
- * creation was never acknowledged, and is removed with what runs in it.
+ * creation was never acknowledged, and is removed.
  */
-export async function loadPodRecords(
-  podsDirectory: string,
-  endVm: (vmDirectory: string) => Promise<void>,
-  log: Log,
-): Promise<PodRecord[]> {
+export async function loadPodRecords(podsDirectory: string, log: Log): Promise<PodRecord[]> {
   await mkdir(podsDirectory, { recursive: true, mode: 0o711 });
   const records: PodRecord[] = [];
   for (const id of await readdir(podsDirectory)) {
@@ -102,7 +103,6 @@ export async function loadPodRecords(
       records.push(record);
       continue;
     }
-    await endVm(paths.vm);
     await rm(paths.root, { recursive: true, force: true });
   }
   return records;
@@ -129,6 +129,7 @@ export function toPodState(record: PodRecord): PodState {
     labels: record.spec.labels,
     spec: record.spec,
     address: record.port?.address.split('/')[0] ?? '',
+    origin: record.origin,
     reason: record.reason,
     message: record.message,
     guest: record.guest,

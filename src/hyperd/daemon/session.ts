@@ -2,8 +2,8 @@ import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
 import { AgentError } from '../agent/agent.ts';
-import type { Agent, AgentOptions } from '../agent/agent.ts';
-import type { ControlConnection, Vm } from '../vmm/hypervisor.ts';
+import type { Agent, AgentOptions, ConnectAgent } from '../agent/agent.ts';
+import type { Vm } from '../vmm/hypervisor.ts';
 
 /**
  * The daemon's line to one guest. A session that breaks is taken up again for as long as the VM
@@ -23,11 +23,6 @@ export interface GuestSession {
   /** Everything that the guest sent before its end has been taken in when this resolves. */
   end(): Promise<void>;
 }
-
-export type ConnectAgent = (
-  connection: ControlConnection,
-  options: AgentOptions & { clock: Clock; log: Log; signal: AbortSignal },
-) => Promise<Agent>;
 
 export interface SessionOptions extends AgentOptions {
   vm: Vm;

@@ -154,6 +154,7 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
         labels: spec.labels,
         spec,
         address: '',
+        origin: '',
         reason: '',
         message: '',
         guest: null,

@@ -20,6 +20,8 @@ import type { FakeGuest } from '../../vmm/fake/fake.ts';
 export interface ScriptedGuest {
   readonly vm: FakeGuest;
   setup: PodSetup | undefined;
+  /** The setup of the rehearsal, where there was one. */
+  rehearsal: PodSetup | undefined;
   readonly containers: Map<string, ScriptedContainer>;
   readonly volumes: Map<string, VolumeFiles>;
   readonly signals: { id: string; signal: number }[];
@@ -92,6 +94,7 @@ export function createScriptedGuest(vm: FakeGuest): ScriptedGuest {
   const guest: ScriptedGuest = {
     vm,
     setup: undefined,
+    rehearsal: undefined,
     containers: new Map(),
     volumes: new Map(),
     signals: [],
@@ -152,7 +155,7 @@ function makeAgent(
     hello: {
       protocolVersion: 1,
       kernelVersion: '6.1.0-fake',
-      bootId: `boot-${guest.vm.spec.id}`,
+      bootId: guest.setup === undefined ? '' : `boot-${guest.vm.spec.id}`,
       startedUptimeMs: 10,
       readyUptimeMs: 12,
       containers: [...guest.containers].map(([id, { exit }]) => ({
@@ -161,7 +164,16 @@ function makeAgent(
       })),
       podReady: guest.setup !== undefined,
     },
-    setupPod: (setup) => answer('setupPod', '', () => void (guest.setup = setup)),
+    setupPod: (setup) =>
+      answer('setupPod', '', () => {
+        if (setup.rehearsal === true) {
+          guest.rehearsal = setup;
+          return { bootId: '' };
+        }
+        guest.setup = setup;
+        return { bootId: `boot-${guest.vm.spec.id}` };
+      }),
+    endRehearsal: () => answer('endRehearsal', '', () => {}),
     startContainer: (spec) =>
       answer('startContainer', spec.id, () => {
         if (guest.containers.has(spec.id)) return;

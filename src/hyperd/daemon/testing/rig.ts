@@ -42,7 +42,7 @@ export interface Rig {
   onBoot: (guest: ScriptedGuest) => void;
   /** Changes what the next daemon will find of a pod. */
   editRecord(podId: string, edit: (record: PodRecord) => void): Promise<void>;
-  /** Names in the pods' directory. */
+  /** Names in the pods' and in the VMs' directory. */
   podDirectories(): Promise<string[]>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -106,7 +106,10 @@ export async function createRig(): Promise<Rig> {
       edit(record);
       await writeFile(recordPath(podId), JSON.stringify(record));
     },
-    podDirectories: () => readdir(join(directory, 'pods')),
+    async podDirectories() {
+      const names = ['pods', 'vms'].map((name) => readdir(join(directory, name)));
+      return (await Promise.all(names)).flat();
+    },
     async [Symbol.asyncDispose]() {
       for (const daemon of daemons) await daemon.close();
       await rm(directory, { recursive: true, force: true });

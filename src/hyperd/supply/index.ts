@@ -1,0 +1,177 @@
+import { mkdir, readFile } from 'node:fs/promises';
+import { availableParallelism, freemem, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { describeError } from '../../base/log.ts';
+import { HypervisorError } from '../vmm/hypervisor.ts';
+import type { Hypervisor, VmSpec } from '../vmm/hypervisor.ts';
+import { createPool, defaultPolicy } from './pool.ts';
+import type { PoolPolicy } from './pool.ts';
+import { createRehearsalDisk } from './rehearsal-disk.ts';
+import type { VmShape } from './shape.ts';
+import type { StartedVm, VmSupply } from './supply.ts';
+import { openTemplates } from './templates.ts';
+import type { Template, TemplateLimits } from './templates.ts';
+import { createWorkshop } from './workshop.ts';
+import type { WorkshopOptions } from './workshop.ts';
+
+export interface SupplyOptions extends WorkshopOptions {
+  /** Templates and the rehearsal's disk lie in it. */
+  directory: string;
+  /**
+   * The program of the rehearsal: hyperstart, as it was compiled for the guest. Without it there
+   * are neither templates nor a pool: every VM boots.
+   */
+  rehearsalProgramPath?: string;
+  policy?: PoolPolicy;
+  templateLimits?: Partial<TemplateLimits>;
+}
+
+/**
+ * Pods of a shape that boot while there is no template for them. More at once, and making the
+ * template first is faster for all that follow.
+ */
+const BOOTS_MAX = availableParallelism();
+/** Of the host's memory: when less is free, nothing waits for pods. */
+const FREE_SHARE_MIN = 0.05;
+
+export async function openSupply(options: SupplyOptions): Promise<VmSupply> {
+  await mkdir(options.vmsDirectory, { recursive: true, mode: 0o711 });
+  const canClone =
+    options.rehearsalProgramPath !== undefined && options.hypervisor.capabilities.has('template');
+  return canClone ? openFullSupply(options) : coldSupply(options);
+}
+
+/** For a hypervisor without templates. */
+function coldSupply({ hypervisor }: SupplyOptions): VmSupply {
+  return {
+    takeWarm: async () => undefined,
+    start: async (spec, _shape, _booted, signal) => ({
+      vm: await hypervisor.create(spec, signal),
+      origin: 'cold',
+    }),
+    templates: () => [],
+    removeTemplate: async () => {},
+    pools: () => [],
+    close: async () => {},
+  };
+}
+
+async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
+  const { hypervisor, clock, log } = options;
+  await mkdir(options.directory, { recursive: true, mode: 0o700 });
+  const imagePath = join(options.directory, 'rehearsal.erofs');
+  await createRehearsalDisk(imagePath, options.rehearsalProgramPath ?? '');
+  const workshop = createWorkshop(options, imagePath);
+  const boots = createBoots();
+  const templates = await openTemplates({
+    directory: join(options.directory, 'templates'),
+    host: () => hostIdentity(hypervisor),
+    async build(template, signal) {
+      await boots.over(template.shape, signal);
+      await workshop.build(template, signal);
+    },
+    clock,
+    log,
+    limits: options.templateLimits,
+  });
+  const startClone = async (spec: VmSpec, template: Template, signal: AbortSignal) => {
+    try {
+      return await workshop.startClone(spec, template, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      // What the request is to blame for is not the template's fault.
+      if (!(error instanceof HypervisorError && error.reason === 'Invalid')) {
+        await templates.condemn(template, describeError(error));
+      }
+      throw error;
+    }
+  };
+  const overheadMib = async () => (await hypervisor.probe()).overheadMemoryMib;
+  let overhead = 0;
+  void overheadMib().then(
+    (mib) => (overhead = mib),
+    () => {},
+  );
+  const pool = createPool({
+    policy: options.policy ?? defaultPolicy(),
+    clock,
+    log,
+    isShortOfMemory: () => freemem() < totalmem() * FREE_SHARE_MIN,
+    memoryMibOf: ({ shape }) => shape.memoryMib + overhead,
+    async make(request, signal) {
+      const template = await templates.find(request.shape, signal);
+      if (template === undefined) throw new Error('There is no template to start it from');
+      return workshop.makeWarm(request, (spec) => startClone(spec, template, signal), signal);
+    },
+    end: (warm) => workshop.end(warm),
+  });
+  return {
+    async takeWarm(request) {
+      const warm = pool.take(request);
+      if (warm === undefined) return undefined;
+      try {
+        await warm.vm.resume();
+        return warm;
+      } catch (error) {
+        log.warn('VM of the pool does not go on', { vm: warm.id, error: describeError(error) });
+        await workshop.end(warm);
+        return undefined;
+      }
+    },
+    async start(spec, shape, booted, signal): Promise<StartedVm> {
+      const isFirst = boots.count(shape) < BOOTS_MAX;
+      const template = isFirst ? await templates.ready(shape) : await templates.find(shape, signal);
+      if (template !== undefined) {
+        try {
+          return { vm: await startClone(spec, template, signal), origin: 'template' };
+        } catch (error) {
+          signal.throwIfAborted();
+          log.warn('VM does not start from its template, it boots', {
+            ...{ vm: spec.id, error: describeError(error) },
+          });
+        }
+      }
+      boots.add(shape, booted);
+      if (isFirst) void templates.find(shape).catch(() => {});
+      return { vm: await hypervisor.create(spec, signal), origin: 'cold' };
+    },
+    templates: () => templates.list(),
+    removeTemplate: (id) => templates.remove(id),
+    pools: () => pool.status(),
+    async close() {
+      await Promise.all([pool.close(), templates.close()]);
+    },
+  };
+}
+
+/** Cold starts of each shape that are under way. */
+function createBoots() {
+  const byShape = new Map<string, Set<Promise<unknown>>>();
+  const of = (shape: VmShape) => byShape.get(JSON.stringify(shape));
+  return {
+    count: (shape: VmShape) => of(shape)?.size ?? 0,
+    add(shape: VmShape, booted: Promise<unknown>) {
+      const key = JSON.stringify(shape);
+      const all = byShape.get(key) ?? new Set();
+      byShape.set(key, all.add(booted));
+      const done = () => {
+        all.delete(booted);
+        if (all.size === 0) byShape.delete(key);
+      };
+      booted.then(done, done);
+    },
+    /** Resolves when those that are under way now have ended. */
+    async over(shape: VmShape, signal: AbortSignal): Promise<void> {
+      const stopped = new Promise((resolve) => signal.addEventListener('abort', resolve));
+      await Promise.race([stopped, Promise.allSettled(of(shape) ?? [])]);
+      signal.throwIfAborted();
+    },
+  };
+}
+
+/** Templates do not outlive a boot of the host, nor another emulator. */
+async function hostIdentity(hypervisor: Hypervisor): Promise<string> {
+  const { accelerator, version } = await hypervisor.probe();
+  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+  return [hypervisor.name, accelerator, version, bootId].join(' ');
+}

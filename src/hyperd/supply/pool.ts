@@ -1,0 +1,260 @@
+import { totalmem } from 'node:os';
+import type { Clock, Timer } from '../../base/clock.ts';
+import { describeError } from '../../base/log.ts';
+import type { Log } from '../../base/log.ts';
+import type { VmRequest, WarmVm } from './supply.ts';
+
+/**
+ * VMs that wait for pods, by what the pods ask for. Each kind is wanted in a number that follows how
+ * many were taken lately, within a budget of memory that all kinds share; one that nobody asked for
+ * in a while is wanted no more.
+ *
+ *   take() ──> arrivals ──> wanted ──> made one after the other, in the background ──> waiting
+ */
+export interface Pool {
+  /** The VM that waited longest; undefined where none does. Counts as an arrival either way. */
+  take(request: VmRequest): WarmVm | undefined;
+  status(): PoolStatus[];
+  /** Ends all that wait. */
+  close(): Promise<void>;
+}
+
+export interface PoolStatus {
+  owner: string;
+  cpuCount: number;
+  memoryMib: number;
+  network: string;
+  /** VMs that wait, that are being made, and that should wait. */
+  waiting: number;
+  making: number;
+  wanted: number;
+  /** Pods that found one, and pods that did not. */
+  hits: number;
+  misses: number;
+}
+
+export interface PoolPolicy {
+  /** `adaptive` follows the arrivals; `fixed` keeps `count` of each kind; `off` keeps none. */
+  kind: 'adaptive' | 'fixed' | 'off';
+  /** Of `fixed`: how many of each kind; of `adaptive`: how many at most. */
+  count: number;
+  /** That the waiting VMs of all kinds may take together, as if all of theirs were used. */
+  memoryMib: number;
+}
+
+export interface PoolOptions {
+  policy: PoolPolicy;
+  clock: Clock;
+  log: Log;
+  make: (request: VmRequest, signal: AbortSignal) => Promise<WarmVm>;
+  /** Ends one that nobody took. Never rejects. */
+  end: (warm: WarmVm) => Promise<void>;
+  /** Memory of the host that a VM may take. */
+  memoryMibOf: (request: VmRequest) => number;
+  /** Whether the host has so little memory left that nothing should wait. */
+  isShortOfMemory: () => boolean;
+}
+
+/** A tenth of the machine, and no more than a few of each kind. */
+export function defaultPolicy(): PoolPolicy {
+  return { kind: 'adaptive', count: 8, memoryMib: Math.floor(totalmem() / 10 / 2 ** 20) };
+}
+
+/** Arrivals of this span are expected again. It is several times what making a VM takes. */
+const ARRIVALS_SPAN_MS = 5_000;
+/** Of a kind that nobody has asked for so long, none is kept. */
+const IDLE_MS = 10 * 60_000;
+const LOOK_MS = 30_000;
+/** After a failure; doubles with each in a row. */
+const RETRY_MS = 2_000;
+const RETRY_MAX_MS = 120_000;
+/** Kinds remembered; the one that was used longest ago is forgotten. */
+const KINDS_MAX = 256;
+/** Kinds for which one is made at the same time: some wait for their template. */
+const MAKERS_MAX = 2;
+
+interface Kind {
+  request: VmRequest;
+  waiting: WarmVm[];
+  isMaking: boolean;
+  arrivalsMs: number[];
+  usedAtMs: number;
+  /** In a row. */
+  failures: number;
+  /** Not before then is another one made. */
+  notBeforeMs: number;
+  hits: number;
+  misses: number;
+}
+
+export function createPool(options: PoolOptions): Pool {
+  return new WarmPool(options);
+}
+
+class WarmPool implements Pool {
+  readonly #options: PoolOptions;
+  readonly #kinds = new Map<string, Kind>();
+  readonly #life = new AbortController();
+  readonly #ending = new Set<Promise<void>>();
+  readonly #makers = new Set<Promise<void>>();
+  #look: Timer;
+  #retry: Timer | undefined;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+    this.#look = options.clock.after(LOOK_MS, () => this.#lookAround());
+  }
+
+  take(request: VmRequest): WarmVm | undefined {
+    const { clock, policy } = this.#options;
+    if (request.shape.owner === '' || policy.kind === 'off') return undefined;
+    const kind = this.#kindOf(request);
+    const nowMs = clock.monotonicMs();
+    kind.usedAtMs = nowMs;
+    kind.arrivalsMs = [...kind.arrivalsMs, nowMs].slice(-policy.count);
+    const warm = kind.waiting.shift();
+    if (warm === undefined) kind.misses += 1;
+    else kind.hits += 1;
+    this.#wake();
+    return warm;
+  }
+
+  #kindOf(request: VmRequest): Kind {
+    const key = JSON.stringify(request);
+    let kind = this.#kinds.get(key);
+    if (kind === undefined) {
+      kind = {
+        ...{ request, waiting: [], isMaking: false, arrivalsMs: [], usedAtMs: 0, failures: 0 },
+        ...{ notBeforeMs: 0, hits: 0, misses: 0 },
+      };
+      this.#kinds.set(key, kind);
+      if (this.#kinds.size > KINDS_MAX) this.#forgetOldest();
+    }
+    return kind;
+  }
+
+  #forgetOldest(): void {
+    const idle = [...this.#kinds].filter(([, { isMaking }]) => !isMaking);
+    const [oldest] = idle.sort(([, a], [, b]) => a.usedAtMs - b.usedAtMs);
+    if (oldest === undefined) return;
+    this.#kinds.delete(oldest[0]);
+    this.#drain(oldest[1], 0);
+  }
+
+  #wanted(kind: Kind): number {
+    const { policy, clock } = this.#options;
+    const nowMs = clock.monotonicMs();
+    if (nowMs - kind.usedAtMs > IDLE_MS || this.#options.isShortOfMemory()) return 0;
+    if (policy.kind === 'fixed') return policy.count;
+    const recent = kind.arrivalsMs.filter((atMs) => nowMs - atMs < ARRIVALS_SPAN_MS).length;
+    return Math.min(Math.max(1, recent), policy.count);
+  }
+
+  /** The kind that lacks most, as far as the budget goes; the most recently used of equals. */
+  #next(): Kind | undefined {
+    const { policy, memoryMibOf, clock } = this.#options;
+    const kinds = [...this.#kinds.values()];
+    const used = kinds.reduce(
+      (sum, kind) =>
+        sum + (kind.waiting.length + Number(kind.isMaking)) * memoryMibOf(kind.request),
+      0,
+    );
+    const nowMs = clock.monotonicMs();
+    const lack = (kind: Kind) => this.#wanted(kind) - kind.waiting.length;
+    const candidates = kinds.filter(
+      (kind) =>
+        lack(kind) > 0 &&
+        !kind.isMaking &&
+        nowMs >= kind.notBeforeMs &&
+        used + memoryMibOf(kind.request) <= policy.memoryMib,
+    );
+    return candidates.sort((a, b) => lack(b) - lack(a) || b.usedAtMs - a.usedAtMs)[0];
+  }
+
+  #wake(): void {
+    while (!this.#life.signal.aborted && this.#makers.size < MAKERS_MAX) {
+      const kind = this.#next();
+      if (kind === undefined) return;
+      kind.isMaking = true;
+      const maker = this.#makeOne(kind).finally(() => {
+        kind.isMaking = false;
+        this.#makers.delete(maker);
+        this.#wake();
+      });
+      this.#makers.add(maker);
+    }
+  }
+
+  async #makeOne(kind: Kind): Promise<void> {
+    const { clock, log, make } = this.#options;
+    try {
+      const warm = await make(kind.request, this.#life.signal);
+      kind.failures = 0;
+      this.#keep(kind, warm);
+    } catch (error) {
+      if (this.#life.signal.aborted) return;
+      const delayMs = Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** kind.failures);
+      kind.failures += 1;
+      kind.notBeforeMs = clock.monotonicMs() + delayMs;
+      this.#retry?.cancel();
+      this.#retry = clock.after(delayMs, () => this.#wake());
+      log.warn('VM for the pool cannot be made', { error: describeError(error), delayMs });
+    }
+  }
+
+  #keep(kind: Kind, warm: WarmVm): void {
+    const isForgotten = !this.#kinds.has(JSON.stringify(kind.request));
+    if (isForgotten || this.#life.signal.aborted) return void this.#end(warm);
+    kind.waiting.push(warm);
+    void warm.vm.exited.then(() => {
+      const at = kind.waiting.indexOf(warm);
+      if (at < 0) return;
+      kind.waiting.splice(at, 1);
+      this.#options.log.warn('VM of the pool has ended', { vm: warm.id });
+      this.#end(warm);
+      this.#wake();
+    });
+  }
+
+  #lookAround(): void {
+    const { clock } = this.#options;
+    this.#look = clock.after(LOOK_MS, () => this.#lookAround());
+    for (const kind of this.#kinds.values()) this.#drain(kind, this.#wanted(kind));
+    this.#wake();
+  }
+
+  #drain(kind: Kind, wanted: number): void {
+    while (kind.waiting.length > wanted) {
+      const warm = kind.waiting.pop();
+      if (warm !== undefined) this.#end(warm);
+    }
+  }
+
+  #end(warm: WarmVm): void {
+    const ending = this.#options.end(warm).finally(() => this.#ending.delete(ending));
+    this.#ending.add(ending);
+  }
+
+  status(): PoolStatus[] {
+    return [...this.#kinds.values()].map((kind) => ({
+      owner: kind.request.shape.owner,
+      cpuCount: kind.request.shape.cpuCount,
+      memoryMib: kind.request.shape.memoryMib,
+      network: kind.request.network?.id ?? '',
+      waiting: kind.waiting.length,
+      making: Number(kind.isMaking),
+      wanted: this.#wanted(kind),
+      hits: kind.hits,
+      misses: kind.misses,
+    }));
+  }
+
+  async close(): Promise<void> {
+    this.#life.abort(new Error('The daemon is ending'));
+    this.#look.cancel();
+    this.#retry?.cancel();
+    await Promise.all(this.#makers);
+    for (const kind of this.#kinds.values()) this.#drain(kind, 0);
+    await Promise.all(this.#ending);
+  }
+}

@@ -1,0 +1,124 @@
+import type { ProcessExit } from '../../api/hyperd.ts';
+import type { Clock } from '../../base/clock.ts';
+import type { Log } from '../../base/log.ts';
+import type { Random } from '../../base/random.ts';
+import type { Port } from '../../network/driver.ts';
+import type { Agent, ConnectAgent, GuestContainerSpec, PodSetup } from '../agent/agent.ts';
+import type { DiskSpec, Vm } from '../vmm/hypervisor.ts';
+
+/**
+ * Has a VM do once what a pod's start is made of: take a disk, set up a pod, mount an image, run a
+ * program and remove it. Emulators translate code when it first runs and kernels fill their caches
+ * then, so the pod that comes later starts several times faster.
+ */
+export interface RehearsalOptions {
+  connectAgent: ConnectAgent;
+  clock: Clock;
+  log: Log;
+  random: Random;
+  /** Read-only disk with the program that is run: see `createRehearsalDisk`. */
+  imagePath: string;
+}
+
+export interface Rehearsal {
+  vm: Vm;
+  scratch: DiskSpec;
+  port: Port | null;
+  /** Whether the scratch disk stays mounted, for the pod that the VM will be; else it is taken away. */
+  keepsScratch: boolean;
+}
+
+/** The program's name in the image's root. It is hyperstart itself. */
+export const REHEARSAL_PROGRAM = 'rehearse';
+export const ENTROPY_BYTES = 64;
+
+const IMAGE_SERIAL = 'rehearsal';
+const CONTAINER_ID = 'rehearsal';
+
+/** @throws what agent and hypervisor throw; the VM is then of no use */
+export async function rehearse(
+  { vm, scratch, port, keepsScratch }: Rehearsal,
+  options: RehearsalOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const exited = Promise.withResolvers<ProcessExit>();
+  const connection = await vm.connectControl(signal);
+  connection.on('error', () => {});
+  const agent = await options.connectAgent(connection, {
+    ...{ clock: options.clock, log: options.log, signal },
+    resumeOffsets: () => 0,
+    onOutput: async () => {},
+    onContainerExit: async (_id, exit) => exited.resolve(exit),
+  });
+  void agent.closed.then((error) => exited.reject(error ?? new Error('The VM has ended')));
+  exited.promise.catch(() => {});
+  try {
+    await vm.attachDisk(scratch, signal);
+    await vm.attachDisk({ serial: IMAGE_SERIAL, path: options.imagePath, readOnly: true }, signal);
+    await agent.setupPod(rehearsalSetup(scratch.serial, port, options));
+    await runProgram(agent, exited.promise);
+    await agent.endRehearsal({ keepsScratch });
+    await vm.detachDisk(IMAGE_SERIAL, signal);
+    if (!keepsScratch) await vm.detachDisk(scratch.serial, signal);
+  } finally {
+    agent.close();
+    await agent.closed;
+  }
+}
+
+async function runProgram(agent: Agent, exited: Promise<ProcessExit>): Promise<void> {
+  await agent.startContainer(CONTAINER);
+  const { exitCode, message } = await exited;
+  if (exitCode !== 0) throw new Error(`The rehearsal ended with exit code ${exitCode}: ${message}`);
+  await agent.removeContainer(CONTAINER_ID);
+}
+
+function rehearsalSetup(
+  scratchSerial: string,
+  port: Port | null,
+  { clock, random }: RehearsalOptions,
+): PodSetup {
+  return {
+    rehearsal: true,
+    hostname: 'rehearsal',
+    domain: '',
+    epochMs: clock.nowMs(),
+    entropy: Buffer.from(random.bytes(ENTROPY_BYTES)).toString('base64'),
+    network: port && {
+      ...{ mac: port.mac, address: port.address, gateway: port.gateway, mtu: port.mtu },
+    },
+    dns: { nameservers: [], searches: [], options: [] },
+    hostAliases: [],
+    sysctls: {},
+    shareProcessNamespace: false,
+    scratchSerial,
+    volumes: [],
+  };
+}
+
+const CONTAINER: GuestContainerSpec = {
+  id: CONTAINER_ID,
+  name: CONTAINER_ID,
+  imageSerial: IMAGE_SERIAL,
+  imageFsType: 'erofs',
+  process: {
+    argv: [`/${REHEARSAL_PROGRAM}`, '--rehearse'],
+    env: ['PATH=/'],
+    workingDir: '/',
+    user: '',
+    supplementalGroups: [],
+    tty: false,
+    security: {
+      privileged: false,
+      runAsNonRoot: false,
+      noNewPrivileges: true,
+      capabilities: [],
+      seccompDefault: true,
+    },
+  },
+  readOnlyRootfs: false,
+  mounts: [],
+  resources: { cpuMillis: 0, cpuWeightMillis: 100, memoryBytes: 0 },
+  terminationMessagePath: '/dev/termination-log',
+  stdin: false,
+};

@@ -1,0 +1,61 @@
+import type { HyperPodSpec } from '../../api/hyperd.ts';
+import type { Port } from '../../network/driver.ts';
+import type { Vm, VmSpec } from '../vmm/hypervisor.ts';
+import type { VmShape } from './shape.ts';
+import type { PoolStatus } from './pool.ts';
+import type { TemplateStatus } from './templates.ts';
+
+/**
+ * Where pods' VMs come from. The best there is at the moment:
+ *
+ *   warm      started from a template, rehearsed and paused before anybody asked for it
+ *   template  started from a template of its owner, kernel and size
+ *   cold      booted
+ *
+ * What is missing of the better ways is made in the background meanwhile, and a failure of theirs
+ * is never one of the pod: it gets its VM by the next way. Nothing passes from one owner to another.
+ */
+export interface VmSupply {
+  /** A VM that waits for such a pod, running again; it is the caller's from now on. */
+  takeWarm(request: VmRequest): Promise<WarmVm | undefined>;
+  /**
+   * Starts the VM of `spec`, whose shape is `shape`.
+   *
+   * @param booted settles when its guest has answered, or never will
+   * @throws HypervisorError when none starts
+   */
+  start(
+    spec: VmSpec,
+    shape: VmShape,
+    booted: Promise<unknown>,
+    signal: AbortSignal,
+  ): Promise<StartedVm>;
+  templates(): TemplateStatus[];
+  /** Also while VMs start from it. Unknown ids are fine. */
+  removeTemplate(id: string): Promise<void>;
+  pools(): PoolStatus[];
+  /** Ends the VMs that wait. Templates stay for the next daemon. */
+  close(): Promise<void>;
+}
+
+/** What a pod asks of its VM that cannot be changed any more once it waits. */
+export interface VmRequest {
+  shape: VmShape;
+  network: HyperPodSpec['network'];
+  scratchMib: number;
+}
+
+export type VmOrigin = 'warm' | 'template' | 'cold';
+
+export interface StartedVm {
+  vm: Vm;
+  origin: Exclude<VmOrigin, 'warm'>;
+}
+
+/** A VM with all that it has on the host. Its directory is found by its id. */
+export interface WarmVm {
+  id: string;
+  vm: Vm;
+  uid: number;
+  port: Port | null;
+}
