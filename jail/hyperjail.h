@@ -103,6 +103,8 @@ void root_enter(const struct options *options);
 void limits_set(unsigned long file_count_max);
 void privileges_drop(uid_t uid);
 void capabilities_keep(unsigned long long mask);
+
+// seccomp.c
 void seccomp_enter(void);
 
 // keeper.c
