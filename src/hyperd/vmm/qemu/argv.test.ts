@@ -28,7 +28,7 @@ const CONTEXT: LaunchContext = {
   accelerator: 'tcg',
   tscKhz: 2_445_424,
   libraries: ['/lib/x86_64-linux-gnu/libc.so.6', '/lib64/ld-linux-x86-64.so.2'],
-  firmware: ['/usr/share/qemu', '/usr/share/seabios'],
+  firmware: ['/usr/share/qemu/bios-microvm.bin', '/usr/share/qemu/pvh.bin'],
   cgroup: {
     directories: ['/sys/fs/cgroup/hypernetes/vm'],
     settings: [{ file: '/sys/fs/cgroup/hypernetes/vm/memory.max', value: '419430400' }],

@@ -18,7 +18,7 @@ export interface LaunchContext {
   tscKhz: number;
   /** Libraries and modules of the emulator, bound at their own paths. */
   libraries: string[];
-  /** Directories with its firmware. */
+  /** Files of its firmware, bound at their own paths. */
   firmware: string[];
   cgroup: CgroupPlan;
   /** Of each boot disk, in order, whether it is a block device and not a file. */

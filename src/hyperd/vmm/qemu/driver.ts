@@ -22,7 +22,7 @@ import {
 import type { CgroupLayout } from './cgroup.ts';
 import { withDeadline } from './deadline.ts';
 import { connectSocket, killJail, readJailProcesses, startJail, awaitJailEnd } from './jail.ts';
-import { emulatorLibraries } from './libraries.ts';
+import { emulatorFirmware, emulatorLibraries } from './libraries.ts';
 import { probeMachine } from './probe.ts';
 import type { Machine } from './probe.ts';
 import { connectQmp } from './qmp.ts';
@@ -72,7 +72,7 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
   const host = once(async (): Promise<Host> => {
     const cgroups = await detectCgroups(options.cgroupParent ?? 'hypernetes');
     await prepareCgroups(cgroups);
-    const firmware = options.firmwareDirectories ?? FIRMWARE_DIRECTORIES;
+    const firmware = await emulatorFirmware(options.firmwareDirectories ?? FIRMWARE_DIRECTORIES);
     return { cgroups, libraries: await emulatorLibraries(options.qemuPath), firmware };
   });
   const machine = once(async (): Promise<Machine> => {
