@@ -16,8 +16,9 @@
 
 // What the monitor may ask of the host's kernel; docs/adr/0010-what-an-emulator-may-call.md has
 // the reasons. Found by tracing Debian 12's QEMU 7.2 (microvm and q35, TCG: boot, disks and
-// network under load, hot-plug, balloon, migration to and from a descriptor, quit). KVM could not
-// be traced: what is there for it alone is said to be, and comes from its source.
+// network under load, hot-plug, balloon, migration to and from a descriptor, quit), and with KVM as
+// far as a guest goes that never leaves its first instructions. What is there for a KVM guest that
+// does comes from QEMU's source.
 static const unsigned ALLOWED[] = {
     // Start: the jail's own exec, the loader, glibc. QEMU's sandbox takes exec away again; until
     // then, and in a monitor without one, there is nothing to execute but what the cell shows.

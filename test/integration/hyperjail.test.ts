@@ -15,6 +15,7 @@ import {
   removeCgroupParents,
 } from '../../src/hyperd/vmm/qemu/cgroup.ts';
 import type { CgroupLayout } from '../../src/hyperd/vmm/qemu/cgroup.ts';
+import { hostDevices } from '../../src/hyperd/vmm/qemu/devices.ts';
 import {
   awaitJailEnd,
   connectSocket,
@@ -80,7 +81,7 @@ interface Cell {
   args: string[];
 }
 
-async function cell(mode: string[], limits = LIMITS): Promise<Cell> {
+async function cell(mode: string[], limits = LIMITS, devices: string[] = []): Promise<Cell> {
   const id = `cell-${count++}`;
   const directory = join(base, id);
   await mkdir(directory, { mode: 0o700 });
@@ -89,7 +90,7 @@ async function cell(mode: string[], limits = LIMITS): Promise<Cell> {
   await writeFile(join(directory, 'data'), 'bound');
   // As open as a file can be, so that it is the mount that refuses.
   await chmod(join(directory, 'data'), 0o777);
-  const plan = await cgroupPlan(layout, id, limits);
+  const plan = await cgroupPlan(layout, id, limits, devices);
   const args = [
     ...['run', '--directory', directory, '--uid', String(UID), '--files-max', '256'],
     ...plan.directories.flatMap((path) => ['--cgroup', path]),
@@ -372,6 +373,25 @@ test('the processor time of a cell is limited where there is a controller for it
   const [free, limited] = [await burn(0), await burn(100)];
   // A tenth of a processor, less what one period gives at the start.
   assert.ok(limited >= 8 * BURN_MS, `${BURN_MS} ms of work took ${limited} ms`);
+  assert.ok(free < limited, `without a limit it took ${free} ms`);
+});
+
+const READ_BYTES = 2 << 20;
+
+test('the disk traffic of a cell is limited where there is a controller for it', async (t) => {
+  const devices = await hostDevices([base]);
+  if (layout.controllers.io === undefined) return t.skip('no controller of disk traffic');
+  if (devices.length === 0) return t.skip(`"${base}" is on no single device`);
+  const read = async (limits: VmLimits) => {
+    const given = await cell(['read'], limits, devices);
+    const disk = join(given.directory, 'ro.img');
+    await writeFile(disk, Buffer.alloc(READ_BYTES, 1), { flush: true });
+    await runToEnd(given);
+    return Number(await readFile(join(given.directory, 'console.log'), 'utf8'));
+  };
+  const free = await read(LIMITS);
+  const limited = await read({ ...LIMITS, diskBytesPerSecond: READ_BYTES / 2 });
+  assert.ok(limited >= 1500, `two seconds' worth was read in ${limited} ms`);
   assert.ok(free < limited, `without a limit it took ${free} ms`);
 });
 
