@@ -19,8 +19,9 @@ static void limit(int resource, rlim_t wanted) {
 
 void limits_set(unsigned long file_count_max) {
   limit(RLIMIT_NOFILE, file_count_max);
-  // A core file would hold the tenant's memory.
-  limit(RLIMIT_CORE, 0);
+  // A core would hold the tenant's memory. Too small for a file; and only 1, not 0, keeps the kernel
+  // from starting a handler that core_pattern names.
+  limit(RLIMIT_CORE, 1);
 }
 
 // The bounding set can be shrunk only while CAP_SETPCAP is there: before the user changes.

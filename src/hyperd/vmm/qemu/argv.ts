@@ -186,7 +186,9 @@ export function blockNode(disk: DiskSpec, fdset: number, blockDevice: boolean): 
       'read-only': disk.readOnly,
       'auto-read-only': false,
       cache: { direct: false, 'no-flush': disk.ephemeral === true },
-      ...(disk.readOnly ? {} : { discard: 'unmap' }),
+      // One image serves many VMs: by a lock on it, an emulator that was taken over could keep the
+      // others from starting.
+      ...(disk.readOnly ? { locking: 'off' } : { discard: 'unmap' }),
     },
     ...(disk.readOnly ? {} : { discard: 'unmap' }),
   };
