@@ -141,20 +141,31 @@ async function withHost(work: (look: string[], directory: string) => Promise<voi
   const victim = start(join(base, 'inmate'), ['host', name], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
-  const ended = new Promise((resolve) => victim.on('exit', resolve));
-  const other = await cell(['wait']);
-  const neighbour = await startJail(jail, other.args, other.directory);
+  const ended = new Promise<number | null>((resolve) => victim.on('exit', resolve));
+  const said = new Promise<string>((resolve) =>
+    victim.stdout?.once('data', (data: Buffer) => resolve(data.toString().trim())),
+  );
   try {
-    const line = await new Promise<string>((resolve) =>
-      victim.stdout?.once('data', (data: Buffer) => resolve(data.toString().trim())),
+    const line = await Promise.race([said, ended]);
+    assert.ok(typeof line === 'string', `the process of the host ended with ${line}`);
+    await withNeighbour((other) =>
+      work([...line.split(' '), name, join(directory, 'data'), other], directory),
     );
-    const secret = join(directory, 'data');
-    await work([...line.split(' '), name, secret, other.directory], directory);
   } finally {
-    await killJail(neighbour);
-    await awaitJailEnd(neighbour, systemClock);
     victim.stdin?.end();
     assert.equal(await ended, 0);
+  }
+}
+
+/** Another VM's cell, for as long as `work` takes its directory. */
+async function withNeighbour(work: (directory: string) => Promise<void>): Promise<void> {
+  const { args, directory } = await cell(['wait']);
+  const processes = await startJail(jail, args, directory);
+  try {
+    await work(directory);
+  } finally {
+    await killJail(processes);
+    await awaitJailEnd(processes, systemClock);
   }
 }
 
@@ -251,7 +262,7 @@ test('a cell holds what it was given and nothing else', async () => {
     assert.deepEqual(seen.environment, ['', 'LC_ALL=C']);
     assert.deepEqual(seen.descriptors, [-1, 0, 1, 2, 10, 13, 20, 21]);
     assert.equal(seen.files, 256);
-    assert.equal(seen.core, 1, 'no file, and no handler either');
+    assert.ok(Number(seen.core) <= 1, 'too small for a core file');
     assert.equal(seen.unlimitedSize, true);
     assert.equal(seen['/proc/self/status'], '', 'there is no /proc');
     assert.equal(seen.data, 'bound');
