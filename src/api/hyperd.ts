@@ -124,7 +124,14 @@ export interface HyperPodSpec {
   cpuCount: number;
   /** What the guest sees, its own overhead included. */
   memoryMib: number;
-  limits: { cpuMillis: number; cpuWeightMillis: number; memoryMib: number };
+  limits: {
+    cpuMillis: number;
+    cpuWeightMillis: number;
+    memoryMib: number;
+    /** Of each disk of the host that the pod's writable disk is on. @default 0, no limit */
+    diskBytesPerSecond?: number;
+    diskOpsPerSecond?: number;
+  };
   /** Size of the pod's writable disk (container layers, emptyDir). It is sparse. */
   scratchMib: number;
   /** The segment of the pod, or null for none. */

@@ -19,6 +19,8 @@ export const LIMITS = {
   memoryMib: 1024 * 1024,
   memoryMibMin: 48,
   scratchMib: 4 * 1024 * 1024,
+  /** A second, in bytes or requests: beyond what disks do. */
+  diskRate: 2 ** 40,
   volumeCount: 128,
   containerCount: 64,
   argvCount: 4096,
@@ -146,6 +148,8 @@ const POD: Record<string, Check> = {
     cpuMillis: integer(0, LIMITS.cpuCount * 1000),
     cpuWeightMillis: integer(0, LIMITS.cpuCount * 1000),
     memoryMib: integer(LIMITS.memoryMibMin, 2 * LIMITS.memoryMib),
+    diskBytesPerSecond: optional(integer(0, LIMITS.diskRate)),
+    diskOpsPerSecond: optional(integer(0, LIMITS.diskRate)),
   }),
   scratchMib: integer(16, LIMITS.scratchMib),
   network: optional(
