@@ -24,6 +24,7 @@ import { startDaemon } from '../daemon.ts';
 import type { Daemon } from '../daemon.ts';
 import type { PodRecord } from '../record.ts';
 import { processSpec } from '../../agent/testing/guest.ts';
+import { createFakeKernels } from '../../guestkernel/store.fake.ts';
 import { createScriptedGuest } from './guest.fake.ts';
 import type { ScriptedGuest } from './guest.fake.ts';
 
@@ -80,7 +81,6 @@ export async function createRig(): Promise<Rig> {
       const daemon = await startDaemon({
         directory,
         version: 'test',
-        kernelVersion: '6.1.0-fake',
         hypervisor,
         images: rig.images,
         network: rig.network,
@@ -91,7 +91,7 @@ export async function createRig(): Promise<Rig> {
         clock: systemClock,
         random,
         log: silentLog,
-        guest: { kernelPath: '/kernel', initrdPath: '/initrd', kernelArguments: [] },
+        kernels: createFakeKernels(),
       });
       daemons.push(daemon);
       return daemon;
