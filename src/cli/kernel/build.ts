@@ -24,7 +24,7 @@ const HYPER_NAME = 'hyper';
 const FRAGMENT_PATH = new URL('../../../guest/kernel/hyper.config', import.meta.url).pathname;
 const JOBS_MAX = 256;
 /** Of a build that prints to a file: how often it says how far it is. */
-const REPORT_STEP = 0.1;
+const REPORT_STEP_PERCENT = 10;
 
 /** Builds the hyper kernel, unless the same has been built before, and runs a pod with it. */
 export async function buildHyperKernel(
@@ -100,20 +100,15 @@ export function progressPrinter(
   output: Pick<NodeJS.WriteStream, 'isTTY' | 'write'>,
 ): (progress: BuildProgress) => void {
   let step = 0;
-  let shown = '';
-  let told = 0;
+  let told = -1;
   return ({ step: number, stepCount, title, fraction }) => {
-    const percent = fraction === undefined ? '' : `: ${Math.floor(fraction * 100)} %`;
-    const line = `[${number}/${stepCount}] ${title}${percent}`;
-    if (line === shown) return;
-    if (number !== step) {
-      if (output.isTTY && step > 0) output.write('\n');
-      [step, told] = [number, 0];
-    } else if (!output.isTTY && (fraction ?? 0) < told + REPORT_STEP) {
-      return;
-    }
-    told = fraction ?? 0;
-    shown = line;
+    const percent = fraction === undefined ? 0 : Math.floor(fraction * 100);
+    const isNew = number !== step;
+    const wait = output.isTTY ? 1 : REPORT_STEP_PERCENT;
+    if (!isNew && percent < told + wait) return;
+    if (isNew && step > 0 && output.isTTY) output.write('\n');
+    [step, told] = [number, percent];
+    const line = `[${number}/${stepCount}] ${title}${fraction === undefined ? '' : `: ${percent} %`}`;
     output.write(output.isTTY ? `\r${line}` : `${line}\n`);
   };
 }

@@ -22,6 +22,10 @@ export interface KernelBuildOptions {
   signal: AbortSignal;
   /** Where programs are found; of the process by default. */
   env?: NodeJS.ProcessEnv;
+  /** Where they are looked for beside the `PATH` of that. @default those of every system */
+  systemDirectories?: string[];
+  /** @default /usr/include */
+  headerDirectory?: string;
 }
 
 export interface BuildProgress {
@@ -55,8 +59,7 @@ const CONFIGURE_TIMEOUT_MS = 600_000;
 const STEP_COUNT = 5;
 /** Lines that `make` prints for our configuration, for telling how far it is. */
 const MAKE_LINES = 2100;
-/** Where they are looked for beside the caller's `PATH`. */
-const SYSTEM_PATHS = ['/usr/bin', '/bin'];
+const SYSTEM_DIRECTORIES = ['/usr/bin', '/bin'];
 
 /** Program → Debian's package. */
 const PROGRAMS: Record<string, string> = {
@@ -71,7 +74,7 @@ const PROGRAMS: Record<string, string> = {
   xz: 'xz-utils',
   'dpkg-deb': 'dpkg',
 };
-const HEADERS: Record<string, string> = { '/usr/include/libelf.h': 'libelf-dev' };
+const HEADERS: Record<string, string> = { 'libelf.h': 'libelf-dev' };
 
 /** The same source gives the same bytes, whoever builds it and when. */
 const REPRODUCIBLE = {
@@ -86,9 +89,12 @@ const REPRODUCIBLE = {
  * @throws Error naming the packages that are missing, or that apt knows no source
  */
 export async function planBuild(
-  options: Pick<KernelBuildOptions, 'fragmentPath' | 'env' | 'signal'>,
+  options: Omit<KernelBuildOptions, 'workDirectory' | 'jobs' | 'onProgress'>,
 ): Promise<BuildPlan> {
-  await requireTools(options.env ?? process.env);
+  const path = (options.env ?? process.env)['PATH'] ?? '';
+  const beside = options.systemDirectories ?? SYSTEM_DIRECTORIES;
+  const headers = options.headerDirectory ?? '/usr/include';
+  await requireTools([...path.split(delimiter), ...beside], headers);
   const { env, signal } = options;
   const depends = await run('apt-cache', ['depends', META_PACKAGE], { env, signal }).catch(empty);
   const sourcePackage = /Depends: (linux-source-\S+)/.exec(depends)?.[1];
@@ -156,8 +162,7 @@ export async function buildKernel(
   }
 }
 
-async function requireTools(env: NodeJS.ProcessEnv): Promise<void> {
-  const directories = [...(env['PATH'] ?? '').split(delimiter), ...SYSTEM_PATHS];
+async function requireTools(directories: string[], headerDirectory: string): Promise<void> {
   const exists = (path: string) =>
     access(path).then(
       () => true,
@@ -169,7 +174,7 @@ async function requireTools(env: NodeJS.ProcessEnv): Promise<void> {
     if (!found.includes(true)) missing.add(debian);
   }
   for (const [header, debian] of Object.entries(HEADERS)) {
-    if (!(await exists(header))) missing.add(debian);
+    if (!(await exists(join(headerDirectory, header)))) missing.add(debian);
   }
   if (missing.size === 0) return;
   const list = [...missing].sort().join(' ');

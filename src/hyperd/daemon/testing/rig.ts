@@ -54,7 +54,8 @@ export interface FakeImages extends ImageStore {
 
 export const IMAGE_ID = `sha256:${'ab'.repeat(32)}`;
 
-export async function createRig(): Promise<Rig> {
+/** @param kernels names of those that the node has beside its default one */
+export async function createRig(...kernels: string[]): Promise<Rig> {
   const directory = await mkdtemp(join(tmpdir(), 'hyperd-'));
   const random = seededRandom(1);
   const guests = new Map<string, ScriptedGuest>();
@@ -91,7 +92,7 @@ export async function createRig(): Promise<Rig> {
         clock: systemClock,
         random,
         log: silentLog,
-        kernels: createFakeKernels(),
+        kernels: createFakeKernels(...kernels),
       });
       daemons.push(daemon);
       return daemon;
