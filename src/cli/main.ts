@@ -131,7 +131,7 @@ program
 
 program
   .command('bench')
-  .description('measure: pod-start, api, store, image, footprint')
+  .description('measure: pod-start, kernels, api, store, image, footprint')
   .argument('<name>')
   .option('--json', 'print the result as JSON')
   .option('-n, --count <count>', 'how many times')

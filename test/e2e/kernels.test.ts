@@ -77,7 +77,7 @@ test('a pod waits for its kernel, boots it once it is imported, and holds it', a
   await cluster.client.create(PODS, podOf('own', 'mine'));
   const condition = (pod: Pod | undefined) =>
     pod?.status?.conditions?.find(({ type }) => type === 'PodReadyToStartContainers');
-  const words = /Cannot find kernel "mine": this node has debian/;
+  const words = /Cannot find kernel "mine" on this node/;
   await waitFor(cluster.client, PODS, key, (pod) => words.test(condition(pod)?.message ?? ''));
   const { items } = await cluster.client.list(EVENTS, { namespace: 'default' });
   assert.ok(items.some((event) => words.test(String(event['message']))));

@@ -35,9 +35,13 @@ export async function withKernels<T>(
   action: (store: KernelStore, paths: DataPaths) => Promise<T>,
 ): Promise<T> {
   const paths = dataPaths(dataDirectory(dataDir));
+  const store = await openKernels(paths);
   try {
-    return await action(await openKernels(paths), paths);
+    return await action(store, paths);
   } catch (error) {
-    throw error instanceof KernelError ? new UsageError(`${error.message}.`) : error;
+    if (!(error instanceof KernelError)) throw error;
+    const names = (await store.list()).flatMap((kernel) => kernel.names).join(', ');
+    const hint = error.reason === 'NotFound' ? ` It has: ${names}.` : '';
+    throw new UsageError(`${error.message}.${hint}`);
   }
 }

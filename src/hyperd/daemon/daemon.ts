@@ -183,7 +183,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   };
 }
 
-/** @throws StatusError Invalid, naming the kernels that are there */
+/** @throws StatusError Invalid */
 async function requireKernel(kernels: DaemonOptions['kernels'], name?: string): Promise<void> {
   if (name === undefined) return;
   await kernels.get(name).catch((error: unknown) => {

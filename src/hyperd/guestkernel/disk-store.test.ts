@@ -96,7 +96,7 @@ test('import(), use() and remove() are seen by every store of the directory', as
   await other.remove('mine');
   assert.deepEqual(await names(store), [['debian']]);
   assert.deepEqual(await readdir(here.directory), ['names']);
-  const unknown = refusal('NotFound', /^Cannot find kernel "mine": this node has debian$/);
+  const unknown = refusal('NotFound', /^Cannot find kernel "mine" on this node$/);
   await assert.rejects(store.get('mine'), unknown);
 });
 
@@ -197,6 +197,18 @@ test('what others left behind is removed, unless they are still at it', async ()
   assert.equal((await again.default()).isBuiltIn, true, 'a default that is gone is none');
   const left = (await readdir(here.directory)).filter((entry) => entry.startsWith('.'));
   assert.deepEqual(left, [`.new-${process.pid}-abc`]);
+});
+
+test('a kernel whose record is damaged is not used, and may be imported again', async () => {
+  await using here = await place();
+  const store = await here.open();
+  const { id } = await store.import('mine', content('a'));
+  await store.use('mine');
+  await writeFile(join(here.directory, id, 'kernel.json'), '{"version":');
+  assert.deepEqual(await names(await here.open()), [['debian']]);
+  assert.equal((await store.default()).isBuiltIn, true);
+  await store.import('mine', content('a'));
+  assert.equal((await store.default()).release, '6.1-a');
 });
 
 test('the number of kernels has a limit', async () => {

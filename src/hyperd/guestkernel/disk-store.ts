@@ -124,8 +124,8 @@ class DiskKernelStore implements KernelStore {
       kernels.find(({ names }) => names.includes(name)) ??
       kernels.find(({ id, isBuiltIn }) => !isBuiltIn && id === name);
     if (found) return found;
-    const known = kernels.flatMap(({ names }) => names).join(', ');
-    throw new KernelError('NotFound', `Cannot find kernel "${name}": this node has ${known}`);
+    // What else there is is not for everybody to know: the pod may be a tenant's.
+    throw new KernelError('NotFound', `Cannot find kernel "${name}" on this node`);
   }
 
   async default(): Promise<Kernel> {
@@ -234,13 +234,22 @@ class DiskKernelStore implements KernelStore {
         hasModules: content.modules.length > 0,
         hyperstartDigest: digestOf(hyperstart),
       });
-      await rename(directory, join(this.#root, id)).catch((error: NodeJS.ErrnoException) => {
-        // Another process was faster with the same.
-        if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
-      });
+      await this.#place(directory, join(this.#root, id), id);
       await syncDirectory(this.#root);
     } finally {
       await rm(directory, { recursive: true, force: true });
+    }
+  }
+
+  async #place(from: string, to: string, id: string): Promise<void> {
+    try {
+      await rename(from, to);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOTEMPTY') throw error;
+      // Another process was faster with the same; or what is there cannot be read.
+      if (await this.#record(id)) return;
+      await rm(to, { recursive: true });
+      await rename(from, to);
     }
   }
 
@@ -342,8 +351,8 @@ class DiskKernelStore implements KernelStore {
     if (!ID.test(id)) return undefined;
     const text = await readFileIfExists(join(this.#root, id, 'kernel.json'));
     if (text === undefined) return undefined;
-    const record = JSON.parse(text) as KernelRecord;
-    return record.version === 1 ? record : undefined;
+    const record = parseRecord(text);
+    return record?.version === 1 ? record : undefined;
   }
 
   #passing(kind: 'new' | 'old'): string {
@@ -357,6 +366,15 @@ const DURABLE = { mode: 0o644, sync: true };
 function writeRecord(directory: string, record: KernelRecord): Promise<void> {
   const path = join(directory, 'kernel.json');
   return writeFileAtomic(path, JSON.stringify(record), DURABLE);
+}
+
+/** A record that cannot be read is none: the kernel is not used, and can be imported again. */
+function parseRecord(text: string): KernelRecord | undefined {
+  try {
+    return JSON.parse(text) as KernelRecord;
+  } catch {
+    return undefined;
+  }
 }
 
 function digestOf(...parts: Buffer[]): string {

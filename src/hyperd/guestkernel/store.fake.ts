@@ -20,7 +20,7 @@ export function createFakeKernels(
   });
   const get = async (name: string): Promise<Kernel> => {
     if (['default', ...others].includes(name)) return kernel(name);
-    throw new KernelError('NotFound', `Cannot find kernel "${name}": this node has default`);
+    throw new KernelError('NotFound', `Cannot find kernel "${name}" on this node`);
   };
   return {
     get,

@@ -11,7 +11,7 @@ export interface KernelStore {
   list(): Promise<Kernel[]>;
   /**
    * @param name or, for one that has lost its name, its id
-   * @throws KernelError NotFound, naming those that are there
+   * @throws KernelError NotFound
    */
   get(name: string): Promise<Kernel>;
   default(): Promise<Kernel>;
