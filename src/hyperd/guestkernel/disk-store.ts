@@ -83,7 +83,7 @@ class DiskKernelStore implements KernelStore {
     await mkdir(this.#names, { recursive: true, mode: 0o755 });
     for (const entry of await readdir(this.#root)) {
       const pid = Number(PASSING.exec(entry)?.[1] ?? 0);
-      if (pid > 0 && !isAlive(pid)) await rm(join(this.#root, entry), { recursive: true });
+      if (pid > 0 && !isAlive(pid)) await rm(join(this.#root, entry), LEFT);
     }
     const hyperstart = await readFile(this.#options.hyperstartPath);
     for (const id of await this.#ids()) await this.#refresh(id, hyperstart);
@@ -269,8 +269,15 @@ class DiskKernelStore implements KernelStore {
   async #removeUnused(id: string): Promise<number> {
     const directory = join(this.#root, id);
     const passing = this.#passing('old');
-    if (await this.#podCount(id)) return this.#podCount(id);
-    await rename(directory, passing);
+    try {
+      const podCount = await this.#podCount(id);
+      if (podCount > 0) return podCount;
+      await rename(directory, passing);
+    } catch (error) {
+      // Another process has removed it.
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0;
+      throw error;
+    }
     // Who has linked it until now has it; nobody can any more.
     const { nlink } = await stat(join(passing, 'vmlinux'));
     if (nlink > 1) {
@@ -361,6 +368,8 @@ class DiskKernelStore implements KernelStore {
 }
 
 const EMPTY = Buffer.alloc(0);
+/** Another process may be removing the same. */
+const LEFT = { recursive: true, force: true };
 const DURABLE = { mode: 0o644, sync: true };
 
 function writeRecord(directory: string, record: KernelRecord): Promise<void> {
