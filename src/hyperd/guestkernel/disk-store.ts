@@ -97,8 +97,9 @@ class DiskKernelStore implements KernelStore {
     const directory = join(this.#root, id);
     const modules = record.hasModules ? await readFile(join(directory, 'modules')) : EMPTY;
     const initrd = Buffer.concat([initArchive(hyperstart), modules]);
-    await writeFileAtomic(join(directory, 'initrd'), initrd, { mode: 0o644 });
-    await writeRecord(directory, { ...record, hyperstartDigest });
+    await this.#replace(join(directory, 'initrd'), initrd);
+    const text = JSON.stringify({ ...record, hyperstartDigest } satisfies KernelRecord);
+    await this.#replace(join(directory, 'kernel.json'), text);
   }
 
   async list(): Promise<Kernel[]> {
@@ -147,7 +148,7 @@ class DiskKernelStore implements KernelStore {
       throw new KernelError('Exists', `Cannot import kernel "${name}": there is one, ${way}`);
     }
     if (!(await this.#record(id))) await this.#add(id, content);
-    await writeFileAtomic(join(this.#names, name), id, DURABLE);
+    await this.#replace(join(this.#names, name), id);
     if (isOthers) await this.#removeUnused(before);
     return this.get(name);
   }
@@ -159,7 +160,7 @@ class DiskKernelStore implements KernelStore {
       throw new KernelError('Invalid', `Cannot use kernel "${name}": it has no name any more`);
     }
     if (kernel.isBuiltIn) await rm(this.#default, { force: true });
-    else await writeFileAtomic(this.#default, chosen, DURABLE);
+    else await this.#replace(this.#default, chosen);
     return this.get(name);
   }
 
@@ -183,7 +184,7 @@ class DiskKernelStore implements KernelStore {
     const podCount = await this.#removeUnused(kernel.id);
     if (podCount === 0) return;
     // One has come meanwhile.
-    await writeFileAtomic(join(this.#names, name), kernel.id, { mode: 0o644 });
+    await this.#replace(join(this.#names, name), kernel.id);
     refuse(`${podCount} pods of this node run it`);
   }
 
@@ -225,7 +226,7 @@ class DiskKernelStore implements KernelStore {
       if (modules.length > 0) await writeFileAtomic(join(directory, 'modules'), modules, DURABLE);
       if (config !== undefined) await writeFileAtomic(join(directory, 'config'), config, DURABLE);
       const { release, origin, buildKey } = content;
-      await writeRecord(directory, {
+      const record: KernelRecord = {
         version: 1,
         release,
         origin,
@@ -233,7 +234,8 @@ class DiskKernelStore implements KernelStore {
         importedAtMs: this.#options.clock.nowMs(),
         hasModules: content.modules.length > 0,
         hyperstartDigest: digestOf(hyperstart),
-      });
+      };
+      await writeFileAtomic(join(directory, 'kernel.json'), JSON.stringify(record), DURABLE);
       await this.#place(directory, join(this.#root, id), id);
       await syncDirectory(this.#root);
     } finally {
@@ -362,6 +364,11 @@ class DiskKernelStore implements KernelStore {
     return record?.version === 1 ? record : undefined;
   }
 
+  /** On the way it bears our number, so that it is found by whoever opens the store after us. */
+  #replace(path: string, content: string | Uint8Array): Promise<void> {
+    return writeFileAtomic(path, content, { ...DURABLE, temporaryPath: this.#passing('new') });
+  }
+
   #passing(kind: 'new' | 'old'): string {
     return join(this.#root, `.${kind}-${process.pid}-${nameSuffix(this.#options.random, 8)}`);
   }
@@ -371,11 +378,6 @@ const EMPTY = Buffer.alloc(0);
 /** Another process may be removing the same. */
 const LEFT = { recursive: true, force: true };
 const DURABLE = { mode: 0o644, sync: true };
-
-function writeRecord(directory: string, record: KernelRecord): Promise<void> {
-  const path = join(directory, 'kernel.json');
-  return writeFileAtomic(path, JSON.stringify(record), DURABLE);
-}
 
 /** A record that cannot be read is none: the kernel is not used, and can be imported again. */
 function parseRecord(text: string): KernelRecord | undefined {
