@@ -57,7 +57,7 @@ export function benchFootprint(paths: DataPaths, count?: number): Promise<BenchR
     const usedMs = sum(after) - sum(before);
     return {
       name: 'footprint',
-      machine: describeMachine(context.accelerator),
+      machine: describeMachine(context.accelerator, context.kernel),
       series: [
         ...components.map(({ name }, index) =>
           series(`${name} idle`, [idle[index] ?? 0], 'MiB PSS'),
