@@ -38,8 +38,9 @@ export async function removeKernel(
 }
 
 /** As programs get it: without where the files lie. */
-export function summary({ kernelPath: _, initrdPath: __, ...kernel }: Kernel): object {
-  return kernel;
+export function summary(kernel: Kernel): object {
+  const { kernelPath: _, initrdPath: __, kernelArguments: ___, ...rest } = kernel;
+  return rest;
 }
 
 function row(kernel: Kernel): string[] {

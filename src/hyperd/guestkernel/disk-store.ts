@@ -191,14 +191,13 @@ class DiskKernelStore implements KernelStore {
   async acquire(name: string | undefined, directory: string): Promise<GuestFiles> {
     for (let attempt = 1; ; attempt += 1) {
       const kernel = name === undefined ? await this.default() : await this.get(name);
-      const { kernelPath, initrdPath, isBuiltIn } = kernel;
-      if (isBuiltIn) return { kernelPath, initrdPath, kernelArguments: [] };
+      const { kernelPath, initrdPath, kernelArguments, isBuiltIn } = kernel;
+      if (isBuiltIn) return { kernelPath, initrdPath, kernelArguments };
       try {
-        const record = await this.#record(kernel.id);
-        const files = guestFiles(directory, record?.hasModules === true);
+        const files = guestFiles(directory);
         await linkAnew(kernelPath, files.kernelPath);
         await linkAnew(initrdPath, files.initrdPath);
-        return files;
+        return { ...files, kernelArguments };
       } catch (error) {
         // Somebody is removing it: it is gone then, or back because of the first link.
         const isGone = (error as NodeJS.ErrnoException).code === 'ENOENT';
@@ -298,9 +297,7 @@ class DiskKernelStore implements KernelStore {
     const record = await this.#record(id);
     if (!record) return undefined;
     const directory = join(this.#root, id);
-    const kernelPath = join(directory, 'vmlinux');
-    const initrdPath = join(directory, 'initrd');
-    const { release, origin, buildKey, importedAtMs } = record;
+    const { release, origin, buildKey, importedAtMs, hasModules } = record;
     // It may be removed while it is looked at.
     const podCount = await this.#podCount(id).catch(() => undefined);
     if (podCount === undefined) return undefined;
@@ -315,8 +312,7 @@ class DiskKernelStore implements KernelStore {
       bytes: await sizeOf(directory),
       podCount,
       importedAtMs,
-      kernelPath,
-      initrdPath,
+      ...guestFiles(directory, hasModules),
     };
   }
 
@@ -333,8 +329,7 @@ class DiskKernelStore implements KernelStore {
       bytes: kernel.size + initrd.size,
       podCount: undefined,
       importedAtMs: kernel.mtimeMs,
-      kernelPath,
-      initrdPath,
+      ...{ kernelPath, initrdPath, kernelArguments: [] },
     };
   }
 

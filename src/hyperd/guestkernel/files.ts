@@ -29,7 +29,8 @@ export async function writeGuestFiles(
   return files;
 }
 
-export function guestFiles(directory: string, hasModules: boolean): GuestFiles {
+/** @param hasModules whether the initial file system has modules that the guest loads */
+export function guestFiles(directory: string, hasModules = false): GuestFiles {
   return {
     kernelPath: join(directory, 'vmlinux'),
     initrdPath: join(directory, 'initrd'),

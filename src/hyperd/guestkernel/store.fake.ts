@@ -17,6 +17,7 @@ export function createFakeKernels(
     importedAtMs: 0,
     kernelPath: `/${name}/vmlinux`,
     initrdPath: `/${name}/initrd`,
+    kernelArguments: [],
   });
   const get = async (name: string): Promise<Kernel> => {
     if (['default', ...others].includes(name)) return kernel(name);
@@ -26,8 +27,8 @@ export function createFakeKernels(
     get,
     default: () => get('default'),
     async acquire(name = 'default') {
-      const { kernelPath, initrdPath } = await get(name);
-      return { kernelPath, initrdPath, kernelArguments: [] };
+      const { kernelPath, initrdPath, kernelArguments } = await get(name);
+      return { kernelPath, initrdPath, kernelArguments };
     },
   };
 }

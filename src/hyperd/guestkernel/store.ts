@@ -34,7 +34,8 @@ export interface KernelStore {
   acquire(name: string | undefined, directory: string): Promise<GuestFiles>;
 }
 
-export interface Kernel extends KernelFacts {
+/** With the store's own files: the same for as long as it is the same kernel and hyperstart. */
+export interface Kernel extends KernelFacts, GuestFiles {
   /** Of the content: SHA-256, in hexadecimal. Empty for the built-in one. */
   id: string;
   /** None where a newer one has taken its name and pods still run it. */
@@ -46,8 +47,6 @@ export interface Kernel extends KernelFacts {
   /** Pods on this node that were started with it; undefined for the built-in one. */
   podCount: number | undefined;
   importedAtMs: number;
-  kernelPath: string;
-  initrdPath: string;
 }
 
 /** What is told of a kernel that cannot be read out of its files. */
