@@ -179,12 +179,13 @@ class DiskKernelStore implements KernelStore {
       if (kernel.podCount) refuse(`${kernel.podCount} pods of this node run it`);
       if (kernel.isDefault) refuse('it is the default');
     }
-    if (kernel.names.includes(name)) await rm(join(this.#names, name), { force: true });
+    const hasName = kernel.names.includes(name);
+    if (hasName) await rm(join(this.#names, name), { force: true });
     if (others.length > 0) return;
     const podCount = await this.#removeUnused(kernel.id);
     if (podCount === 0) return;
     // One has come meanwhile.
-    await this.#replace(join(this.#names, name), kernel.id);
+    if (hasName) await this.#replace(join(this.#names, name), kernel.id);
     refuse(`${podCount} pods of this node run it`);
   }
 
