@@ -103,10 +103,10 @@ describe('bootProbe()', () => {
     [
       'a guest without a port',
       ({ vm }) => {
-        vm.print('hyperstart: no control port "io.hypernetes.control"\n');
+        vm.print('\x1b[2Jhyperstart: no control port "io.hypernetes.control"\n');
         vm.powerOff();
       },
-      /CONFIG_VIRTIO_CONSOLE/,
+      /CONFIG_VIRTIO_CONSOLE.* Its console ends with "\[2Jhyperstart: no/,
     ],
     [
       'no erofs',

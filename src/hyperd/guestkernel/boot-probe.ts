@@ -44,6 +44,7 @@ const PROBE_SCRATCH_MIB = 32;
 /** The user of probe VMs; below those of pods. */
 const PROBE_UID = 64_998;
 const CONSOLE_BYTES = 16 << 10;
+const CONSOLE_LINES_SHOWN = 3;
 const OUTPUT_BYTES_MAX = 4096;
 const CONTROLLERS = ['cpu', 'memory', 'pids'] as const;
 
@@ -152,15 +153,20 @@ function judge(exitCode: number, output: string): void {
 }
 
 async function refusal(vm: Vm | undefined, error: unknown): Promise<KernelError> {
+  const why = printable(describeError(error));
   // What the machine cannot do is not the kernel's fault.
-  const printed = (await vm?.consoleTail(CONSOLE_BYTES).catch(() => '')) ?? '';
-  const why = describeError(error);
   if (!vm) return new KernelError('Refused', `Cannot boot a VM to try the kernel: ${why}`);
+  const printed = await vm.consoleTail(CONSOLE_BYTES).catch(() => '');
   const options = optionsBehind(why, printed);
-  const last = printed.trim().split('\n').slice(-3).join(' | ').replaceAll(/\s+/g, ' ');
+  const last = printable(printed.trim().split('\n').slice(-CONSOLE_LINES_SHOWN).join(' | '));
   const told = last === '' ? 'Its console is empty' : `Its console ends with "${last}"`;
   const hint = options.length > 0 ? ` It seems to lack ${options.join(', ')}.` : '';
   return new KernelError('Refused', `The kernel does not run a pod: ${why}.${hint} ${told}`);
+}
+
+/** The words are the kernel's: they may be meant for a terminal. */
+function printable(text: string): string {
+  return text.replaceAll(/[^\x21-\x7e]+/g, ' ').trim();
 }
 
 function throwExit({ message }: VmExit): never {
