@@ -58,6 +58,7 @@ export interface HyperdInfo {
   hypervisor: string;
   accelerator: 'kvm' | 'tcg' | 'fake';
   acceleratorReason: string;
+  /** Of the node's default kernel. */
   kernelVersion: string;
   /** What a VM costs beyond the memory that its containers may use. */
   overhead: { memoryMib: number; cpuMillis: number };
@@ -121,6 +122,8 @@ export interface HyperPodSpec {
   name: string;
   hostname: string;
   domain: string;
+  /** Name of one of the node's kernels. @default the node's default kernel */
+  kernel?: string;
   cpuCount: number;
   /** What the guest sees, its own overhead included. */
   memoryMib: number;

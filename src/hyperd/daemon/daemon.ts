@@ -11,6 +11,7 @@ import type {
 import { StatusError, notFound } from '../../api/status.ts';
 import type { Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
+import { KernelError } from '../guestkernel/store.ts';
 import { ImageError } from '../image/store.ts';
 import type { Image } from '../image/store.ts';
 import type { HypervisorInfo } from '../vmm/hypervisor.ts';
@@ -44,7 +45,6 @@ export interface Daemon {
 export interface DaemonOptions extends Omit<PodDependencies, 'onChange' | 'podsDirectory'> {
   directory: string;
   version: string;
-  kernelVersion: string;
 }
 
 /** hyperd's, not the scheduler's, limit: what one daemon has been tried with. */
@@ -121,7 +121,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         hypervisor: options.hypervisor.name,
         accelerator: hypervisor.accelerator,
         acceleratorReason: hypervisor.acceleratorReason,
-        kernelVersion: options.kernelVersion,
+        kernelVersion: (await options.kernels.default()).release,
         overhead: { memoryMib: hypervisor.overheadMemoryMib, cpuMillis: OVERHEAD_CPU_MILLIS },
         machine: {
           cpuCount: cpus().length,
@@ -138,6 +138,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       return pod;
     },
     async createPod(spec) {
+      // What has no such kernel cannot begin; a pod that is there already has what it needs.
+      if (!pods.has(spec.id)) await requireKernel(options.kernels, spec.kernel);
       const existing = pods.get(spec.id);
       if (existing) return existing.state();
       if (pods.size >= PODS_MAX) {
@@ -179,6 +181,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await options.hypervisor.close();
     },
   };
+}
+
+/** @throws StatusError Invalid */
+async function requireKernel(kernels: DaemonOptions['kernels'], name?: string): Promise<void> {
+  if (name === undefined) return;
+  await kernels.get(name).catch((error: unknown) => {
+    if (error instanceof KernelError) throw new StatusError('Invalid', error.message);
+    throw error;
+  });
 }
 
 /**

@@ -14,13 +14,13 @@ import type { Random } from '../../base/random.ts';
 import type { NetworkDriver } from '../../network/driver.ts';
 import { AgentError } from '../agent/agent.ts';
 import type { Agent } from '../agent/agent.ts';
+import type { KernelStore } from '../guestkernel/store.ts';
 import type { ImageStore } from '../image/store.ts';
 import type { DiskSpec, Hypervisor, Vm, VmExit } from '../vmm/hypervisor.ts';
 import type { Container } from './container.ts';
 import { createContainers, isGone } from './containers.ts';
 import type { Containers, ContainersOwner } from './containers.ts';
 import { podSetup, vmSpec } from './guest-spec.ts';
-import type { GuestFiles } from './guest-spec.ts';
 import { podPaths, toPodState } from './record.ts';
 import type { PodPaths, PodRecord } from './record.ts';
 import { createRecordKeeper } from './record-keeper.ts';
@@ -75,7 +75,7 @@ export interface PodDependencies {
   random: Random;
   log: Log;
   podsDirectory: string;
-  guest: GuestFiles;
+  kernels: Pick<KernelStore, 'get' | 'default' | 'acquire'>;
   /** Something that clients can see has changed and is on disk. */
   onChange: (podId: string, containerId?: string) => void;
 }
@@ -172,7 +172,7 @@ class HyperPod implements Pod, ContainersOwner {
 
   async #boot(): Promise<void> {
     const { timings, spec, uid } = this.record;
-    const { clock, hypervisor, guest } = this.#deps;
+    const { clock, hypervisor, kernels } = this.#deps;
     const signal = this.#life.signal;
     await this.keeper.save();
     // An earlier daemon may have come as far as starting one that it did not live to record.
@@ -186,6 +186,7 @@ class HyperPod implements Pod, ContainersOwner {
       ),
     );
     await this.keeper.save();
+    const guest = await kernels.acquire(spec.kernel, this.paths.root);
     this.#vm = await hypervisor.create(vmSpec(this.record, this.paths, guest), signal);
     timings.vmm = clock.nowMs();
     await this.keeper.untilStored(() => this.keeper.save());

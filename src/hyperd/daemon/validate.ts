@@ -7,6 +7,7 @@ import type {
   PullImage,
   VolumeFiles,
 } from '../../api/hyperd.ts';
+import { kernelNameProblem } from '../../api/kernels.ts';
 import { invalid } from '../../api/status.ts';
 import type { StatusCause } from '../../api/status.ts';
 
@@ -136,12 +137,16 @@ const volume: Check = (value) =>
     ? shape({ content: shape(FILES) })(value)
     : shape({ sizeLimitMib: integer(0, LIMITS.scratchMib) })(value));
 
+const kernelName: Check = (value) =>
+  typeof value === 'string' ? kernelNameProblem(value) : 'must be a string';
+
 const POD: Record<string, Check> = {
   id: matching(ID),
   namespace: text(253),
   name: text(253),
   hostname: matching(HOST_NAME),
   domain: text(253),
+  kernel: optional(kernelName),
   cpuCount: integer(1, LIMITS.cpuCount),
   memoryMib: integer(LIMITS.memoryMibMin, LIMITS.memoryMib),
   limits: shape({
