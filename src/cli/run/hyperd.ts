@@ -14,6 +14,7 @@ import { createLinuxNetwork } from '../../network/linux/driver.ts';
 import { guestAssets } from '../assets.ts';
 import { cgroupParent, openHypervisor } from '../hypervisor.ts';
 import type { DataPaths } from '../config.ts';
+import { openKernels } from '../kernel/store.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
 import { nodeRegistries } from './registries.ts';
@@ -23,7 +24,6 @@ import { serveRegistry } from './registry.ts';
 export async function runHyperd({ paths, config, signal, ready }: ComponentContext): Promise<void> {
   const log = createLog({ component: 'hyperd' });
   const common = { clock: systemClock, random: systemRandom, log };
-  const assets = await guestAssets(paths);
   const apiServer = config.server ? new URL(config.server.url) : undefined;
   const network = await createLinuxNetwork({
     stateDirectory: paths.network,
@@ -46,13 +46,12 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     ...common,
     directory: paths.hyperd,
     version: versionString(),
-    kernelVersion: assets.kernelRelease,
     hypervisor: await openHypervisor(paths, cgroupParent(paths), log),
     images,
     network,
     connectAgent,
-    rehearsalProgramPath: assets.hyperstartPath,
-    guest: { kernelPath: assets.kernelPath, initrdPath: assets.initrdPath, kernelArguments: [] },
+    rehearsalProgramPath: (await guestAssets(paths)).hyperstartPath,
+    kernels: await openKernels(paths),
   });
   const door = await serveHyperd({
     daemon,

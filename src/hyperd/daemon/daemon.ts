@@ -11,6 +11,7 @@ import type {
 import { StatusError, notFound } from '../../api/status.ts';
 import type { Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
+import { KernelError } from '../guestkernel/store.ts';
 import { ImageError } from '../image/store.ts';
 import type { Image } from '../image/store.ts';
 import { openSupply } from '../supply/index.ts';
@@ -51,7 +52,6 @@ export interface DaemonOptions
   extends Omit<PodDependencies, Own>, Pick<SupplyOptions, 'rehearsalProgramPath' | 'policy'> {
   directory: string;
   version: string;
-  kernelVersion: string;
 }
 
 /** hyperd's, not the scheduler's, limit: what one daemon has been tried with. */
@@ -128,7 +128,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         hypervisor: options.hypervisor.name,
         accelerator: hypervisor.accelerator,
         acceleratorReason: hypervisor.acceleratorReason,
-        kernelVersion: options.kernelVersion,
+        kernelVersion: (await options.kernels.default()).release,
         overhead: { memoryMib: hypervisor.overheadMemoryMib, cpuMillis: OVERHEAD_CPU_MILLIS },
         machine: {
           cpuCount: cpus().length,
@@ -145,6 +145,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       return pod;
     },
     async createPod(spec) {
+      // What has no such kernel cannot begin; a pod that is there already has what it needs.
+      if (!pods.has(spec.id)) await requireKernel(options.kernels, spec.kernel);
       const existing = pods.get(spec.id);
       if (existing) return existing.state();
       if (pods.size >= PODS_MAX) {
@@ -186,6 +188,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await options.hypervisor.close();
     },
   };
+}
+
+/** @throws StatusError Invalid */
+async function requireKernel(kernels: DaemonOptions['kernels'], name?: string): Promise<void> {
+  if (name === undefined) return;
+  await kernels.get(name).catch((error: unknown) => {
+    if (error instanceof KernelError) throw new StatusError('Invalid', error.message);
+    throw error;
+  });
 }
 
 /**

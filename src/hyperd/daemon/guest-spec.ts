@@ -1,6 +1,7 @@
 import type { HyperContainerSpec, HyperPodSpec } from '../../api/hyperd.ts';
 import type { Random } from '../../base/random.ts';
 import type { GuestContainerSpec, PodSetup } from '../agent/agent.ts';
+import type { GuestFiles } from '../guestkernel/files.ts';
 import { SCRATCH_SERIAL, VMM_PROCESS_COUNT_MAX, nicOf } from '../supply/devices.ts';
 import { ENTROPY_BYTES } from '../supply/rehearsal.ts';
 import type { VmShape } from '../supply/shape.ts';
@@ -8,12 +9,6 @@ import type { VmLimits, VmSpec } from '../vmm/hypervisor.ts';
 import type { PodRecord } from './record.ts';
 
 /** What a pod's record means to the hypervisor and to the guest. Pure. */
-
-export interface GuestFiles {
-  kernelPath: string;
-  initrdPath: string;
-  kernelArguments: string[];
-}
 
 /** The serial under which the guest finds an image's disk: 20 characters are allowed. */
 export function imageSerial(imageId: string): string {
@@ -25,7 +20,8 @@ export function vmShape(
   { owner = '', cpuCount, memoryMib }: HyperPodSpec,
   guest: GuestFiles,
 ): VmShape {
-  return { owner, cpuCount, memoryMib, ...guest };
+  const { kernelPath, initrdPath, kernelArguments } = guest;
+  return { owner, cpuCount, memoryMib, kernelPath, initrdPath, kernelArguments };
 }
 
 export function vmLimits({ limits }: HyperPodSpec): VmLimits {

@@ -14,11 +14,13 @@ import type { Random } from '../../base/random.ts';
 import type { NetworkDriver } from '../../network/driver.ts';
 import { AgentError } from '../agent/agent.ts';
 import type { Agent, ConnectAgent } from '../agent/agent.ts';
+import type { Kernel, KernelStore } from '../guestkernel/store.ts';
 import type { ImageStore } from '../image/store.ts';
 import { scratchDisk } from '../supply/devices.ts';
 import { vmPaths } from '../supply/paths.ts';
 import type { VmPaths } from '../supply/paths.ts';
 import { createScratchDisk } from '../supply/scratch.ts';
+import type { VmShape } from '../supply/shape.ts';
 import type { VmSupply } from '../supply/supply.ts';
 import type { Uids } from '../supply/uids.ts';
 import type { DiskSpec, Hypervisor, Vm, VmExit } from '../vmm/hypervisor.ts';
@@ -26,7 +28,6 @@ import type { Container } from './container.ts';
 import { createContainers, isGone } from './containers.ts';
 import type { Containers, ContainersOwner } from './containers.ts';
 import { podSetup, vmLimits, vmShape, vmSpec } from './guest-spec.ts';
-import type { GuestFiles } from './guest-spec.ts';
 import { podPaths, toPodState } from './record.ts';
 import type { PodPaths, PodRecord } from './record.ts';
 import { createRecordKeeper } from './record-keeper.ts';
@@ -83,7 +84,7 @@ export interface PodDependencies {
   vmsDirectory: string;
   supply: VmSupply;
   uids: Uids;
-  guest: GuestFiles;
+  kernels: Pick<KernelStore, 'get' | 'default' | 'acquire'>;
   /** Something that clients can see has changed and is on disk. */
   onChange: (podId: string, containerId?: string) => void;
 }
@@ -183,18 +184,18 @@ class HyperPod implements Pod, ContainersOwner {
     await this.keeper.save();
     // An earlier daemon may have come as far as starting one that it did not live to record.
     await this.#discardVm();
-    const vm = (await this.#takeWarm()) ?? (await this.#startVm());
+    const shape = vmShape(this.record.spec, await this.#kernel());
+    const vm = (await this.#takeWarm(shape)) ?? (await this.#startVm(shape));
     this.record.timings.vmm = this.clock.nowMs();
     await this.keeper.untilStored(() => this.keeper.save());
     await this.#runGuest(vm);
   }
 
   /** One that has waited for such a pod, with its network and disk. */
-  async #takeWarm(): Promise<Vm | undefined> {
-    const { supply, guest, uids } = this.#deps;
+  async #takeWarm(shape: VmShape): Promise<Vm | undefined> {
+    const { supply, kernels, uids } = this.#deps;
     const { record } = this;
     const { spec, timings } = record;
-    const shape = vmShape(spec, guest);
     const { network, scratchMib } = spec;
     const warm = await supply.takeWarm({ shape, network, scratchMib });
     if (warm === undefined) return undefined;
@@ -204,11 +205,19 @@ class HyperPod implements Pod, ContainersOwner {
     Object.assign(record, { vmId, uid, port, origin: 'warm' });
     timings.network = timings.disks = this.clock.nowMs();
     await warm.vm.setLimits(vmLimits(spec));
+    // So that the store counts it among those that run the kernel.
+    await kernels.acquire(spec.kernel, this.paths.root);
     return warm.vm;
   }
 
-  async #startVm(): Promise<Vm> {
-    const { supply, guest } = this.#deps;
+  #kernel(): Promise<Kernel> {
+    const { kernels } = this.#deps;
+    const { kernel } = this.record.spec;
+    return kernel === undefined ? kernels.default() : kernels.get(kernel);
+  }
+
+  async #startVm(shape: VmShape): Promise<Vm> {
+    const { supply, kernels } = this.#deps;
     const { record, clock } = this;
     const { timings, spec, uid } = record;
     const { signal } = this.#life;
@@ -221,9 +230,10 @@ class HyperPod implements Pod, ContainersOwner {
       ),
     );
     await this.keeper.save();
+    const guest = await kernels.acquire(spec.kernel, this.paths.root);
     const wanted = vmSpec(record, paths.vm, guest);
     const booted = Promise.race([this.#booted.promise, this.over]);
-    const { vm, origin } = await supply.start(wanted, vmShape(spec, guest), booted, signal);
+    const { vm, origin } = await supply.start(wanted, shape, booted, signal);
     this.#vm = vm;
     record.origin = origin;
     await vm.attachDisk(scratchDisk(paths.scratch), signal);

@@ -7,6 +7,7 @@ import type {
   PullImage,
   VolumeFiles,
 } from '../../api/hyperd.ts';
+import { kernelNameProblem } from '../../api/kernels.ts';
 import { invalid } from '../../api/status.ts';
 import type { StatusCause } from '../../api/status.ts';
 
@@ -19,6 +20,8 @@ export const LIMITS = {
   memoryMib: 1024 * 1024,
   memoryMibMin: 48,
   scratchMib: 4 * 1024 * 1024,
+  /** A second, in bytes or requests: beyond what disks do. */
+  diskRate: 2 ** 40,
   volumeCount: 128,
   containerCount: 64,
   argvCount: 4096,
@@ -134,18 +137,24 @@ const volume: Check = (value) =>
     ? shape({ content: shape(FILES) })(value)
     : shape({ sizeLimitMib: integer(0, LIMITS.scratchMib) })(value));
 
+const kernelName: Check = (value) =>
+  typeof value === 'string' ? kernelNameProblem(value) : 'must be a string';
+
 const POD: Record<string, Check> = {
   id: matching(ID),
   namespace: text(253),
   name: text(253),
   hostname: matching(HOST_NAME),
   domain: text(253),
+  kernel: optional(kernelName),
   cpuCount: integer(1, LIMITS.cpuCount),
   memoryMib: integer(LIMITS.memoryMibMin, LIMITS.memoryMib),
   limits: shape({
     cpuMillis: integer(0, LIMITS.cpuCount * 1000),
     cpuWeightMillis: integer(0, LIMITS.cpuCount * 1000),
     memoryMib: integer(LIMITS.memoryMibMin, 2 * LIMITS.memoryMib),
+    diskBytesPerSecond: optional(integer(0, LIMITS.diskRate)),
+    diskOpsPerSecond: optional(integer(0, LIMITS.diskRate)),
   }),
   scratchMib: integer(16, LIMITS.scratchMib),
   network: optional(

@@ -11,6 +11,8 @@ const CPU_COUNT_MAX = 64;
 /** Less does not hold a Debian kernel and its initial file system. */
 const MEMORY_MIB_MIN = 64;
 const MEMORY_MIB_MAX = 1 << 20;
+/** Beyond it no disk goes, and the kernel would take it for no limit. */
+const DISK_RATE_MAX = 2 ** 40;
 /** The kernel's own limit on x86, less what the driver puts there itself. */
 const KERNEL_ARGUMENTS_BYTES_MAX = 1500;
 
@@ -60,6 +62,9 @@ export function validateLimits(limits: VmLimits): void {
   requireNumber('limits.cpuWeightMillis', limits.cpuWeightMillis, 0, 1_000_000);
   requireNumber('limits.memoryMib', limits.memoryMib, MEMORY_MIB_MIN, 2 * MEMORY_MIB_MAX);
   requireNumber('limits.processCount', limits.processCount, 16, 65_536);
+  for (const field of ['diskBytesPerSecond', 'diskOpsPerSecond'] as const) {
+    requireNumber(`limits.${field}`, limits[field] ?? 0, 0, DISK_RATE_MAX);
+  }
 }
 
 export function validateSerial(serial: string): void {
