@@ -85,6 +85,8 @@ export interface MachineConfig {
   registryPort: number;
   /** For a node: where the server is, and how to join it. */
   server: { url: string; token: string } | null;
+  /** VMs that wait for pods on this machine: `adaptive`, `off`, or `fixed:N` of each kind. */
+  warmPool: string;
   clusterCidr: string;
   serviceCidr: string;
   /** Whether tenants see nodes, without what tells of other tenants. */

@@ -17,6 +17,7 @@ import type { DataPaths } from '../config.ts';
 import { openKernels } from '../kernel/store.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
+import { warmPoolPolicy } from '../warm-pool.ts';
 import { nodeRegistries } from './registries.ts';
 import { serveRegistry } from './registry.ts';
 
@@ -52,6 +53,7 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     connectAgent,
     rehearsalProgramPath: (await guestAssets(paths)).hyperstartPath,
     kernels: await openKernels(paths),
+    policy: warmPoolPolicy(config.warmPool),
   });
   const door = await serveHyperd({
     daemon,
