@@ -25,7 +25,7 @@ import {
 } from '../daemon/validate.ts';
 import { toStatusError } from './errors.ts';
 import { parseJson, pathSegment, readBody, required, wholeNumber } from './requests.ts';
-import { signalNumber } from './signals.ts';
+import { signalNumber } from '../daemon/signals.ts';
 import { serveUpgrade } from './upgrades.ts';
 
 /**
