@@ -58,12 +58,7 @@ async function openStream(
   const container = pod.container(pathSegment(containerId));
   if (kind === 'attach') {
     const attach = validateAttach(parseJson<AttachRequest>(body));
-    const { spec } = container.record;
-    const stdin =
-      attach.stdin && spec.stdin
-        ? await pod.agent(async (agent) => agent.containerStdin(spec.id))
-        : undefined;
-    const run = () => serveAttach(socket, pod, container, attach, stdin);
+    const run = () => serveAttach(socket, pod, container, attach);
     return { protocol: 'hyper-stream', run };
   }
   const exec = validateExec(parseJson<ExecRequest>(body));

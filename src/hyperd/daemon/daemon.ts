@@ -2,13 +2,18 @@ import { statfs } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type {
+  CreatePod,
   HyperPodSpec,
   HyperdInfo,
   ImageStatus,
+  KernelStatus,
+  PodDefaults,
   PodState,
   PullImage,
+  TemplateStatus,
+  VmStatus,
 } from '../../api/hyperd.ts';
-import { StatusError, notFound } from '../../api/status.ts';
+import { StatusError, alreadyExists, notFound } from '../../api/status.ts';
 import type { Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import { ImageError } from '../image/store.ts';
@@ -17,8 +22,9 @@ import type { HypervisorInfo } from '../vmm/hypervisor.ts';
 import { createEventHub } from './events.ts';
 import type { EventHub } from './events.ts';
 import { adoptPod, createPod } from './pod.ts';
-import type { Pod, PodDependencies } from './pod.ts';
-import { loadPodRecords, newPodRecord } from './record.ts';
+import type { Pod, PodDependencies } from './pod-interface.ts';
+import { loadPodRecords, newContainerRecord, newPodRecord } from './record.ts';
+import { createRestarter } from './restart.ts';
 import { drawUid } from './uids.ts';
 
 /**
@@ -32,20 +38,59 @@ export interface Daemon {
   pod(id: string): Pod;
   /** Idempotent: the same id returns the pod that is there, which may have ended meanwhile. */
   createPod(spec: HyperPodSpec): Promise<PodState>;
+  /**
+   * A new pod with its containers, which are started in their order when it is, now or later.
+   * @throws StatusError AlreadyExists
+   */
+  createNewPod(request: CreatePod): Promise<PodState>;
+  /**
+   * Gives a pod that was never started, or has ended, a VM; its containers get a further attempt.
+   * @throws StatusError Conflict where it runs
+   */
+  startPod(id: string): Promise<PodState>;
   removePod(id: string): Promise<void>;
   /** @throws ImageError, as `removeImage` */
   pullImage(request: PullImage, signal: AbortSignal): Promise<ImageStatus>;
   images(): ImageStatus[];
   removeImage(reference: string): Promise<void>;
+  kernels(): Promise<KernelStatus[]>;
+  templates(): Promise<TemplateStatus[]>;
+  /** @throws StatusError NotFound */
+  removeTemplate(id: string): Promise<void>;
+  /** Of pods, and those that wait for one. */
+  vms(): Promise<VmStatus[]>;
   /** Lets go of everything; VMs run on. */
   close(): Promise<void>;
 }
 
-export interface DaemonOptions extends Omit<PodDependencies, 'onChange' | 'podsDirectory'> {
+export interface DaemonOptions extends Omit<
+  PodDependencies,
+  'onChange' | 'onDone' | 'podsDirectory'
+> {
   directory: string;
   version: string;
   kernelVersion: string;
+  /** Asked each time: resolvers change. @default no network, no resolvers */
+  podDefaults?: () => Promise<PodDefaults>;
+  providers?: DaemonProviders;
 }
+
+/** Parts of a daemon that it may be without; their lists are empty then. */
+export interface DaemonProviders {
+  kernels?: () => Promise<KernelStatus[]>;
+  templates?: {
+    list(): Promise<TemplateStatus[]>;
+    /** @throws StatusError NotFound */
+    remove(id: string): Promise<void>;
+  };
+  /** VMs that no pod has. */
+  idleVms?: () => Promise<VmStatus[]>;
+}
+
+const NO_DEFAULTS: PodDefaults = {
+  network: null,
+  dns: { nameservers: [], searches: [], options: [] },
+};
 
 /** hyperd's, not the scheduler's, limit: what one daemon has been tried with. */
 const PODS_MAX = 1000;
@@ -59,11 +104,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const pods = new Map<string, Pod>();
   const uids = new Map<string, number>();
   const instance = options.random.uuid();
+  const providers = options.providers ?? {};
   const dependencies: PodDependencies = {
     ...options,
     podsDirectory,
     onChange: (pod, container) =>
       events.emit(container ? { type: 'container', pod, container } : { type: 'pod', pod }),
+    onDone: (id) => void remove(id).catch(() => {}),
   };
   let hypervisorInfo: Promise<HypervisorInfo> | undefined;
   const probe = () => {
@@ -100,6 +147,25 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     retries.add(timer);
   };
   const endVm = (directory: string) => options.hypervisor.destroy(directory);
+  const add = async (request: CreatePod): Promise<Pod> => {
+    const { spec, containers, start } = request;
+    if (pods.size >= PODS_MAX) {
+      throw new StatusError('TooManyRequests', `Cannot create pod: ${PODS_MAX} are here already`);
+    }
+    const uid = drawUid(options.random, new Set(uids.values()));
+    const nowMs = options.clock.nowMs();
+    const record = newPodRecord(spec, uid, nowMs);
+    record.containers = containers.map((container) => newContainerRecord(container, nowMs));
+    if (!start) record.phase = 'created';
+    const pod = createPod(record, dependencies);
+    // No await before this: a second request for the same id must find the pod.
+    pods.set(spec.id, pod);
+    uids.set(spec.id, uid);
+    await pod.recorded();
+    events.emit({ type: 'pod', pod: spec.id });
+    return pod;
+  };
+  const restart = createRestarter(pods, dependencies);
   const records = await loadPodRecords(podsDirectory, endVm, options.log);
   const adopted = records.map(async (record) => {
     uids.set(record.spec.id, record.uid);
@@ -129,6 +195,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
           diskBytes: disk.blocks * disk.bsize,
         },
         podCount: pods.size,
+        defaults: (await options.podDefaults?.()) ?? NO_DEFAULTS,
       };
     },
     pods: () => [...pods.values()].map((pod) => pod.state()),
@@ -140,19 +207,14 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     async createPod(spec) {
       const existing = pods.get(spec.id);
       if (existing) return existing.state();
-      if (pods.size >= PODS_MAX) {
-        throw new StatusError('TooManyRequests', `Cannot create pod: ${PODS_MAX} are here already`);
-      }
-      const uid = drawUid(options.random, new Set(uids.values()));
-      const record = newPodRecord(spec, uid, options.clock.nowMs());
-      const pod = createPod(record, dependencies);
-      // No await before this: a second request for the same id must find the pod.
-      pods.set(spec.id, pod);
-      uids.set(spec.id, uid);
-      await pod.recorded();
-      events.emit({ type: 'pod', pod: spec.id });
-      return pod.state();
+      return (await add({ spec, containers: [], start: true })).state();
     },
+    async createNewPod(request) {
+      const { id } = request.spec;
+      if (pods.has(id)) throw alreadyExists('', 'pods', id);
+      return (await add(request)).state();
+    },
+    startPod: (id) => restart(id),
     removePod: remove,
     async pullImage(request, signal) {
       const present = options.images.get(request.reference);
@@ -171,6 +233,17 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     },
     images: () => options.images.list().map(toImageStatus),
     removeImage: (reference) => options.images.remove(reference),
+    kernels: async () => (await providers.kernels?.()) ?? [],
+    templates: async () => (await providers.templates?.list()) ?? [],
+    async removeTemplate(id) {
+      if (!providers.templates) throw notFound('', 'templates', id);
+      await providers.templates.remove(id);
+    },
+    async vms() {
+      const ofPods = await Promise.all([...pods.values()].map((pod) => pod.vmStatus()));
+      const idle = (await providers.idleVms?.()) ?? [];
+      return [...ofPods.filter((vm) => vm !== undefined), ...idle];
+    },
     async close() {
       for (const timer of retries) timer.cancel();
       await Promise.all([...pods.values()].map((pod) => pod.release()));

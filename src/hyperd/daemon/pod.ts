@@ -4,88 +4,40 @@ import type {
   HyperContainerSpec,
   PodState,
   PodStats,
+  VmStatus,
   VolumeFiles,
 } from '../../api/hyperd.ts';
 import { StatusError, notFound } from '../../api/status.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
-import type { Random } from '../../base/random.ts';
-import type { NetworkDriver } from '../../network/driver.ts';
 import { AgentError } from '../agent/agent.ts';
 import type { Agent } from '../agent/agent.ts';
 import type { ImageStore } from '../image/store.ts';
-import type { DiskSpec, Hypervisor, Vm, VmExit } from '../vmm/hypervisor.ts';
+import type { DiskSpec, Vm, VmExit } from '../vmm/hypervisor.ts';
 import type { Container } from './container.ts';
 import { createContainers, isGone } from './containers.ts';
 import type { Containers, ContainersOwner } from './containers.ts';
 import { podSetup, vmSpec } from './guest-spec.ts';
-import type { GuestFiles } from './guest-spec.ts';
-import { podPaths, toPodState } from './record.ts';
+import { connectNetwork, explainEnd, giveBack, vmStatusOf } from './holdings.ts';
+import { createPauser } from './pause.ts';
+import type { Pauser } from './pause.ts';
+import type { Pod, PodDependencies } from './pod-interface.ts';
+import { createPortForwarder } from './ports.ts';
+import type { PortForwarder } from './ports.ts';
+import { hasEnded, isLive, podPaths, startConflict, toPodState } from './record.ts';
 import type { PodPaths, PodRecord } from './record.ts';
 import { createRecordKeeper } from './record-keeper.ts';
 import type { RecordKeeper } from './record-keeper.ts';
 import { createScratchDisk } from './scratch.ts';
 import { openGuestSession } from './session.ts';
-import type { ConnectAgent, GuestSession } from './session.ts';
-
-/**
- * One pod: a VM, its network port, its disks, and the containers in it.
- *
- *            boot fails, VM ends, guest panics
- *   creating ───────────────┬──────────────────> stopped
- *      │ guest set up       │                       │
- *      └──────> running ────┘ stop()                │
- *   any of them ── remove() ──> deleting ──> gone <─┘
- *
- * A stopped pod is never started again: its client makes a new one. It holds neither a VM nor an
- * address nor disks, only its record and its logs. Everything of a pod that lies on the host is
- * taken back by `remove`, which may be repeated after a crash at any point.
- */
-export interface Pod {
-  readonly id: string;
-  state(): PodState;
-  /** Resolves when a restarted daemon would know of the pod. */
-  recorded(): Promise<void>;
-  startContainer(spec: HyperContainerSpec): Promise<ContainerState>;
-  container(containerId: string): Container;
-  signalContainer(containerId: string, signal: number): Promise<void>;
-  removeContainer(containerId: string): Promise<void>;
-  writeVolume(name: string, content: VolumeFiles): Promise<void>;
-  /** The guest, for streams and probes. Rejects when the pod does not run. */
-  agent<T>(
-    operation: (agent: Agent) => Promise<T>,
-    /** `once` for what must not be done twice when the line to the guest breaks. */
-    repeat?: 'repeat' | 'once',
-  ): Promise<T>;
-  stats(): Promise<PodStats>;
-  /** Ends the VM and gives back what only a VM needs; waits for one that is still starting. */
-  stop(): Promise<PodState>;
-  remove(): Promise<void>;
-  /** Lets go of the pod without touching it: its VM runs on. */
-  release(): Promise<void>;
-}
-
-export interface PodDependencies {
-  hypervisor: Hypervisor;
-  images: ImageStore;
-  network: NetworkDriver;
-  connectAgent: ConnectAgent;
-  clock: Clock;
-  random: Random;
-  log: Log;
-  podsDirectory: string;
-  guest: GuestFiles;
-  /** Something that clients can see has changed and is on disk. */
-  onChange: (podId: string, containerId?: string) => void;
-}
+import type { GuestSession } from './session.ts';
 
 /**
  * An emulated guest takes seconds, and where a dozen of them share two busy cores more than a minute.
  * To give it up and boot another one would make such a machine busier still.
  */
 const BOOT_TIMEOUT_MS = 240_000;
-const CONSOLE_TAIL_BYTES = 2048;
 const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
   'powered-off': 'PoweredOff',
   panicked: 'GuestPanic',
@@ -93,8 +45,10 @@ const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
   failed: 'VmmFailed',
 };
 
+/** Begins at once, unless the record says that it is merely created. */
 export function createPod(record: PodRecord, dependencies: PodDependencies): Pod {
-  return new HyperPod(record, dependencies).begin('create');
+  const pod = new HyperPod(record, dependencies);
+  return record.phase === 'created' ? pod : pod.begin('create');
 }
 
 /**
@@ -118,9 +72,12 @@ class HyperPod implements Pod, ContainersOwner {
   readonly #deps: PodDependencies;
   readonly #life = new AbortController();
   readonly #containers: Containers;
+  readonly #ports: PortForwarder;
+  readonly #pauser: Pauser;
   readonly #resolveOver: () => void;
   #vm: Vm | undefined;
   #session: GuestSession | undefined;
+  #loading: Promise<void> | undefined;
   /** Settles when the pod runs, or is known not to. Never rejects. */
   #begun: Promise<void> = Promise.resolve();
   #stopRequested = false;
@@ -147,6 +104,20 @@ class HyperPod implements Pod, ContainersOwner {
     this.over = promise;
     this.#resolveOver = resolve;
     this.#containers = createContainers(this);
+    this.#ports = createPortForwarder({
+      mappings: record.spec.ports ?? [],
+      states: () => record.ports,
+      setStates: (states) => (record.ports = states),
+      connect: (port) => this.agent((agent) => agent.connectPort(port), 'once'),
+      log: this.log,
+    });
+    this.#pauser = createPauser({
+      ...{ record, clock, keeper: this.keeper },
+      assertRunning: () => this.#assertPhase(),
+      vm: () => this.#vm,
+      session: () => this.#session,
+      onAwake: () => this.#containers.carryOut(),
+    });
   }
 
   get id(): string {
@@ -157,8 +128,9 @@ class HyperPod implements Pod, ContainersOwner {
     return toPodState(this.record);
   }
 
-  recorded(): Promise<void> {
-    return this.keeper.save();
+  async recorded(): Promise<void> {
+    await this.keeper.save();
+    await this.loadContainers();
   }
 
   /** @param problem with what an earlier daemon left, for which the pod cannot go on */
@@ -170,17 +142,29 @@ class HyperPod implements Pod, ContainersOwner {
 
   // --- Beginning ---------------------------------------------------------------------------
 
+  start(): PodState {
+    const { record, clock } = this;
+    if (record.phase !== 'created') throw startConflict(record);
+    Object.assign(record, { phase: 'creating', timings: { requested: clock.nowMs() } });
+    this.begin('create');
+    return this.state();
+  }
+
   async #boot(): Promise<void> {
     const { timings, spec, uid } = this.record;
     const { clock, hypervisor, guest } = this.#deps;
     const signal = this.#life.signal;
-    await this.keeper.save();
+    await this.loadContainers();
+    await this.keeper.changed();
+    await this.#ports.open();
     // An earlier daemon may have come as far as starting one that it did not live to record.
     await hypervisor.destroy(this.paths.vm);
     await rm(this.paths.vm, { recursive: true, force: true });
     await mkdir(this.paths.vm, { recursive: true, mode: 0o700 });
     await bothOf(
-      this.#connectNetwork().then(() => (timings.network = clock.nowMs())),
+      connectNetwork(this.record, this.#deps.network, signal).then(
+        () => (timings.network = clock.nowMs()),
+      ),
       createScratchDisk(this.paths.scratch, spec.scratchMib, uid, signal).then(
         () => (timings.disks = clock.nowMs()),
       ),
@@ -190,16 +174,17 @@ class HyperPod implements Pod, ContainersOwner {
     timings.vmm = clock.nowMs();
     await this.keeper.untilStored(() => this.keeper.save());
     await this.#runGuest(this.#vm);
+    this.#containers.carryOut();
   }
 
   loadContainers(): Promise<void> {
-    return this.#containers.load();
+    return (this.#loading ??= this.#containers.load());
   }
 
   async #adopt(problem: unknown): Promise<void> {
     const { hypervisor, images } = this.#deps;
     const { phase, timings, containers } = this.record;
-    if (phase === 'deleting') return;
+    if (phase === 'deleting' || phase === 'created') return;
     if (phase === 'stopped') return this.#stopAgain();
     if (problem !== undefined) throw problem;
     if (timings.vmm === undefined) return this.#boot();
@@ -215,25 +200,22 @@ class HyperPod implements Pod, ContainersOwner {
         this.log.error('image of a container is gone', { error: describeError(error) });
       });
     }
+    await this.#ports.reopen();
+    await this.#pauser.restore(vm);
+    if (this.record.paused) {
+      this.#openSession(vm);
+      return;
+    }
     await this.#runGuest(vm);
     // What was accepted is carried out, though who asked for it may be waiting no more.
-    for (const { spec, state } of containers) {
-      if (state.phase === 'creating') this.startContainer(spec).catch(() => {});
-    }
+    this.#containers.carryOut();
+    this.containerEnded();
   }
 
   /** Until the guest is set up. Why it is not, if so, is told by `#end`. */
   async #runGuest(vm: Vm): Promise<void> {
     const session = this.#openSession(vm);
     await Promise.race([session.call(() => Promise.resolve()).catch(() => {}), vm.exited]);
-  }
-
-  async #connectNetwork(): Promise<void> {
-    const { spec, uid } = this.record;
-    if (!spec.network) return;
-    await this.#deps.network.ensureNetwork(spec.network, this.#life.signal);
-    const request = { id: spec.id, networkId: spec.network.id, ownerUid: uid };
-    this.record.port = await this.#deps.network.ensurePort(request, this.#life.signal);
   }
 
   #openSession(vm: Vm): GuestSession {
@@ -245,6 +227,7 @@ class HyperPod implements Pod, ContainersOwner {
       log: this.log,
       signal: this.#life.signal,
       bootTimeoutMs: BOOT_TIMEOUT_MS,
+      awake: () => this.#pauser.awake(),
       onOpen: (agent) => this.#setUpGuest(agent),
       resumeOffsets: (id, stream) => this.#containers.outputOffset(id, stream),
       onOutput: (output) => this.#containers.takeOutput(output),
@@ -300,6 +283,12 @@ class HyperPod implements Pod, ContainersOwner {
     return this.#containers.remove(containerId);
   }
 
+  containerEnded(): void {
+    const { spec } = this.record;
+    if ((spec.whenDone ?? 'keep') === 'keep' || !hasEnded(this.record)) return;
+    void this.#end('PoweredOff', DONE_MESSAGE);
+  }
+
   async writeVolume(name: string, content: VolumeFiles): Promise<void> {
     const volume = this.record.spec.volumes.find((candidate) => candidate.name === name);
     if (volume?.type !== 'files') throw notFound('', 'volumes', name);
@@ -337,6 +326,20 @@ class HyperPod implements Pod, ContainersOwner {
     }
   }
 
+  async pause(): Promise<PodState> {
+    await this.#pauser.pause();
+    return this.state();
+  }
+
+  async unpause(): Promise<PodState> {
+    await this.#pauser.unpause();
+    return this.state();
+  }
+
+  vmStatus(): Promise<VmStatus | undefined> {
+    return vmStatusOf(this.record, this.#vm);
+  }
+
   async stats(): Promise<PodStats> {
     const host = this.#vm?.stats().catch(() => undefined);
     const guest = await this.agent((agent) => agent.stats());
@@ -344,6 +347,11 @@ class HyperPod implements Pod, ContainersOwner {
   }
 
   assertRunning(): void {
+    this.#assertPhase();
+    this.#pauser.assertAwake();
+  }
+
+  #assertPhase(): void {
     if (this.record.phase !== 'running' || this.#released) throw this.notRunning();
   }
 
@@ -372,7 +380,7 @@ class HyperPod implements Pod, ContainersOwner {
     // What the guest still said is true, its containers' exits above all.
     await killed;
     await this.#session?.end();
-    const text = (await this.#explain(reason, message)) || reason;
+    const text = (await explainEnd(this.#vm, reason, message)) || reason;
     await this.#containers.settled();
     if (this.#released || !isLive(this.record)) return;
     // No await from here to the last exit: nobody may see a part of it.
@@ -382,16 +390,25 @@ class HyperPod implements Pod, ContainersOwner {
     this.log.info('pod stopped', { reason, message: text });
     await this.#giveBackOrReport();
     await this.keeper.untilStored(() => this.keeper.changed());
+    this.#removeIfDone();
+  }
+
+  /** One that could not be started stays, for its reason to be seen. */
+  #removeIfDone(): void {
+    const { spec, reason } = this.record;
+    if (spec.whenDone === 'remove' && reason !== 'StartFailed') this.#deps.onDone(this.id);
   }
 
   #killVm(): Promise<void> {
     return this.#vm ? this.#vm.kill() : this.#deps.hypervisor.destroy(this.paths.vm);
   }
 
-  async stop(): Promise<PodState> {
-    if (this.record.phase !== 'deleting') {
+  async stop(graceMs = 0): Promise<PodState> {
+    const { phase, paused } = this.record;
+    if (phase !== 'deleting' && phase !== 'created') {
       this.#stopRequested = true;
       await this.#begun;
+      if (graceMs > 0 && !paused) await this.#containers.endWithin(graceMs);
       await this.#end('PoweredOff', STOP_MESSAGE);
       await this.#giveBack();
       await this.keeper.save();
@@ -404,17 +421,13 @@ class HyperPod implements Pod, ContainersOwner {
     this.#resolveOver();
     await this.#killVm();
     await this.#giveBackOrReport();
+    this.#removeIfDone();
   }
 
-  /** What only a VM needs: its place on the network and its disks. May be repeated. */
+  /** What only a VM needs: its ports, its place on the network and its disks. May be repeated. */
   async #giveBack(): Promise<void> {
-    const { network, images } = this.#deps;
-    await network.deletePort(this.id);
-    this.record.port = null;
-    for (const { imageId, owner } of images.leases()) {
-      if (owner === this.id) await images.release(imageId, owner);
-    }
-    await rm(this.paths.scratch, { force: true });
+    await this.#ports.close();
+    await giveBack(this.record, this.paths, this.#deps);
   }
 
   /** For an end that nobody waits for: what stays behind is taken back by `remove`. */
@@ -422,14 +435,6 @@ class HyperPod implements Pod, ContainersOwner {
     await this.#giveBack().catch((error) =>
       this.log.error('stopped pod keeps something', { error: describeError(error) }),
     );
-  }
-
-  /** A guest that died says why on its console. */
-  async #explain(reason: PodState['reason'], message: string): Promise<string> {
-    if (reason !== 'GuestPanic' && reason !== 'StartFailed') return message;
-    const tail = await this.#vm?.consoleTail(CONSOLE_TAIL_BYTES).catch(() => '');
-    const panic = tail?.split('\n').find((line) => line.includes('Kernel panic'));
-    return panic ? `${message}: ${panic.replace(/^\[[^\]]*\]\s*/, '').trim()}` : message;
   }
 
   remove(): Promise<void> {
@@ -469,19 +474,17 @@ class HyperPod implements Pod, ContainersOwner {
     await this.#ending;
     await this.#removing?.catch(() => {});
     this.#vm?.release();
+    await this.#ports.close();
     await this.#containers.close();
     await this.keeper.idle();
   }
 }
 
 const STOP_MESSAGE = 'The pod was stopped as requested';
+const DONE_MESSAGE = 'All containers of the pod have ended';
 
 /** Reasons of `AgentError` that tell of the session, not of what was asked for. */
 const BROKEN = new Set(['Closed', 'Timeout', 'Interrupted']);
-
-function isLive({ phase }: PodRecord): boolean {
-  return phase === 'creating' || phase === 'running';
-}
 
 /** Resolves or rejects when neither is under way any more. */
 async function bothOf(...work: Promise<unknown>[]): Promise<void> {
