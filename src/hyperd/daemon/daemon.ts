@@ -10,6 +10,7 @@ import type {
   PodDefaults,
   PodState,
   PullImage,
+  PushImage,
   TemplateStatus,
   VmStatus,
 } from '../../api/hyperd.ts';
@@ -17,7 +18,7 @@ import { StatusError, alreadyExists, notFound } from '../../api/status.ts';
 import type { Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import { ImageError } from '../image/store.ts';
-import type { Image } from '../image/store.ts';
+import type { Image, LoadRequest, TellProgress } from '../image/store.ts';
 import type { HypervisorInfo } from '../vmm/hypervisor.ts';
 import { createEventHub } from './events.ts';
 import type { EventHub } from './events.ts';
@@ -32,6 +33,7 @@ import { drawUid } from './uids.ts';
  * can be killed at any time; the next one takes over from the records and the VMs it finds.
  */
 export interface Daemon {
+  readonly version: string;
   info(): Promise<HyperdInfo>;
   readonly events: EventHub;
   pods(): PodState[];
@@ -50,7 +52,13 @@ export interface Daemon {
   startPod(id: string): Promise<PodState>;
   removePod(id: string): Promise<void>;
   /** @throws ImageError, as `removeImage` */
-  pullImage(request: PullImage, signal: AbortSignal): Promise<ImageStatus>;
+  pullImage(request: PullImage, signal: AbortSignal, tell?: TellProgress): Promise<ImageStatus>;
+  /** @throws ImageError */
+  pushImage(request: PushImage, signal: AbortSignal, tell?: TellProgress): Promise<ImageStatus>;
+  /** @throws ImageError */
+  loadImages(request: LoadRequest, signal: AbortSignal): Promise<ImageStatus[]>;
+  /** @throws ImageError NotFound before the first byte */
+  saveImages(names: string[], signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
   images(): ImageStatus[];
   removeImage(reference: string): Promise<void>;
   kernels(): Promise<KernelStatus[]>;
@@ -177,6 +185,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   }
   await removeOrphans(options, pods);
   return {
+    version: options.version,
     events,
     async info() {
       const hypervisor = await probe();
@@ -216,7 +225,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     },
     startPod: (id) => restart(id),
     removePod: remove,
-    async pullImage(request, signal) {
+    async pullImage(request, signal, tell) {
       const present = options.images.get(request.reference);
       const isUsable = present && request.policy !== 'always' && options.images.mayUse(request);
       if (isUsable) return toImageStatus(present);
@@ -226,11 +235,21 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       }
       try {
         const { reference, credentials } = request;
-        return toImageStatus(await options.images.pull({ reference, credentials }, signal));
+        return toImageStatus(await options.images.pull({ reference, credentials }, signal, tell));
       } finally {
         events.emit({ type: 'image', pod: '' });
       }
     },
+    pushImage: async (request, signal, tell) =>
+      toImageStatus(await options.images.push(request, signal, tell)),
+    async loadImages(request, signal) {
+      try {
+        return (await options.images.load(request, signal)).map(toImageStatus);
+      } finally {
+        events.emit({ type: 'image', pod: '' });
+      }
+    },
+    saveImages: (names, signal) => options.images.save(names, signal),
     images: () => options.images.list().map(toImageStatus),
     removeImage: (reference) => options.images.remove(reference),
     kernels: async () => (await providers.kernels?.()) ?? [],

@@ -45,6 +45,8 @@ export interface Pod {
   /** @throws StatusError Conflict where it does not run, here and below */
   pause(): Promise<PodState>;
   unpause(): Promise<PodState>;
+  /** @throws StatusError Conflict where it is paused */
+  assertAwake(): void;
   startContainer(spec: HyperContainerSpec): Promise<ContainerState>;
   container(containerId: string): Container;
   signalContainer(containerId: string, signal: number): Promise<void>;

@@ -348,6 +348,10 @@ class HyperPod implements Pod, ContainersOwner {
 
   assertRunning(): void {
     this.#assertPhase();
+    this.assertAwake();
+  }
+
+  assertAwake(): void {
     this.#pauser.assertAwake();
   }
 
