@@ -170,8 +170,6 @@ async function answer(
       return;
     }
     const status = toStatusError(error);
-    // What is left of the request is not waited for.
-    if (!request.complete) response.setHeader('connection', 'close');
     sendJson(response, status.code, status.toStatus());
   }
 }
