@@ -145,24 +145,24 @@ test('what is sent is refused with the field and its limit', async () => {
     unix.createNewPod({ spec: podSpec('a', spec), containers: containers as never, start: false });
   const mapping = { hostAddress: '0.0.0.0', hostPort: 80, guestPort: 80 };
   const ports = (change: object) => create({ ports: [{ ...mapping, ...change }] });
-  const refusals: [Promise<unknown>, RegExp][] = [
+  const refusals: [() => Promise<unknown>, RegExp][] = [
     [
-      ports({ guestPort: 0 }),
+      () => ports({ guestPort: 0 }),
       /ports item 0 guestPort must be a whole number from 1 to 65535, is 0/,
     ],
-    [ports({ hostAddress: 'localhost' }), /hostAddress must be an IP address/],
-    [create({ whenDone: 'never' }), /whenDone must be one of keep, stop, remove/],
-    [create({}, [{ id: 'A' }]), /containers: .*item 0 id must match/],
-    [create({}, [containerSpec('a'), containerSpec('a')]), /two have the id "a"/],
+    [() => ports({ hostAddress: 'localhost' }), /hostAddress must be an IP address/],
+    [() => create({ whenDone: 'never' }), /whenDone must be one of keep, stop, remove/],
+    [() => create({}, [{ id: 'A' }]), /containers: .*item 0 id must match/],
+    [() => create({}, [containerSpec('a'), containerSpec('a')]), /two have the id "a"/],
     [
-      unix.pullImage({ reference: 'x', credentials: [], policy: 'maybe' as never }),
-      /policy must be one/,
+      () => unix.pullImage({ reference: 'x', credentials: [], policy: 'maybe' as never }),
+      /policy: Invalid value: must be one/,
     ],
-    [push(unix), /reference must be a string/],
-    [unix.stopPod('a', undefined, 1e9), /"graceMs" must be at most 86400000/],
-    [unix.removeTemplate('t'), /templates "t" not found/],
+    [() => push(unix), /reference: Invalid value: must be a string/],
+    [() => unix.stopPod('a', undefined, 1e9), /"graceMs" must be at most 86400000/],
+    [() => unix.removeTemplate('t'), /templates "t" not found/],
   ];
-  for (const [call, message] of refusals) await assert.rejects(call, message);
+  for (const [call, message] of refusals) await assert.rejects(call(), message);
 });
 
 async function push(client: HyperdClient): Promise<void> {
