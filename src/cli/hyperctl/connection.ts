@@ -16,8 +16,8 @@ export interface Place {
 
 const PING_TIMEOUT_MS = 10_000;
 const SOCKET_STATES: Record<string, string> = {
-  ENOENT: 'no hyperd has run on this data directory',
-  ECONNREFUSED: 'no hyperd runs on this data directory now',
+  ENOENT: 'no hyperd runs on this data directory',
+  ECONNREFUSED: 'no hyperd runs on this data directory',
   EACCES: 'only root may speak to it. Run it with sudo',
 };
 

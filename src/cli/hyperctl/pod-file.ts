@@ -68,7 +68,7 @@ const TYPE = 'io.k8s.api.core.v1.Pod';
 /** @param path `-` is the standard input. @throws UsageError, StatusError */
 export async function readPodFile(path: string): Promise<PodFile> {
   const text = await readText(path);
-  return parsePodFile(text, path);
+  return parsePodFile(text, path === '-' ? 'the standard input' : path);
 }
 
 /** @param source names it in messages. @throws UsageError, StatusError */
