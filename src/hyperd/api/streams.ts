@@ -6,7 +6,7 @@ import type { Clock } from '../../base/clock.ts';
 import { joinDuplexes } from '../../base/duplex.ts';
 import type { GuestProcess } from '../agent/agent.ts';
 import type { Container } from '../daemon/container.ts';
-import type { Pod } from '../daemon/pod.ts';
+import type { Pod } from '../daemon/pod-interface.ts';
 import type { Writable } from 'node:stream';
 
 /**
@@ -53,15 +53,18 @@ export async function serveExec(
   }
 }
 
-/** The streams of the container's own process, from now on. */
+/**
+ * The streams of the container's own process, from now on: all of them, where it has not been
+ * started yet.
+ */
 export async function serveAttach(
   socket: Duplex,
   pod: Pod,
   container: Container,
   request: AttachRequest,
-  stdin: Writable | undefined,
 ): Promise<void> {
   const { spec } = container.record;
+  const takesInput = request.stdin && spec.stdin;
   const channels = new Map<1 | 2, number>();
   if (request.stdout) channels.set(1, STREAM_CHANNEL.stdout);
   if (request.stderr && !spec.process.tty) channels.set(2, STREAM_CHANNEL.stderr);
@@ -78,7 +81,14 @@ export async function serveAttach(
     const endStdin = spec.stdinOnce;
     const resize = (size: TerminalSize) =>
       pod.agent((agent) => agent.resizeContainer(spec.id, size));
-    const input = takeInput(socket, { stdin, resize }, endStdin);
+    const begin = async () => {
+      await Promise.race([container.started, closed]);
+      const stdin = takesInput ? await stdinOf(pod, spec.id) : undefined;
+      return { stdin, resize };
+    };
+    const input = begin()
+      .catch(() => ({ stdin: undefined, resize }))
+      .then((target) => takeInput(socket, target, endStdin));
     const exit = await Promise.race([container.exited, closed]);
     if (exit) await sendExit(socket, exit);
     socket.end();
@@ -86,6 +96,10 @@ export async function serveAttach(
   } finally {
     attached.detach();
   }
+}
+
+function stdinOf(pod: Pod, containerId: string): Promise<Writable> {
+  return pod.agent(async (agent) => agent.containerStdin(containerId));
 }
 
 /** One TCP connection inside the guest. */

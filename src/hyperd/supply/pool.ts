@@ -1,4 +1,5 @@
 import { totalmem } from 'node:os';
+import type { PoolStatus } from '../../api/hyperd.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import type { Log } from '../../base/log.ts';
@@ -15,22 +16,10 @@ export interface Pool {
   /** The VM that waited longest; undefined where none does. Counts as an arrival either way. */
   take(request: VmRequest): WarmVm | undefined;
   status(): PoolStatus[];
+  /** Those that wait at the moment. */
+  waiting(): { request: VmRequest; warm: WarmVm }[];
   /** Ends all that wait. */
   close(): Promise<void>;
-}
-
-export interface PoolStatus {
-  owner: string;
-  cpuCount: number;
-  memoryMib: number;
-  network: string;
-  /** VMs that wait, that are being made, and that should wait. */
-  waiting: number;
-  making: number;
-  wanted: number;
-  /** Pods that found one, and pods that did not. */
-  hits: number;
-  misses: number;
 }
 
 export interface PoolPolicy {
@@ -247,6 +236,12 @@ class WarmPool implements Pool {
       hits: kind.hits,
       misses: kind.misses,
     }));
+  }
+
+  waiting(): { request: VmRequest; warm: WarmVm }[] {
+    return [...this.#kinds.values()].flatMap(({ request, waiting }) =>
+      waiting.map((warm) => ({ request, warm })),
+    );
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { TemplateStatus } from '../../api/hyperd.ts';
 import type { Clock } from '../../base/clock.ts';
 import { readFileIfExists, writeFileAtomic } from '../../base/files.ts';
 import { describeError } from '../../base/log.ts';
@@ -36,20 +37,6 @@ export interface Template {
   id: string;
   directory: string;
   shape: VmShape;
-}
-
-export interface TemplateStatus {
-  id: string;
-  owner: string;
-  cpuCount: number;
-  memoryMib: number;
-  phase: 'building' | 'ready' | 'resting';
-  diskBytes: number;
-  createdAtMs: number;
-  /** VMs started from it by this daemon. */
-  useCount: number;
-  /** Of `resting`: why it could not be made. */
-  message: string;
 }
 
 export interface TemplatesOptions {
