@@ -130,7 +130,8 @@ test('whenDone stops or removes a pod after the last of its containers', async (
   await rig.guest('b').exit('second', 0);
   for await (const _ of events) if (!daemon.pods().some(({ id }) => id === 'b')) break;
   removed.abort();
-  assert.deepEqual(await rig.podDirectories(), ['a']);
+  // Its record and logs, and what its VM has left to look at.
+  assert.deepEqual(await rig.podDirectories(), ['a', 'a']);
 });
 
 test('stop() lets containers end by their stop signals for as long as it is told', async () => {
@@ -259,11 +260,19 @@ async function echoed(port: number, text: string): Promise<string> {
   return answer;
 }
 
-test('lists that nobody provides are empty, and those of a provider are served', async () => {
-  await using rig = await createRig();
+test('kernels, templates, pools and VMs are listed; what is no template cannot be removed', async () => {
+  await using rig = await createRig('mine');
   const daemon = await rig.start();
-  assert.deepEqual(await daemon.kernels(), []);
-  assert.deepEqual(await daemon.templates(), []);
+  const kernels = await daemon.kernels();
+  assert.deepEqual(
+    kernels.map(({ names, isDefault }) => [names, isDefault]),
+    [
+      [['default'], true],
+      [['mine'], false],
+    ],
+  );
+  assert.deepEqual(daemon.templates(), []);
+  assert.deepEqual(daemon.pools(), []);
   await assert.rejects(daemon.removeTemplate('x'), /templates "x" not found/);
   await daemon.createPod(podSpec('a'));
   await podUntil(daemon, 'a', isRunning);

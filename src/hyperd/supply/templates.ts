@@ -58,7 +58,7 @@ export interface TemplateLimits {
 }
 
 /** Twenty tenants with pods of a few sizes; each takes its memory's size on the disk. */
-export const TEMPLATE_LIMITS: TemplateLimits = {
+const TEMPLATE_LIMITS: TemplateLimits = {
   count: 64,
   diskBytes: 16 * 2 ** 30,
   restMs: 60_000,
