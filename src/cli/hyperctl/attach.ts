@@ -30,7 +30,7 @@ export async function attachTo(
   begin: () => Promise<unknown> = async () => {},
 ): Promise<StreamsEnd> {
   const over = new AbortController();
-  const request = { stdin: how.stdin, stdout: true, stderr: true };
+  const request = { stdin: how.stdin, stdout: true, stderr: true, endStdin: true };
   const socket = await client.attach(podId, containerId, request, over.signal);
   const forward = (signal: NodeJS.Signals) => {
     void client.signalContainer(podId, containerId, signal).catch(() => {});
