@@ -62,6 +62,10 @@ export function addRunCommands(program: Command, session: Session): void {
         (await import('./run.ts')).run(client, image, command, options),
       ),
     );
+  addStreamCommands(program, session);
+}
+
+function addStreamCommands(program: Command, session: Session): void {
   program
     .command('exec')
     .description('run a further command in a pod')
