@@ -2,6 +2,7 @@ import { isStatus } from '../../api/status.ts';
 import type { ExecRequest, ProcessSpec } from '../../api/hyperd.ts';
 import type { HyperdClient } from '../../client/hyperd.ts';
 import { UsageError } from '../errors.ts';
+import { plain } from './format.ts';
 import { parseEnvironment } from './run-options.ts';
 import { joinTerminal } from './terminal.ts';
 import type { StreamsEnd, StreamsOptions } from './terminal.ts';
@@ -116,6 +117,6 @@ function toCommandError(error: unknown): number {
   const { message } = error as Error;
   const [, exitCode] = COMMAND_EXIT_CODES.find(([pattern]) => pattern.test(message)) ?? [];
   if (!isRefused || exitCode === undefined) throw error;
-  process.stderr.write(`hyperctl: ${message}\n`);
+  process.stderr.write(`hyperctl: ${plain(message)}\n`);
   return exitCode;
 }

@@ -51,7 +51,7 @@ export async function joinTerminal(
       .then(() => void (isOver || stdin.resume()));
   };
   const onData = (chunk: Buffer) => {
-    const { bytes, isDetached } = isRaw && options.canDetach ? keys.push(chunk) : plain(chunk);
+    const { bytes, isDetached } = isRaw && options.canDetach ? keys.push(chunk) : passedOn(chunk);
     if (bytes.length > 0) send(bytes);
     // What was typed before still goes there.
     if (isDetached) void sending.then(() => detached.resolve({ how: 'detached' }));
@@ -78,7 +78,7 @@ export async function joinTerminal(
   }
 }
 
-function plain(bytes: Buffer): { bytes: Buffer; isDetached: boolean } {
+function passedOn(bytes: Buffer): { bytes: Buffer; isDetached: boolean } {
   return { bytes, isDetached: false };
 }
 
