@@ -327,6 +327,8 @@ export interface AttachRequest {
   stdin: boolean;
   stdout: boolean;
   stderr: boolean;
+  /** Whether the end of channel stdin ends that of the process. @default its `stdinOnce` */
+  endStdin?: boolean;
 }
 
 export interface TerminalSize {

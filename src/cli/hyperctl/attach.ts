@@ -2,6 +2,7 @@ import { isStatus } from '../../api/status.ts';
 import type { ExecRequest, ProcessSpec } from '../../api/hyperd.ts';
 import type { HyperdClient } from '../../client/hyperd.ts';
 import { UsageError } from '../errors.ts';
+import { plain } from './format.ts';
 import { parseEnvironment } from './run-options.ts';
 import { joinTerminal } from './terminal.ts';
 import type { StreamsEnd, StreamsOptions } from './terminal.ts';
@@ -30,7 +31,7 @@ export async function attachTo(
   begin: () => Promise<unknown> = async () => {},
 ): Promise<StreamsEnd> {
   const over = new AbortController();
-  const request = { stdin: how.stdin, stdout: true, stderr: true };
+  const request = { stdin: how.stdin, stdout: true, stderr: true, endStdin: true };
   const socket = await client.attach(podId, containerId, request, over.signal);
   const forward = (signal: NodeJS.Signals) => {
     void client.signalContainer(podId, containerId, signal).catch(() => {});
@@ -116,6 +117,6 @@ function toCommandError(error: unknown): number {
   const { message } = error as Error;
   const [, exitCode] = COMMAND_EXIT_CODES.find(([pattern]) => pattern.test(message)) ?? [];
   if (!isRefused || exitCode === undefined) throw error;
-  process.stderr.write(`hyperctl: ${message}\n`);
+  process.stderr.write(`hyperctl: ${plain(message)}\n`);
   return exitCode;
 }

@@ -62,11 +62,10 @@ export function addRunCommands(program: Command, session: Session): void {
         (await import('./run.ts')).run(client, image, command, options),
       ),
     );
-  addInsideCommands(program, session);
+  addStreamCommands(program, session);
 }
 
-/** What deals with the processes of a pod that runs. */
-function addInsideCommands(program: Command, session: Session): void {
+function addStreamCommands(program: Command, session: Session): void {
   program
     .command('exec')
     .description('run a further command in a pod')

@@ -32,3 +32,8 @@ export function bytes(count: number): string {
   for (; value >= 1024 && unit < UNITS.length - 1; unit++) value /= 1024;
   return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`;
 }
+
+/** What a guest says is shown as text: it must not move the cursor of a terminal. */
+export function plain(text: string): string {
+  return text.replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, '?');
+}

@@ -13,7 +13,7 @@ import {
 import type { Session } from './commands.ts';
 import { connect } from './connection.ts';
 import type { Place } from './connection.ts';
-import { withFormat } from './format.ts';
+import { plain, withFormat } from './format.ts';
 
 /**
  * `hyperctl`: hyperd's own command line, for pods without a cluster, and to look behind one.
@@ -124,7 +124,7 @@ try {
   } else if (error instanceof CancelledError) {
     process.exitCode = INTERRUPTED_EXIT_CODE;
   } else {
-    process.stderr.write(`hyperctl: ${describeFailure(error)}\n`);
+    process.stderr.write(`hyperctl: ${plain(describeFailure(error))}\n`);
     process.exitCode = 1;
   }
 }

@@ -5,7 +5,7 @@ import type { HyperdClient } from '../../client/hyperd.ts';
 import { CancelledError, UsageError } from '../errors.ts';
 import { age, print } from '../output.ts';
 import { table } from '../table.ts';
-import { bytes, printList } from './format.ts';
+import { bytes, plain, printList } from './format.ts';
 import type { ListOptions } from './format.ts';
 import { findPod, imageName, isOfKubernetes, podName, refuseForeign } from './names.ts';
 import { untilPod } from './watch.ts';
@@ -28,7 +28,7 @@ async function each(
     try {
       process.stdout.write(`${(await work(await findPod(client, name), name)) ?? name}\n`);
     } catch (error) {
-      process.stderr.write(`hyperctl: ${describeError(error)}\n`);
+      process.stderr.write(`hyperctl: ${plain(describeError(error))}\n`);
       exitCode = 1;
     }
   }

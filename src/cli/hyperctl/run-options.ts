@@ -167,7 +167,6 @@ export async function planRun(
   const security = { readOnlyRootFilesystem: readOnly ?? false, privileged: privileged ?? false };
   const container: Container = {
     ...{ name: RUN_CONTAINER, image, tty, stdin: interactive },
-    stdinOnce: interactive && !options.detach,
     ...(entrypoint === undefined ? {} : { command: [escapeReferences(entrypoint)] }),
     ...(words.length > 0 ? { args: words } : {}),
     ...(workdir === undefined ? {} : { workingDir: workdir }),

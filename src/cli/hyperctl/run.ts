@@ -5,6 +5,7 @@ import { systemRandom } from '../../base/random.ts';
 import type { HyperdClient } from '../../client/hyperd.ts';
 import { UsageError } from '../errors.ts';
 import { attachTo } from './attach.ts';
+import { plain } from './format.ts';
 import { ensureImage } from './images.ts';
 import { readPodFile } from './pod-file.ts';
 import { podRequest } from './pod-spec.ts';
@@ -68,7 +69,7 @@ async function runAttached(
   if (end.how === 'exit') {
     const { exitCode, reason, message } = end.exit;
     if (reason !== 'StartError') return reportEnd(client, name, exitCode, message);
-    process.stderr.write(`hyperctl: cannot start the container: ${message}\n`);
+    process.stderr.write(`hyperctl: cannot start the container: ${plain(message)}\n`);
     return NOT_STARTED_EXIT_CODE;
   }
   if (end.how === 'detached') {
@@ -89,7 +90,7 @@ async function reportEnd(
 ): Promise<number> {
   const state = await client.pod(name).catch(() => undefined);
   if (state?.reason !== 'StartFailed') return exitCode;
-  process.stderr.write(`hyperctl: cannot start the pod: ${message || state.message}\n`);
+  process.stderr.write(`hyperctl: cannot start the pod: ${plain(message || state.message)}\n`);
   await client.deletePod(name).catch(() => {});
   return NOT_RUN_EXIT_CODE;
 }
@@ -98,16 +99,15 @@ async function reportEnd(
 async function reportStart(client: HyperdClient, name: string): Promise<number> {
   const state = await untilPod(client, name, hasStarted);
   if (state?.reason === 'StartFailed') {
-    process.stderr.write(`hyperctl: cannot start the pod: ${state.message}\n`);
+    process.stderr.write(`hyperctl: cannot start the pod: ${plain(state.message)}\n`);
     await client.deletePod(name).catch(() => {});
     return NOT_RUN_EXIT_CODE;
   }
   const failed = state?.containers.find(({ exit }) => exit?.reason === 'StartError');
   process.stdout.write(`${name}\n`);
   if (!failed) return 0;
-  process.stderr.write(
-    `hyperctl: cannot start container "${failed.name}": ${failed.exit?.message}\n`,
-  );
+  const why = plain(failed.exit?.message ?? '');
+  process.stderr.write(`hyperctl: cannot start container "${failed.name}": ${why}\n`);
   return NOT_STARTED_EXIT_CODE;
 }
 

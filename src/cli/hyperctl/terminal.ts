@@ -41,18 +41,20 @@ export async function joinTerminal(
   };
   const keys = createDetachKeys();
   let sending: Promise<void> = Promise.resolve();
+  let isOver = false;
   const send = (bytes: Buffer) => {
     stdin.pause();
     sending = sending
       .then(() => writeFrames(socket, STREAM_CHANNEL.stdin, bytes))
-      .then(() => void stdin.resume())
       // The process has ended or takes no more; its output tells which.
-      .catch(() => {});
+      .catch(() => {})
+      .then(() => void (isOver || stdin.resume()));
   };
   const onData = (chunk: Buffer) => {
-    const { bytes, isDetached } = isRaw && options.canDetach ? keys.push(chunk) : plain(chunk);
+    const { bytes, isDetached } = isRaw && options.canDetach ? keys.push(chunk) : passedOn(chunk);
     if (bytes.length > 0) send(bytes);
-    if (isDetached) detached.resolve({ how: 'detached' });
+    // What was typed before still goes there.
+    if (isDetached) void sending.then(() => detached.resolve({ how: 'detached' }));
   };
   const onEnd = () => {
     sending = sending
@@ -68,6 +70,7 @@ export async function joinTerminal(
     if (options.stdin) stdin.on('data', onData).on('end', onEnd).resume();
     return await Promise.race([receive(socket, stdout, stderr), detached.promise]);
   } finally {
+    isOver = true;
     stdout.off('resize', sendSize);
     if (options.stdin) stdin.off('data', onData).off('end', onEnd).pause();
     if (isRaw) stdin.setRawMode(false);
@@ -75,7 +78,7 @@ export async function joinTerminal(
   }
 }
 
-function plain(bytes: Buffer): { bytes: Buffer; isDetached: boolean } {
+function passedOn(bytes: Buffer): { bytes: Buffer; isDetached: boolean } {
   return { bytes, isDetached: false };
 }
 

@@ -77,8 +77,9 @@ export async function serveAttach(
     else socket.once('close', () => resolve(undefined));
   });
   try {
-    // The process keeps its stdin for the next client, unless it was promised to one only.
-    const endStdin = spec.stdinOnce;
+    // The process keeps its stdin for the next client, unless it was promised to one only, or this
+    // one says that there is no more.
+    const ends = { atEnd: spec.stdinOnce || request.endStdin === true, atClose: spec.stdinOnce };
     const resize = (size: TerminalSize) =>
       pod.agent((agent) => agent.resizeContainer(spec.id, size));
     const begin = async () => {
@@ -88,7 +89,7 @@ export async function serveAttach(
     };
     const input = begin()
       .catch(() => ({ stdin: undefined, resize }))
-      .then((target) => takeInput(socket, target, endStdin));
+      .then((target) => takeInput(socket, target, ends));
     const exit = await Promise.race([container.exited, closed]);
     if (exit) await sendExit(socket, exit);
     socket.end();
@@ -110,7 +111,7 @@ export function servePort(socket: Duplex, connection: Duplex): Promise<void> {
 async function takeInput(
   socket: Duplex,
   { stdin, resize }: InputTarget,
-  endStdin = true,
+  ends = { atEnd: true, atClose: true },
 ): Promise<void> {
   let target = stdin;
   try {
@@ -120,13 +121,13 @@ async function takeInput(
       if (channel === STREAM_CHANNEL.resize) await resize(parseSize(payload)).catch(() => {});
       if (channel !== STREAM_CHANNEL.stdin || !target) continue;
       if (payload.length > 0) target = await feed(target, payload);
-      else if (endStdin) target.end();
+      else if (ends.atEnd) target.end();
     }
   } catch {
     // The client sent what is no frame, or went away: its input is over.
     socket.resume();
   }
-  if (endStdin) target?.end();
+  if (ends.atClose) target?.end();
 }
 
 /** Undefined when the process takes no more. */

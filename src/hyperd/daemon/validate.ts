@@ -201,9 +201,10 @@ export const CONTAINER: Fields<HyperContainerSpec> = {
   labels: textMap,
 };
 
-export const ATTACH: Fields<AttachRequest> = { stdin: boolean, stdout: boolean, stderr: boolean };
+const STREAMS = { stdin: boolean, stdout: boolean, stderr: boolean };
+export const ATTACH: Fields<AttachRequest> = { ...STREAMS, endStdin: optional(boolean) };
 export const EXEC: Fields<ExecRequest> = {
-  ...ATTACH,
+  ...STREAMS,
   process: named('ProcessSpec', PROCESS),
   timeoutMs: optional(duration),
 };

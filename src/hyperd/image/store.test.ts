@@ -143,6 +143,9 @@ test('images, names and leases survive a restart; what a crash left is cleaned u
   await assert.rejects(rig.fixture.store.remove(image.id), { reason: 'InUse' });
   assert.equal((await pull('gone:1')).id, gone.id);
   assert.equal(rig.upstream.count(/gone\/blobs/), 2, 'its blobs were still there');
+  await rig.fixture.store.release(image.id, 'pod-1.main');
+  await rig.fixture.store.remove(image.id);
+  assert.deepEqual(rig.fixture.store.leases(), []);
 });
 
 test('a full disk is said, and nothing is left of the image', async () => {
