@@ -3,7 +3,7 @@ import type { Pod } from '../src/api/types.generated.ts';
 import { systemClock } from '../src/base/clock.ts';
 import { execute, start } from '../src/base/exec.ts';
 import { pushDemoImage } from '../src/cli/demo/demo-image.ts';
-import { STAGES, timelineOf } from '../src/cli/demo/timeline.ts';
+import { STAGES, originOf, timelineOf } from '../src/cli/demo/timeline.ts';
 import type { Timeline } from '../src/cli/demo/timeline.ts';
 import type { DataPaths } from '../src/cli/config.ts';
 import { PODS } from '../src/client/resources.ts';
@@ -13,11 +13,13 @@ import { describeMachine, series } from './report.ts';
 import type { BenchReport } from './report.ts';
 import { waitForObject } from './wait.ts';
 
-const COUNT = 20;
+const COUNT = 50;
+/** Between two starts, so that they are measured and not what is made ready for the next one. */
+const PAUSE_MS = 1_500;
 
 /**
  * From the admission of a pod to the first byte that its container writes, the image being
- * present; stage by stage; and `podman run` with runc of the same image, in turn with it.
+ * present; stage by stage, by how the pods came to their VMs; and `podman run` with runc of the same image, in turn with it.
  */
 export function benchPodStart(paths: DataPaths, count = COUNT): Promise<BenchReport> {
   return withCluster(paths, async (context) => {
@@ -25,21 +27,25 @@ export function benchPodStart(paths: DataPaths, count = COUNT): Promise<BenchRep
     const podman = await preparePodman(image);
     // The first pod pulls the image and warms the host's page cache.
     await startOnce(context, image, 'warm-up');
-    const timelines: Timeline[] = [];
+    const starts: Start[] = [];
     const peer: number[] = [];
     for (let index = 0; index < count; index += 1) {
-      timelines.push(await startOnce(context, image, `start-${index}`));
+      await systemClock.sleep(PAUSE_MS);
+      starts.push(await startOnce(context, image, `start-${index}`));
       if (podman) peer.push(await podmanOnce(podman, image));
     }
+    const origins = [...new Set(starts.map(({ origin }) => origin))].sort();
     return {
       name: 'pod-start',
       machine: describeMachine(context.accelerator, context.kernel),
       series: [
-        series(
-          'create to first byte',
-          timelines.map((timeline) => timeline['first-byte'] ?? Number.NaN),
-        ),
-        ...waterfall(timelines),
+        ...origins.flatMap((origin) => {
+          const timelines = starts
+            .filter((one) => one.origin === origin)
+            .map((one) => one.timeline);
+          const firstBytes = timelines.map((timeline) => timeline['first-byte'] ?? Number.NaN);
+          return [series(`${origin}: create to first byte`, firstBytes), ...waterfall(timelines)];
+        }),
         ...(podman ? [series('podman run (runc) to first byte', peer)] : []),
       ],
       notes: podman ? [] : ['podman is not installed: there is no peer in this run.'],
@@ -58,7 +64,13 @@ function waterfall(timelines: Timeline[]): BenchReport['series'] {
   });
 }
 
-async function startOnce(context: BenchContext, image: string, name: string): Promise<Timeline> {
+interface Start {
+  /** How the pod came to its VM. */
+  origin: string;
+  timeline: Timeline;
+}
+
+async function startOnce(context: BenchContext, image: string, name: string): Promise<Start> {
   const { client, namespace } = context;
   const pod: Pod = {
     apiVersion: 'v1',
@@ -77,7 +89,7 @@ async function startOnce(context: BenchContext, image: string, name: string): Pr
     );
   });
   await client.delete(PODS, { namespace, name }, { gracePeriodSeconds: 0 });
-  return timelineOf(done);
+  return { origin: originOf(done), timeline: timelineOf(done) };
 }
 
 /** Arguments under which podman runs here; undefined where there is no podman. */

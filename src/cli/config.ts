@@ -86,6 +86,8 @@ export interface MachineConfig {
   registryPort: number;
   /** For a node: where the server is, and how to join it. */
   server: { url: string; token: string } | null;
+  /** VMs that wait for pods on this machine: `adaptive`, `off`, or `fixed:N` of each kind. */
+  warmPool: string;
   clusterCidr: string;
   serviceCidr: string;
   /** Addresses of pods that are no cluster's: those of hyperctl. */

@@ -93,6 +93,7 @@ function defaultConfig(role: MachineConfig['role']): MachineConfig {
     kubeletPort: DEFAULT_PORTS.kubelet,
     registryPort: DEFAULT_PORTS.registry,
     server: null,
+    warmPool: 'adaptive',
     clusterCidr: '10.88.0.0/16',
     serviceCidr: '10.96.0.0/16',
     hyperctlCidr: HYPERCTL_CIDR,

@@ -7,6 +7,7 @@ import { addLoginCommands } from './login/commands.ts';
 import { refuseSecrets } from './login/secrets.ts';
 import { addPeopleCommands } from './people/commands.ts';
 import { addQuotaCommands, addTenantCommands } from './tenant/commands.ts';
+import { parseWarmPool } from './warm-pool.ts';
 
 /**
  * The command line. Each command's code is loaded when it is called: `hypernetes status` does not
@@ -25,6 +26,12 @@ const program = new Command('hypernetes')
 const port = (name: string, what: string, fallback?: number) =>
   new Option(`--${name} <port>`, what).argParser(parsePort).default(fallback);
 
+const warmPool = () =>
+  new Option(
+    '--warm-pool <policy>',
+    'VMs that wait for pods: adaptive (default), off, or fixed:N of each kind',
+  ).argParser(parseWarmPool);
+
 program
   .command('demo')
   .description('start a cluster if none runs, and show pods in their own VMs')
@@ -41,6 +48,7 @@ program
   .addOption(port('api-port', 'port of the Kubernetes API (default 6443)'))
   .addOption(port('kubelet-port', 'port of the kubelet (default 10250)'))
   .addOption(port('registry-port', 'port of the embedded registry (default 5000)'))
+  .addOption(warmPool())
   .addOption(
     new Option('--tenant-nodes <how>', 'whether tenants see nodes (default hidden)').choices([
       'hidden',
@@ -68,6 +76,7 @@ program
   .option('--node-name <name>', 'name of this machine in the cluster')
   .addOption(port('kubelet-port', 'port of the kubelet (default 10250)'))
   .addOption(port('registry-port', "port of the server's registry (default 5000)"))
+  .addOption(warmPool())
   .action(async (options) => (await import('./join.ts')).joinNode(dataDir(), options));
 
 program

@@ -26,6 +26,7 @@ export interface MachineOptions {
   nodeName?: string;
   kubeletPort?: number;
   registryPort?: number;
+  warmPool?: string;
 }
 
 export interface UpOptions extends MachineOptions {

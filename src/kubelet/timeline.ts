@@ -3,7 +3,8 @@ import type { PodView } from './history.ts';
 
 /**
  * When the stages of a pod's start were complete, as annotations: RFC 3339 in UTC with
- * milliseconds. Only the first start counts; a pod that was restarted keeps what it has.
+ * milliseconds; and how it came to its VM. Only the first start counts; a pod that was restarted
+ * keeps what it has.
  */
 const PREFIX = 'timeline.hypernetes.io/';
 
@@ -31,6 +32,10 @@ export function timeline(view: PodView, imagesReadyMs: number): Record<string, s
     const written = pod.metadata.annotations?.[key];
     if (written !== undefined || !atMs) continue;
     annotations[key] = new Date(Math.round(atMs)).toISOString();
+  }
+  const origin = `${PREFIX}origin`;
+  if (sandbox?.origin && pod.metadata.annotations?.[origin] === undefined) {
+    annotations[origin] = sandbox.origin;
   }
   return annotations;
 }

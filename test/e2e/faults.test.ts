@@ -44,7 +44,8 @@ const uids = new Set<number>();
 
 before(async () => {
   console.log(`seed ${seed}`);
-  cluster = await startCluster();
+  // What waits for pods is not left behind by any: the count is of pods' VMs.
+  cluster = await startCluster(['--warm-pool', 'off']);
   image = await pushDemoImage(cluster.registryPort);
 });
 
@@ -168,11 +169,18 @@ async function killComponent(name: string): Promise<void> {
 /** Process id of the emulator of a pod, from where the jail notes it. */
 async function vmmOf(name: string): Promise<number> {
   const pod = await cluster.client.get(PODS, { namespace: NAMESPACE, name });
-  const directory = join(cluster.dataDir, 'hyperd/pods', pod.metadata.uid ?? '', 'vm');
-  const jail = JSON.parse(await readFile(join(directory, 'jail.json'), 'utf8')) as {
-    vmm: { pid: number };
-  };
-  return jail.vmm.pid;
+  return (await vmmOfRecord(pod.metadata.uid ?? '')) ?? assert.fail(`pod ${name} has no VM`);
+}
+
+/** The same from the pod's record, which names its VM; undefined where it has not come so far. */
+async function vmmOfRecord(id: string): Promise<number | undefined> {
+  const hyperdDirectory = join(cluster.dataDir, 'hyperd');
+  const read = (path: string) => readFile(join(hyperdDirectory, path), 'utf8').catch(() => '');
+  const record = await read(`pods/${id}/pod.json`);
+  if (record === '') return undefined;
+  const { vmId } = JSON.parse(record) as { vmId: string };
+  const jail = await read(`vms/${vmId}/vm/jail.json`);
+  return jail === '' ? undefined : (JSON.parse(jail) as { vmm: { pid: number } }).vmm.pid;
 }
 
 test('components that are killed in any order lose no pod, no line and no exit code', async () => {
@@ -350,10 +358,9 @@ async function round(id: string, template: PodState): Promise<void> {
   const way = draw(4);
   await systemClock.sleep(draw(1500));
   if (way === 1) {
-    const directory = join(cluster.dataDir, 'hyperd/pods', id, 'vm');
-    const text = await readFile(join(directory, 'jail.json'), 'utf8').catch(() => '');
+    const pid = await vmmOfRecord(id);
     // It may not have come that far, or be gone already.
-    if (text) killQuietly((JSON.parse(text) as { vmm: { pid: number } }).vmm.pid);
+    if (pid !== undefined) killQuietly(pid);
   }
   const removals = [hyperd('DELETE', `/pods/${id}`)];
   if (way === 2) removals.push(hyperd('DELETE', `/pods/${id}`));

@@ -21,7 +21,7 @@ const key = { namespace: 'default', name: 'steady' };
 const END_TIMEOUT_MS = 20_000;
 
 before(async () => {
-  cluster = await startCluster();
+  cluster = await startCluster(['--warm-pool', 'off']);
   const image = await pushDemoImage(cluster.registryPort);
   await cluster.client.create(PODS, {
     apiVersion: 'v1',
@@ -130,7 +130,7 @@ test('when the data directory is deleted, everything on it ends', async () => {
 });
 
 test('without anybody else, a VM ends with its directory', async () => {
-  await using other = await startCluster();
+  await using other = await startCluster(['--warm-pool', 'off']);
   const image = await pushDemoImage(other.registryPort);
   await other.client.create(PODS, {
     apiVersion: 'v1',

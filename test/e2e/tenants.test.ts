@@ -26,7 +26,7 @@ let alone: HostState;
 const uids = new Set<number>();
 
 before(async () => {
-  cluster = await startCluster();
+  cluster = await startCluster(['--warm-pool', 'off']);
   const found = await findKubectls(cluster.kubeconfig, join(cluster.dataDir, 'kubectl-cache'));
   kubectl = found.at(-1) as Kubectl;
   assert.ok(kubectl, 'kubectl is needed');
@@ -95,7 +95,8 @@ function more(now: HostState, before: HostState): Record<string, string[]> {
   const added = kinds.map((kind) => {
     const known = new Set(before[kind]);
     // Images stay for who comes next, and what this test writes is the test's.
-    const isKept = (one: string) => /^(?:hyperd\/images\/|kubectl-cache|objects\.json)/.test(one);
+    const isKept = (one: string) =>
+      /^(?:hyperd\/(?:images|templates)\/|kubectl-cache|objects\.json)/.test(one);
     const fresh = now[kind].filter((one) => !known.has(one) && !isKept(one));
     return [kind, fresh] as const;
   });

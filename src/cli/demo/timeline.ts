@@ -25,6 +25,11 @@ export function timelineOf(pod: Pod): Timeline {
   return Object.fromEntries(entries.filter(([, ms]) => Number.isFinite(ms)));
 }
 
+/** How a pod came to its VM: `warm`, `template` or `cold`; empty where it is not told. */
+export function originOf(pod: Pod): string {
+  return pod.metadata.annotations?.[`${PREFIX}origin`] ?? '';
+}
+
 /** A line for each pod, a column for each stage: milliseconds since the pod was admitted. */
 export function renderTimelines(timelines: Map<string, Timeline>): string {
   const rows = [...timelines].map(([name, timeline]) => [

@@ -20,6 +20,7 @@ import { UsageError } from '../errors.ts';
 import { openKernels } from '../kernel/store.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
+import { warmPoolPolicy } from '../warm-pool.ts';
 import { nodeRegistries } from './registries.ts';
 import { serveRegistry } from './registry.ts';
 import { segment } from './segment.ts';
@@ -50,6 +51,7 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     connectAgent,
     rehearsalProgramPath: (await guestAssets(paths)).hyperstartPath,
     kernels: await openKernels(paths),
+    policy: warmPoolPolicy(config.warmPool),
     podDefaults: async () => ({
       network: segment(HYPERCTL_NETWORK, config.hyperctlCidr),
       dns: await readNodeDns(),

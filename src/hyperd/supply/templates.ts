@@ -96,11 +96,12 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
     if (entries.get(entry.template.id) === entry) entries.delete(entry.template.id);
     await rm(entry.template.directory, { recursive: true, force: true });
   };
-  const makeRoom = async (memoryMib: number) => {
+  /** For one that is among them already, with the disk that it will take. */
+  const makeRoom = async () => {
     for (;;) {
       const all = [...entries.values()];
-      const used = all.reduce((sum, { status }) => sum + status.diskBytes, memoryMib * 2 ** 20);
-      if (all.length < limits.count && used <= limits.diskBytes) return;
+      const used = all.reduce((sum, { status }) => sum + status.diskBytes, 0);
+      if (all.length <= limits.count && used <= limits.diskBytes) return;
       const idle = all.filter(({ making }) => making === undefined);
       const [oldest] = idle.sort((a, b) => a.usedAtMs - b.usedAtMs);
       if (oldest === undefined) throw new Error('there is no room for another template');
@@ -112,7 +113,7 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
     const { template, status } = entry;
     const startMs = clock.monotonicMs();
     try {
-      await makeRoom(template.shape.memoryMib);
+      await makeRoom();
       await mkdir(template.directory, { recursive: true, mode: 0o700 });
       await options.build(template, life.signal);
       entry.files = await describeFiles(template.directory);

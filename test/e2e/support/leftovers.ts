@@ -37,7 +37,9 @@ export const NOTHING: Omit<HostState, 'files'> = {
 
 /** Directories whose content is not hyperd's, or only text about what happened. */
 const OTHERS = ['log', 'server', 'node'];
-/** The VMs' own user ids begin here (`src/hyperd/daemon/uids.ts`). */
+/** Templates stay for the pods that come next: they are bounded, and nobody's leftovers. */
+const TEMPLATES = 'hyperd/templates/';
+/** The VMs' own user ids begin here (`src/hyperd/supply/uids.ts`). */
 const VM_UID_MIN = 1_000_000_000;
 
 /**
@@ -146,6 +148,7 @@ async function files(dataDir: string): Promise<string[]> {
     for (const entry of await readdir(directory, { withFileTypes: true })) {
       const path = join(directory, entry.name);
       if (directory === dataDir && OTHERS.includes(entry.name)) continue;
+      if (relative(dataDir, path).startsWith(TEMPLATES)) continue;
       found.push(relative(dataDir, path));
       if (entry.isDirectory() && (await stat(path).catch(() => undefined))) await walk(path);
     }

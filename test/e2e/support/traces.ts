@@ -21,6 +21,8 @@ export async function tracesOf(dataDir: string): Promise<string[]> {
   }
   const processes = await execute('ps', ['-ww', '-eo', 'pid,args']);
   lines.push(...processes.stdout.split('\n').filter((line) => line.includes(dataDir)));
-  lines.push(...(await readdir(join(dataDir, 'hyperd/pods')).catch(() => [])));
+  for (const name of ['pods', 'vms']) {
+    lines.push(...(await readdir(join(dataDir, 'hyperd', name)).catch(() => [])));
+  }
   return lines;
 }
