@@ -1,32 +1,19 @@
+import type { Status } from './status.ts';
+
 /**
- * hyperd's API, spoken over HTTP/1.1 on a unix socket. hyperd knows VMs, containers, images and
- * streams, and nothing of Kubernetes; the kubelet is one client of it, `hyperctl` another.
+ * hyperd's API, spoken over HTTP/1.1 on a unix socket and, when asked, over TLS with client
+ * certificates. hyperd knows VMs, containers, images and streams, and nothing of Kubernetes; the
+ * kubelet is one client of it, `hyperctl` another.
  *
- *   GET    /v1/info                                   HyperdInfo
- *   GET    /v1/events?after=SEQ                       HyperdEvent, one JSON object a line, for ever
- *   POST   /v1/images/pull           PullImage     -> ImageStatus
- *   GET    /v1/images                                 ImageStatus[]
- *   DELETE /v1/images?reference=R
- *   GET    /v1/pods                                   PodState[]
- *   PUT    /v1/pods/{pod}            HyperPodSpec  -> PodState   idempotent; starts the VM
- *   GET    /v1/pods/{pod}                             PodState
- *   POST   /v1/pods/{pod}/stop                     -> PodState   ends the VM, see below
- *   DELETE /v1/pods/{pod}                             ends the VM, removes everything of the pod
- *   PUT    /v1/pods/{pod}/volumes/{name}  VolumeFiles   replaces a file volume's content atomically
- *   PUT    /v1/pods/{pod}/containers/{id} HyperContainerSpec -> ContainerState   idempotent; starts it
- *   GET    /v1/pods/{pod}/containers/{id}             HyperContainerSpec, as it was started
- *   POST   /v1/pods/{pod}/containers/{id}/signal?signal=TERM
- *   DELETE /v1/pods/{pod}/containers/{id}             a stopped one, with its logs
- *   GET    /v1/pods/{pod}/containers/{id}/log?follow&stdout&stderr…   LogRecord framing, see below
- *   POST   /v1/pods/{pod}/containers/{id}/exec    ExecRequest   -> 101, Upgrade: hyper-stream
- *   POST   /v1/pods/{pod}/containers/{id}/attach  AttachRequest -> 101, Upgrade: hyper-stream
- *   POST   /v1/pods/{pod}/port/{port}                           -> 101, Upgrade: hyper-raw
- *   POST   /v1/pods/{pod}/probe       ProbeRequest  -> ProbeResult
- *   GET    /v1/pods/{pod}/stats                        PodStats
+ * The routes are a table, `hyperd/api/routes.ts`, which drives the server and the OpenAPI document
+ * at `/openapi.json`. What the types do not say:
  *
- * `stop` is for a pod whose containers have ended: its VM, its address and its disks are given
- * back, its states and logs stay until DELETE. What still runs is killed. Idempotent; a pod that
- * ended by itself has given them back already.
+ * - `PUT` is idempotent and carried out at once; `POST /v1/pods` makes a new pod, and does not start
+ *   it unless it is told to.
+ * - `stop` gives back a pod's VM, its address and its disks; its states and logs stay until DELETE.
+ *   What still runs is killed, after `graceMs` in which it may end by its stop signal. Idempotent; a
+ *   pod that ended by itself has given them back already. `start` makes a new VM for it.
+ * - A paused pod does nothing and is told nothing: what needs its guest is refused as a Conflict.
  *
  * Errors are Kubernetes `Status` objects (`api/status.ts`); image failures carry the
  * `ImageErrorReason` in `details.causes[0].reason`.
@@ -64,6 +51,13 @@ export interface HyperdInfo {
   overhead: { memoryMib: number; cpuMillis: number };
   machine: { cpuCount: number; memoryBytes: number; diskBytes: number };
   podCount: number;
+  /** What a pod is given whose maker knows nothing of this machine: hyperctl's. */
+  defaults: PodDefaults;
+}
+
+export interface PodDefaults {
+  network: HyperPodSpec['network'];
+  dns: HyperPodSpec['dns'];
 }
 
 /**
@@ -88,6 +82,22 @@ export interface PullImage {
    * to a credential alone counts as present only for who gives that credential again.
    */
   policy: 'always' | 'if-not-present' | 'never';
+}
+
+/** With `progress` a pull or push is answered by these, one JSON object a line; the last one is an end. */
+export type TransferProgress =
+  | { type: 'layer'; digest: string; doneBytes: number; totalBytes: number }
+  /** The layers are here and become a disk. */
+  | { type: 'disk' }
+  | { type: 'done'; image: ImageStatus }
+  | { type: 'failed'; status: Status };
+
+export interface PushImage {
+  /** Where it goes, and which image: what the node has under this name, unless `image` says more. */
+  reference: string;
+  /** Another name or the id of the image. */
+  image?: string;
+  credentials: { username: string; password: string }[];
 }
 
 export interface ImageStatus {
@@ -152,6 +162,31 @@ export interface HyperPodSpec {
   volumes: HyperVolume[];
   /** Free for the client; returned in PodState. */
   labels: Record<string, string>;
+  /** Ports of this machine that lead into the pod while it runs. @default [] */
+  ports?: PortMapping[];
+  /** What becomes of the pod once all of its containers have ended. @default 'keep' */
+  whenDone?: 'keep' | 'stop' | 'remove';
+}
+
+/** A TCP port of this machine, and the one that it leads to at the pod's loopback address. */
+export interface PortMapping {
+  /** IP address of this machine; `0.0.0.0` are all of them. */
+  hostAddress: string;
+  /** 0 for any that is free. */
+  hostPort: number;
+  guestPort: number;
+}
+
+export interface PortState extends PortMapping {
+  /** Why it does not lead into the pod; empty where it does. */
+  problem: string;
+}
+
+/** A new pod with its containers, which are started in this order each time that the pod is. */
+export interface CreatePod {
+  spec: HyperPodSpec;
+  containers: HyperContainerSpec[];
+  start: boolean;
 }
 
 export type HyperVolume =
@@ -216,13 +251,16 @@ export interface ContainerMount {
   readOnly: boolean;
 }
 
-export type PodPhase = 'creating' | 'running' | 'stopped' | 'deleting';
+/** `created` is one that was never started. */
+export type PodPhase = 'created' | 'creating' | 'running' | 'stopped' | 'deleting';
 
 export interface PodState {
   id: string;
   namespace: string;
   name: string;
   phase: PodPhase;
+  /** Whether its VM is held; it may be so while it runs. */
+  paused: boolean;
   labels: Record<string, string>;
   /** Of `HyperPodSpec` as it was accepted, so that a restarted client need not remember. */
   spec: HyperPodSpec;
@@ -230,6 +268,7 @@ export interface PodState {
   address: string;
   /** How it came to its VM: one that waited, one from a template, one that booted; empty before. */
   origin: '' | 'warm' | 'template' | 'cold';
+  ports: PortState[];
   /** Why a pod is stopped: `PoweredOff` at the client's request or by the guest itself. */
   reason: '' | 'PoweredOff' | 'GuestPanic' | 'VmmKilled' | 'VmmFailed' | 'StartFailed';
   message: string;
@@ -288,6 +327,8 @@ export interface AttachRequest {
   stdin: boolean;
   stdout: boolean;
   stderr: boolean;
+  /** Whether the end of channel stdin ends that of the process. @default its `stdinOnce` */
+  endStdin?: boolean;
 }
 
 export interface TerminalSize {
@@ -312,6 +353,71 @@ export interface ProbeResult {
   message: string;
 }
 
+export interface KernelStatus {
+  /** Digest of its content; empty for the one that set-up unpacked. */
+  id: string;
+  /** None where a newer one has taken its name and pods still run it. */
+  names: string[];
+  /** As `uname -r` tells it. */
+  release: string;
+  /** Where it is from, for people. */
+  origin: string;
+  /** On disk. */
+  bytes: number;
+  /** Whether pods get it that ask for none. */
+  isDefault: boolean;
+  isBuiltIn: boolean;
+}
+
+/** A VM at rest, of which others are made. */
+export interface TemplateStatus {
+  id: string;
+  /** Who alone gets VMs of it. */
+  owner: string;
+  cpuCount: number;
+  memoryMib: number;
+  /** `resting`: it could not be made, and nobody tries for a while. */
+  phase: 'building' | 'ready' | 'resting';
+  diskBytes: number;
+  /** 0 before it is made. */
+  createdAtMs: number;
+  /** VMs started from it by this daemon. */
+  useCount: number;
+  /** Of `resting`: why it could not be made. */
+  message: string;
+}
+
+/** VMs that wait for pods of one kind. */
+export interface PoolStatus {
+  owner: string;
+  cpuCount: number;
+  memoryMib: number;
+  /** Id of the network; empty for none. */
+  network: string;
+  /** VMs that wait, that are being made, and that should wait. */
+  waiting: number;
+  making: number;
+  wanted: number;
+  /** Pods that found one, and pods that did not. */
+  hits: number;
+  misses: number;
+}
+
+/** A VM on this machine, whether a pod has it or not. */
+export interface VmStatus {
+  id: string;
+  /** The pod's id; empty for one that waits to be taken. */
+  pod: string;
+  state: 'running' | 'paused';
+  /** Of the VMM. */
+  pid: number;
+  cpuCount: number;
+  memoryMib: number;
+  cpuNanos: number;
+  /** Resident memory of the VMM, the guest's included. */
+  hostMemoryBytes: number;
+}
+
 export interface PodStats {
   cpuNanos: number;
   memoryBytes: number;
@@ -322,7 +428,7 @@ export interface PodStats {
 /**
  * Log stream: `application/x-hyper-log`, records of the fixed header below followed by `length`
  * bytes. Text formatting (timestamps, limits in lines) is the client's, which asks with query
- * parameters: follow, tailLines, sinceMs, limitBytes.
+ * parameters: follow, tailLines, sinceMs, stdout, stderr.
  *
  *   u8 stream (1 stdout, 2 stderr) | u8 flags (1: the line goes on in the next record) |
  *   u16 0 | u32 length | u64 time in nanoseconds since the epoch

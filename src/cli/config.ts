@@ -75,7 +75,8 @@ export function defaultNodeName(): string {
 export interface MachineConfig {
   /** Format of the data directory; another one is refused. */
   version: number;
-  role: 'server' | 'node';
+  /** `standalone`: hyperd alone, without Kubernetes. Such a directory may become one of the others. */
+  role: 'server' | 'node' | 'standalone';
   nodeName: string;
   /** Address under which other machines and pods reach this one. */
   address: string;
@@ -89,10 +90,24 @@ export interface MachineConfig {
   warmPool: string;
   clusterCidr: string;
   serviceCidr: string;
+  /** Addresses of pods that are no cluster's: those of hyperctl. */
+  hyperctlCidr: string;
+  /** hyperd's door for clients elsewhere; null: there is none. */
+  hyperdDoor: DoorConfig | null;
   /** Whether tenants see nodes, without what tells of other tenants. */
   tenantNodes: 'hidden' | 'sanitised';
   /** The Keystone that people come from; null: the embedded identity service. */
   keystone: KeystoneConfig | null;
+}
+
+/** Absolute paths of PEM files. */
+export interface DoorConfig {
+  host: string;
+  port: number;
+  certFile: string;
+  keyFile: string;
+  /** Whoever has a certificate of it may do everything. */
+  clientCaFile: string;
 }
 
 export interface KeystoneConfig {

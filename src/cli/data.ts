@@ -1,4 +1,4 @@
-import { mkdir, stat } from 'node:fs/promises';
+import { chmod, mkdir, stat } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { readFileIfExists, writeFileAtomic } from '../base/files.ts';
 import { DATA_VERSION, DEFAULT_PORTS, defaultNodeName } from './config.ts';
@@ -33,8 +33,9 @@ export async function prepareData(
     );
   }
   const stored = await readConfig(paths);
-  if (stored && stored.role !== role) {
-    const wanted = role === 'server' ? 'up' : 'node';
+  // hyperd's own pods stay where it becomes part of a cluster.
+  if (stored && stored.role !== role && stored.role !== 'standalone') {
+    const wanted = { server: 'up', node: 'node', standalone: 'hyperctl daemon' }[role];
     throw new UsageError(
       `Cannot run "${wanted}" on ${paths.root}: it holds the data of a ${stored.role}. ` +
         'Choose another directory with --data-dir.',
@@ -43,15 +44,11 @@ export async function prepareData(
   const given = Object.fromEntries(
     Object.entries(overrides).filter(([, value]) => value !== undefined),
   );
-  const config = { ...defaultConfig(role), ...stored, ...given } as MachineConfig;
-  for (const path of [
-    paths.run,
-    paths.log,
-    paths.node,
-    paths.hyperd,
-    paths.images,
-    paths.network,
-  ]) {
+  const config = { ...defaultConfig(role), ...stored, ...given, role } as MachineConfig;
+  // Whoever may write there may put another socket in place of ours.
+  await mkdir(paths.run, { recursive: true, mode: 0o700 });
+  await chmod(paths.run, 0o700);
+  for (const path of [paths.log, paths.node, paths.hyperd, paths.images, paths.network]) {
     await mkdir(path, { recursive: true, mode: 0o711 });
   }
   if (role === 'server') await mkdir(paths.pki, { recursive: true, mode: 0o700 });
@@ -71,7 +68,8 @@ export async function readConfig(paths: DataPaths): Promise<MachineConfig | unde
         'or another directory with --data-dir.',
     );
   }
-  return config;
+  // What machines that were set up earlier do not say.
+  return { ...config, hyperctlCidr: config.hyperctlCidr ?? HYPERCTL_CIDR };
 }
 
 function parse(text: string, path: string): MachineConfig {
@@ -81,6 +79,9 @@ function parse(text: string, path: string): MachineConfig {
     throw new UsageError(`Cannot read ${path}: ${(error as Error).message}`);
   }
 }
+
+/** Beside the cluster's range, which is podman's too. */
+const HYPERCTL_CIDR = '10.87.0.0/16';
 
 function defaultConfig(role: MachineConfig['role']): MachineConfig {
   return {
@@ -95,6 +96,8 @@ function defaultConfig(role: MachineConfig['role']): MachineConfig {
     warmPool: 'adaptive',
     clusterCidr: '10.88.0.0/16',
     serviceCidr: '10.96.0.0/16',
+    hyperctlCidr: HYPERCTL_CIDR,
+    hyperdDoor: null,
     tenantNodes: 'hidden',
     keystone: null,
   };

@@ -42,8 +42,10 @@ export interface UpOptions extends MachineOptions {
 const COMPONENTS: Record<MachineConfig['role'], string[]> = {
   server: ['hyperd', 'server', 'kubelet'],
   node: ['hyperd', 'kubelet'],
+  standalone: ['hyperd'],
 };
 
+const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
 /** What a slow machine may take from nothing to a Ready node. */
 const READY_TIMEOUT_MS = 60_000;
 const READY_POLL_MS = 20;
@@ -89,6 +91,8 @@ export async function bringUp(
   overrides: ConfigOverrides,
   detach: boolean,
   command: string,
+  /** Whose command it is. @default this one's */
+  program = MAIN,
 ): Promise<void> {
   if (process.getuid?.() !== 0) {
     throw new UsageError(
@@ -99,7 +103,7 @@ export async function bringUp(
   // Before anything is written: what runs reads the same files when a part of it restarts.
   await refuseRunning(paths.supervisorSocket);
   const config = await prepareData(paths, role, overrides);
-  if (detach) await detachSelf(paths, command);
+  if (detach) await detachSelf(paths, program, command);
   else await runForeground(paths, config);
 }
 
@@ -107,11 +111,10 @@ export async function bringUp(
  * Starts the same command again without `--detach` and waits until the node is Ready. What the
  * command line said is in the data directory already.
  */
-async function detachSelf(paths: DataPaths, command: string): Promise<void> {
+async function detachSelf(paths: DataPaths, program: string, command: string): Promise<void> {
   const logPath = join(paths.log, 'supervisor.log');
   const output = openSync(logPath, 'a', 0o600);
-  const main = fileURLToPath(new URL('./main.ts', import.meta.url));
-  const args = [...process.execArgv, main, '--data-dir', paths.root, command];
+  const args = [...process.execArgv, program, '--data-dir', paths.root, command];
   const child = start(process.execPath, args, {
     detached: true,
     stdio: ['ignore', output, output],
@@ -173,7 +176,8 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
     },
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => stopping.resolve({ keepPods: signal === 'SIGTERM' }));
+    const keepPods = signal === 'SIGTERM' || config.role === 'standalone';
+    process.once(signal, () => stopping.resolve({ keepPods }));
   }
   try {
     await refuseTakenPorts(config);
@@ -210,11 +214,10 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
 }
 
 export function componentSpecs(paths: DataPaths, names: string[]): ComponentSpec[] {
-  const main = fileURLToPath(new URL('./main.ts', import.meta.url));
   return names.map((name) => ({
     name,
     command: process.execPath,
-    args: [...process.execArgv, main, '--data-dir', paths.root, 'run', name],
+    args: [...process.execArgv, MAIN, '--data-dir', paths.root, 'run', name],
     logPath: join(paths.log, `${name}.log`),
   }));
 }
@@ -226,5 +229,7 @@ function supervisorLog(paths: DataPaths): (line: string) => void {
 
 function printReady(config: MachineConfig, startedAtMs: number): void {
   const seconds = ((systemClock.nowMs() - startedAtMs) / 1000).toFixed(1);
-  process.stdout.write(`node ${config.nodeName} is Ready after ${seconds} s\n`);
+  const what =
+    config.role === 'standalone' ? 'hyperd is ready' : `node ${config.nodeName} is Ready`;
+  process.stdout.write(`${what} after ${seconds} s\n`);
 }

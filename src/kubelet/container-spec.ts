@@ -19,7 +19,8 @@ export interface ContainerSpecInput {
   image: ImageStatus;
   downward: DownwardContext;
   objects: ReferencedObjects;
-  apiServer: ApiServerEndpoint;
+  /** Undefined where there is no cluster, and so no Services. */
+  apiServer: ApiServerEndpoint | undefined;
 }
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -29,10 +30,11 @@ export async function containerSpec(input: ContainerSpecInput): Promise<HyperCon
   const { container, image, downward } = input;
   const { pod } = downward;
   const { namespace = '', uid = '' } = pod.metadata;
-  const links = pod.spec?.enableServiceLinks ?? true;
-  const linked = links ? await input.objects.services(namespace) : [];
-  const services = serviceEnvironment(linked, input.apiServer);
-  const own = await containerEnvironment(container, services, downward, input.objects);
+  const { apiServer, objects } = input;
+  const links = apiServer !== undefined && (pod.spec?.enableServiceLinks ?? true);
+  const linked = links ? await objects.services(namespace) : [];
+  const services = apiServer ? serviceEnvironment(linked, apiServer) : new Map<string, string>();
+  const own = await containerEnvironment(container, services, downward, objects);
   const { tty = false } = container;
   return {
     id: containerId(uid, container.name, input.attempt),

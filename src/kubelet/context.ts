@@ -2,7 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { Client } from '../client/client.ts';
 import type { PodEvents } from './events.ts';
-import type { HyperdClient } from './hyperd-client.ts';
+import type { HyperdClient } from '../client/hyperd.ts';
 import type { PodNetwork } from './pod-network.ts';
 import type { ReferencedObjects } from './objects.ts';
 import type { SandboxDefaults } from './sandbox-spec.ts';

@@ -2,7 +2,7 @@ import { STREAM_CHANNEL } from '../api/hyperd.ts';
 import type { ProcessExit, ProcessSpec } from '../api/hyperd.ts';
 import { readFrames } from '../api/hyperstream.ts';
 import type { Clock } from '../base/clock.ts';
-import type { HyperdClient } from './hyperd-client.ts';
+import type { HyperdClient } from '../client/hyperd.ts';
 
 /** What is kept of a command's output: probes and hooks report the beginning of it. */
 const OUTPUT_BYTES_MAX = 10 * 1024;

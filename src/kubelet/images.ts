@@ -6,7 +6,7 @@ import { describeError } from '../base/log.ts';
 import { backoffMs, goDuration } from './backoff.ts';
 import { ContainerConfigError } from './errors.ts';
 import type { PodEvents } from './events.ts';
-import type { HyperdClient } from './hyperd-client.ts';
+import type { HyperdClient } from '../client/hyperd.ts';
 import type { ReferencedObjects } from './objects.ts';
 import { pullCredentials } from './pull-secrets.ts';
 

@@ -1,6 +1,6 @@
 import { joinCluster } from './bootstrap.ts';
 import type { JoinOptions } from './bootstrap.ts';
-import { createHyperdClient } from './hyperd-client.ts';
+import { createHyperdClient } from '../client/hyperd.ts';
 import { createKubelet } from './kubelet.ts';
 import type { KeyPair } from './certificates.ts';
 import type { KubeletOptions } from './kubelet.ts';

@@ -4,7 +4,7 @@ import type { Clock } from '../base/clock.ts';
 import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
 import { LABEL } from './history.ts';
-import type { HyperdClient } from './hyperd-client.ts';
+import type { HyperdClient } from '../client/hyperd.ts';
 
 /**
  * What hyperd has, followed by its events: an event says which pod changed, the pod is then read

@@ -6,7 +6,7 @@ import type { ContainerStatus, Pod } from '../../src/api/types.generated.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { CONFIG_MAPS, EVENTS, PODS, SECRETS } from '../../src/client/resources.ts';
 import type { Resource } from '../../src/client/resources.ts';
-import { createHyperdClient } from '../../src/kubelet/hyperd-client.ts';
+import { createHyperdClient } from '../../src/client/hyperd.ts';
 import { CONFIG, SECRET, lifecyclePods, pushTestImage } from './fixtures/lifecycle-pods.ts';
 import { startCluster } from './support/cluster.ts';
 import type { TestCluster } from './support/cluster.ts';

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { ChildProcess } from 'node:child_process';
-import { start } from '../../src/base/exec.ts';
+import { execute, start } from '../../src/base/exec.ts';
 import type { ExecResult } from '../../src/base/exec.ts';
 
 /**
@@ -82,6 +82,18 @@ test('a machine that is not meant is told which one is', async () => {
     await refusal({ uname: 'echo Darwin' }),
     /this is Darwin: .* Use a Debian 12 machine/,
   );
+});
+
+test('hyperctl is set up by the same launcher, under its own name', async () => {
+  const hyperctl = join(import.meta.dirname, '../../hyperctl');
+  const place = join(directory, 'hyperctl');
+  await mkdir(place);
+  await writeFile(join(place, 'uname'), '#!/bin/sh\necho Darwin\n', { mode: 0o755 });
+  const env = { ...process.env, PATH: `${place}:${process.env['PATH']}` };
+  const words = ['--data-dir', join(place, 'data'), 'run', 'image', '--data-dir', '/proc/none'];
+  const { exitCode, stderr } = await execute(hyperctl, words, { env });
+  assert.equal(exitCode, 1);
+  assert.match(stderr, /^hyperctl: this is Darwin/, 'what follows its command is not its own');
 });
 
 test('a data directory that cannot be made is named with the reason', async () => {

@@ -1,39 +1,37 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, rm, rmdir } from 'node:fs/promises';
+import { mkdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { systemClock } from '../../base/clock.ts';
 import { execute } from '../../base/exec.ts';
 import { createLog } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
 import { connectAgent } from '../../hyperd/agent/client.ts';
 import { serveHyperd } from '../../hyperd/api/server.ts';
+import type { TlsDoor } from '../../hyperd/api/server.ts';
 import { startDaemon } from '../../hyperd/daemon/daemon.ts';
 import type { Daemon } from '../../hyperd/daemon/daemon.ts';
 import { openImageStore } from '../../hyperd/image/index.ts';
+import { readNodeDns } from '../../kubelet/resolv-conf.ts';
 import { createLinuxNetwork } from '../../network/linux/driver.ts';
 import { guestAssets } from '../assets.ts';
 import { cgroupParent, openHypervisor } from '../hypervisor.ts';
-import type { DataPaths } from '../config.ts';
+import type { DataPaths, DoorConfig, MachineConfig } from '../config.ts';
+import { UsageError } from '../errors.ts';
 import { openKernels } from '../kernel/store.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
 import { warmPoolPolicy } from '../warm-pool.ts';
 import { nodeRegistries } from './registries.ts';
 import { serveRegistry } from './registry.ts';
+import { segment } from './segment.ts';
 
 /** hyperd, and on the server's machine the embedded registry beside it. */
 export async function runHyperd({ paths, config, signal, ready }: ComponentContext): Promise<void> {
   const log = createLog({ component: 'hyperd' });
   const common = { clock: systemClock, random: systemRandom, log };
-  const apiServer = config.server ? new URL(config.server.url) : undefined;
   const network = await createLinuxNetwork({
     stateDirectory: paths.network,
-    hostServices: [
-      {
-        address: apiServer?.hostname ?? config.address,
-        port: Number(apiServer?.port || config.apiPort),
-      },
-    ],
+    hostServices: hostServices(config),
     exec: execute,
     random: systemRandom,
     log,
@@ -54,14 +52,19 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     rehearsalProgramPath: (await guestAssets(paths)).hyperstartPath,
     kernels: await openKernels(paths),
     policy: warmPoolPolicy(config.warmPool),
+    podDefaults: async () => ({
+      network: segment(HYPERCTL_NETWORK, config.hyperctlCidr),
+      dns: await readNodeDns(),
+    }),
   });
   const door = await serveHyperd({
     daemon,
     socketPath: paths.hyperdSocket,
+    tls: config.hyperdDoor ? await readDoor(config.hyperdDoor) : undefined,
     clock: systemClock,
     log,
   });
-  const registry = config.server ? undefined : await serveRegistry(paths, config, log);
+  const registry = config.role === 'server' ? await serveRegistry(paths, config, log) : undefined;
   ready();
   if (!signal.aborted) await once(signal, 'abort');
   await door.close();
@@ -70,6 +73,31 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
   if (isGone) await endLostPods(paths, daemon);
   await daemon.close();
   if (isGone) await removeResidue(paths);
+}
+
+/** Of pods that are no cluster's. */
+const HYPERCTL_NETWORK = 'hyperctl';
+
+/** What pods may reach of this machine: the API server, where there is one. */
+function hostServices({ role, server, address, apiPort }: MachineConfig) {
+  if (role === 'standalone') return [];
+  const url = server ? new URL(server.url) : undefined;
+  return [{ address: url?.hostname ?? address, port: Number(url?.port || apiPort) }];
+}
+
+async function readDoor(door: DoorConfig): Promise<TlsDoor> {
+  const { host, port, certFile, keyFile, clientCaFile } = door;
+  const read = async (path: string) => {
+    const text = await readFile(path, 'utf8').catch((error: Error) => error);
+    if (typeof text === 'string') return text;
+    throw new UsageError(`Cannot serve hyperd by TLS: ${text.message}`);
+  };
+  const [cert, key, clientCa] = [
+    await read(certFile),
+    await read(keyFile),
+    await read(clientCaFile),
+  ];
+  return { host, port, cert, key, clientCa };
 }
 
 /**

@@ -3,12 +3,11 @@ import { createLog } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
 import { JoinError } from '../../kubelet/bootstrap.ts';
 import { runNodeAgent } from '../../kubelet/node-agent.ts';
-import type { NetworkSegment } from '../../kubelet/pod-network.ts';
 import { readNodeDns } from '../../kubelet/resolv-conf.ts';
-import { formatAddress, parseCidr } from '../../network/address.ts';
 import { readLocalJoin } from '../identities.ts';
 import { UsageError } from '../errors.ts';
 import type { ComponentContext } from '../run.ts';
+import { segment } from './segment.ts';
 
 /** Servers and nodes of a rack may be switched on together. */
 const CONNECT_PATIENCE_MS = 20_000;
@@ -39,7 +38,8 @@ export async function runKubelet({
       apiServer: config.server
         ? { host: server.hostname, port: Number(server.port || 443) }
         : { host: config.address, port: config.apiPort },
-      network: segment,
+      // All pods are on one network so far: the node's part of the cluster's range.
+      network: (podCidr) => segment('default', podCidr),
       nodeDns: readNodeDns,
       clock: systemClock,
       random: systemRandom,
@@ -50,10 +50,4 @@ export async function runKubelet({
   ).catch((error: Error) => {
     throw error instanceof JoinError ? new UsageError(`${error.message}.`) : error;
   });
-}
-
-/** All pods are on one network so far: the node's part of the cluster's range, and NAT. */
-function segment(podCidr: string): NetworkSegment {
-  const gateway = formatAddress(parseCidr(podCidr).network + 1);
-  return { id: 'default', cidr: podCidr, gateway, mtu: 0, nat: true };
 }

@@ -59,6 +59,8 @@ export interface Agent {
   setClock(epochMs: number): Promise<void>;
   /** Asks for an orderly end: terminates what runs, syncs, powers off. */
   shutdown(): Promise<void>;
+  /** Whether the VM is held: then the guest is not expected to answer in any time. */
+  hold(isHeld: boolean): void;
   /** Settles when the session is over. Never rejects. */
   readonly closed: Promise<Error | undefined>;
   close(): void;

@@ -128,6 +128,7 @@ class Client {
       },
       setClock: (epochMs) => this.#simple('setClock', { epochMs: Math.round(epochMs) }),
       shutdown: () => this.#simple('shutdown', {}),
+      hold: (isHeld) => this.#session.hold(isHeld),
       closed: this.closed,
       close: () => this.close(),
     };

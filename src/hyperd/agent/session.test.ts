@@ -73,3 +73,18 @@ test('a guest that answers others keeps its session', async () => {
   assert.equal(session.over, false);
   session.close();
 });
+
+test('a guest whose VM is held is late with nothing, and has its whole time after that', async () => {
+  const { clock, session, closed } = makePair([]);
+  const asked = assert.rejects(session.request('stats'), { reason: 'Closed' });
+  session.hold(true);
+  await clock.advance(10 * 60_000);
+  assert.equal(session.over, false);
+  session.hold(false);
+  await clock.advance(30_000);
+  await turn();
+  assert.equal(session.over, false, 'it is asked whether it lives');
+  await clock.advance(10_000);
+  await asked;
+  assert.match(String(await closed), /does not answer/);
+});

@@ -59,6 +59,7 @@ export class Session {
   #ping: Promise<boolean> | undefined;
   #over = false;
   #unread: Timer | undefined;
+  #isHeld = false;
   #abort = () => this.close(new AgentError('Closed', 'Session with the guest: aborted'));
 
   constructor(options: SessionOptions) {
@@ -94,7 +95,7 @@ export class Session {
     connection.once('drain', this.#onDrain);
     this.#unread = clock.after(UNREAD_TIMEOUT_MS, () => {
       connection.off('drain', this.#onDrain);
-      if (connection.writableLength < unreadBytes) this.#awaitReader();
+      if (this.#isHeld || connection.writableLength < unreadBytes) this.#awaitReader();
       else this.close(new ProtocolError('the guest does not read'));
     });
   }
@@ -132,10 +133,21 @@ export class Session {
       }
       const id = (this.#lastId = (this.#lastId % 0xffff_ffff) + 1);
       const frames = encodeRequest(id, body, attachment);
-      const timer = this.#options.clock.after(timeoutMs, () => onTimeout(id));
-      this.#pending.set(id, { resolve, reject, timer });
+      const onLate = () => {
+        // Of a guest that was held the whole time counts anew.
+        if (this.#isHeld) pending.timer = this.#options.clock.after(timeoutMs, onLate);
+        else onTimeout(id);
+      };
+      const timer = this.#options.clock.after(timeoutMs, onLate);
+      const pending: Pending = { resolve, reject, timer };
+      this.#pending.set(id, pending);
       for (const frame of frames) this.send(frame);
     });
+  }
+
+  /** A guest whose VM is held answers nothing, and is not late with it. */
+  hold(isHeld: boolean): void {
+    this.#isHeld = isHeld;
   }
 
   /** A guest that has lost the session answers nothing, and a new one is to be opened. */

@@ -1,8 +1,9 @@
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { drained } from '../../api/hyperstream.ts';
 import { StatusError, badRequest } from '../../api/status.ts';
 import { describeError } from '../../base/log.ts';
 
-/** Reading of requests. Everything here throws `StatusError` on what makes no sense. */
+/** Reading of requests, which throws `StatusError` on what makes no sense, and writing of answers. */
 
 /** A pod's volumes come inline; see LIMITS.volumeFileBytes, times base64. */
 export const BODY_BYTES_MAX = 32 << 20;
@@ -29,12 +30,6 @@ export function parseJson<T>(body: Buffer): T {
   }
 }
 
-export function required(query: URLSearchParams, name: string): string {
-  const value = query.get(name);
-  if (!value) throw badRequest(`Query parameter "${name}" is missing`);
-  return value;
-}
-
 /** Undefined where the parameter is missing. */
 export function wholeNumber(query: URLSearchParams, name: string): number | undefined {
   const text = query.get(name);
@@ -52,4 +47,24 @@ export function pathSegment(text: string): string {
   } catch {
     throw badRequest(`Path segment "${text}" is not percent-encoded text`);
   }
+}
+
+export function sendJson(response: ServerResponse, code: number, value: unknown): void {
+  const text = value === undefined ? '' : JSON.stringify(value);
+  const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
+  response.writeHead(code, headers).end(text);
+}
+
+/** Begins an answer of one JSON object a line. */
+export function openLines(response: ServerResponse): void {
+  response.writeHead(200, { 'content-type': LINES_MEDIA });
+  response.flushHeaders();
+}
+
+/** One JSON object a line. */
+export const LINES_MEDIA = 'application/x-ndjson';
+
+/** Resolves when more may be written. */
+export async function send(response: ServerResponse, chunk: string | Uint8Array): Promise<void> {
+  if (!response.write(chunk)) await drained(response);
 }

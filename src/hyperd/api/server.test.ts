@@ -407,3 +407,44 @@ test('a door that closes lets nobody hang: requests, followed logs and streams e
   await door.close();
   await Promise.all(ends);
 });
+
+test('attach before the start misses nothing; input ends where the client says so', async () => {
+  await using door = await openDoor();
+  const containers = [containerSpec('main', { stdin: true })];
+  await call(door, 'POST', '/pods', { spec: podSpec('a'), containers, start: false });
+  const attach = { stdin: true, stdout: true, stderr: true, endStdin: true };
+  const socket = await stream(door, '/pods/a/containers/main/attach', attach);
+  await writeFrames(socket, STREAM_CHANNEL.stdin, Buffer.from('typed ahead'));
+  await writeFrames(socket, STREAM_CHANNEL.stdin, Buffer.alloc(0));
+  assert.equal((await call(door, 'POST', '/pods/a/start')).code, 200);
+  await podUntil(door.daemon, 'a', ({ containers: [main] }) => main?.phase === 'running');
+  const guest = door.rig.guest('a');
+  await guest.print('main', 'first words');
+  await guest.exit('main', 4);
+  const parts: string[] = [];
+  for await (const { channel, payload } of readFrames(socket)) {
+    if (channel === STREAM_CHANNEL.stdout) parts.push(payload.toString());
+    if (channel !== STREAM_CHANNEL.exit) continue;
+    assert.equal((JSON.parse(payload.toString()) as ProcessExit).exitCode, 4);
+  }
+  assert.equal(parts.join(''), 'first words');
+  assert.equal(Buffer.concat(guest.containers.get('main')?.stdin ?? []).toString(), 'typed ahead');
+});
+
+test('a paused pod refuses exec and attach over HTTP too', async () => {
+  await using door = await openDoor();
+  await runningPod(door.daemon, 'a');
+  const paused = await call<PodState>(door, 'POST', '/pods/a/pause');
+  assert.equal(paused.value.paused, true);
+  const process = processSpec(['sh']);
+  const streams = { stdin: false, stdout: true, stderr: true };
+  for (const [path, body] of [
+    ['exec', { ...streams, process, timeoutMs: 0 }],
+    ['attach', streams],
+  ] as const) {
+    const answer = await upgrade(door, `/pods/a/containers/a-c/${path}`, body);
+    assert.ok('code' in answer && answer.code === 409, path);
+    assert.match(answer.status.message ?? '', /is paused: unpause it first/);
+  }
+  assert.equal((await call<PodState>(door, 'POST', '/pods/a/unpause')).value.paused, false);
+});

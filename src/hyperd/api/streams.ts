@@ -6,7 +6,7 @@ import type { Clock } from '../../base/clock.ts';
 import { joinDuplexes } from '../../base/duplex.ts';
 import type { GuestProcess } from '../agent/agent.ts';
 import type { Container } from '../daemon/container.ts';
-import type { Pod } from '../daemon/pod.ts';
+import type { Pod } from '../daemon/pod-interface.ts';
 import type { Writable } from 'node:stream';
 
 /**
@@ -53,15 +53,18 @@ export async function serveExec(
   }
 }
 
-/** The streams of the container's own process, from now on. */
+/**
+ * The streams of the container's own process, from now on: all of them, where it has not been
+ * started yet.
+ */
 export async function serveAttach(
   socket: Duplex,
   pod: Pod,
   container: Container,
   request: AttachRequest,
-  stdin: Writable | undefined,
 ): Promise<void> {
   const { spec } = container.record;
+  const takesInput = request.stdin && spec.stdin;
   const channels = new Map<1 | 2, number>();
   if (request.stdout) channels.set(1, STREAM_CHANNEL.stdout);
   if (request.stderr && !spec.process.tty) channels.set(2, STREAM_CHANNEL.stderr);
@@ -74,11 +77,19 @@ export async function serveAttach(
     else socket.once('close', () => resolve(undefined));
   });
   try {
-    // The process keeps its stdin for the next client, unless it was promised to one only.
-    const endStdin = spec.stdinOnce;
+    // The process keeps its stdin for the next client, unless it was promised to one only, or this
+    // one says that there is no more.
+    const ends = { atEnd: spec.stdinOnce || request.endStdin === true, atClose: spec.stdinOnce };
     const resize = (size: TerminalSize) =>
       pod.agent((agent) => agent.resizeContainer(spec.id, size));
-    const input = takeInput(socket, { stdin, resize }, endStdin);
+    const begin = async () => {
+      await Promise.race([container.started, closed]);
+      const stdin = takesInput ? await stdinOf(pod, spec.id) : undefined;
+      return { stdin, resize };
+    };
+    const input = begin()
+      .catch(() => ({ stdin: undefined, resize }))
+      .then((target) => takeInput(socket, target, ends));
     const exit = await Promise.race([container.exited, closed]);
     if (exit) await sendExit(socket, exit);
     socket.end();
@@ -86,6 +97,10 @@ export async function serveAttach(
   } finally {
     attached.detach();
   }
+}
+
+function stdinOf(pod: Pod, containerId: string): Promise<Writable> {
+  return pod.agent(async (agent) => agent.containerStdin(containerId));
 }
 
 /** One TCP connection inside the guest. */
@@ -96,7 +111,7 @@ export function servePort(socket: Duplex, connection: Duplex): Promise<void> {
 async function takeInput(
   socket: Duplex,
   { stdin, resize }: InputTarget,
-  endStdin = true,
+  ends = { atEnd: true, atClose: true },
 ): Promise<void> {
   let target = stdin;
   try {
@@ -106,13 +121,13 @@ async function takeInput(
       if (channel === STREAM_CHANNEL.resize) await resize(parseSize(payload)).catch(() => {});
       if (channel !== STREAM_CHANNEL.stdin || !target) continue;
       if (payload.length > 0) target = await feed(target, payload);
-      else if (endStdin) target.end();
+      else if (ends.atEnd) target.end();
     }
   } catch {
     // The client sent what is no frame, or went away: its input is over.
     socket.resume();
   }
-  if (endStdin) target?.end();
+  if (ends.atClose) target?.end();
 }
 
 /** Undefined when the process takes no more. */

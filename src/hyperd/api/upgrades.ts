@@ -1,17 +1,18 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { AttachRequest, ExecRequest } from '../../api/hyperd.ts';
-import { StatusError, badRequest } from '../../api/status.ts';
+import { StatusError } from '../../api/status.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Daemon } from '../daemon/daemon.ts';
-import { validateAttach, validateExec } from '../daemon/validate.ts';
 import { toStatusError } from './errors.ts';
-import { BODY_BYTES_MAX, parseJson, pathSegment } from './requests.ts';
-import { serveAttach, serveExec, servePort } from './streams.ts';
+import { BODY_BYTES_MAX, parseJson } from './requests.ts';
+import type { Router } from './router.ts';
 import { acceptUpgrade, readUpgradeBody, refuseUpgrade } from './upgrade.ts';
 
-const UPGRADE = /^\/v1\/pods\/([^/]+)\/(?:containers\/([^/]+)\/(exec|attach)|port\/(\d+))$/;
-const PORT_MAX = 65_535;
+export interface UpgradeOptions {
+  daemon: Daemon;
+  clock: Clock;
+  find: Router;
+}
 
 /** A stream that was accepted; runs until it is over. */
 type Stream = { protocol: string; run: () => Promise<void> };
@@ -21,7 +22,7 @@ type Stream = { protocol: string; run: () => Promise<void> };
  * what ended a stream early.
  */
 export async function serveUpgrade(
-  { daemon, clock }: { daemon: Daemon; clock: Clock },
+  options: UpgradeOptions,
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
@@ -30,7 +31,7 @@ export async function serveUpgrade(
   let stream: Stream;
   try {
     const body = await readUpgradeBody(request, socket, head, BODY_BYTES_MAX);
-    stream = await openStream(daemon, clock, request.url ?? '/', body, socket);
+    stream = await openStream(options, request, body, socket);
   } catch (error) {
     refuseUpgrade(socket, toStatusError(error));
     return;
@@ -40,40 +41,15 @@ export async function serveUpgrade(
 }
 
 async function openStream(
-  daemon: Daemon,
-  clock: Clock,
-  url: string,
+  { daemon, clock, find }: UpgradeOptions,
+  request: IncomingMessage,
   body: Buffer,
   socket: Duplex,
 ): Promise<Stream> {
-  const path = new URL(url, 'http://hyperd').pathname;
-  const [, podId = '', containerId = '', kind = 'port', port = ''] = UPGRADE.exec(path) ?? [];
-  if (!podId) throw new StatusError('NotFound', `hyperd has no stream at ${path}`);
-  const pod = daemon.pod(pathSegment(podId));
-  if (kind === 'port') {
-    const number = portNumber(port);
-    const connection = await pod.agent((agent) => agent.connectPort(number), 'once');
-    return { protocol: 'hyper-raw', run: () => servePort(socket, connection) };
-  }
-  const container = pod.container(pathSegment(containerId));
-  if (kind === 'attach') {
-    const attach = validateAttach(parseJson<AttachRequest>(body));
-    const { spec } = container.record;
-    const stdin =
-      attach.stdin && spec.stdin
-        ? await pod.agent(async (agent) => agent.containerStdin(spec.id))
-        : undefined;
-    const run = () => serveAttach(socket, pod, container, attach, stdin);
-    return { protocol: 'hyper-stream', run };
-  }
-  const exec = validateExec(parseJson<ExecRequest>(body));
-  const { id } = container.record.spec;
-  const process = await pod.agent((agent) => agent.exec(id, exec.process), 'once');
-  return { protocol: 'hyper-stream', run: () => serveExec(socket, process, exec, clock) };
-}
-
-function portNumber(text: string): number {
-  const port = Number(text);
-  if (port >= 1 && port <= PORT_MAX) return port;
-  throw badRequest(`Port must be from 1 to ${PORT_MAX}, is ${text}`);
+  const path = new URL(request.url ?? '/', 'http://hyperd').pathname;
+  const { route, segments } = find(request.method ?? 'GET', path);
+  if (!route.upgrade) throw new StatusError('NotFound', `hyperd has no stream at ${path}`);
+  const { protocol, open } = route.upgrade;
+  const context = { daemon, clock, socket, body: <T>() => parseJson<T>(body) };
+  return { protocol, run: await open(context, ...segments) };
 }

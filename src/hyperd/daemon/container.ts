@@ -1,4 +1,4 @@
-import type { HyperContainerSpec, ProcessExit } from '../../api/hyperd.ts';
+import type { ProcessExit } from '../../api/hyperd.ts';
 import { decodeLogRecords } from '../../api/hyperlog.ts';
 import type { GuestOutput } from '../agent/agent.ts';
 import { openContainerLog } from './logstore.ts';
@@ -17,6 +17,10 @@ export interface Container {
   output(output: GuestOutput): Promise<void>;
   /** Live output from now on, until `detach`. The writer waits for the sink: flow control. */
   attach(sink: OutputSink): { detach(): void };
+  /** Tells that the process runs, which it may not do for long. */
+  markStarted(): void;
+  /** Resolves when the process has been started, or is known never to be. */
+  readonly started: Promise<void>;
   /**
    * Settles the state; of several exits the first one counts. With a message in it that happens
    * before the call returns, without one when the log has been looked at.
@@ -34,24 +38,6 @@ export type OutputSink = (stream: 1 | 2, bytes: Uint8Array) => Promise<void>;
 const MESSAGE_LOG_LINES = 80;
 const MESSAGE_LOG_BYTES = 2048;
 
-export function newContainerRecord(spec: HyperContainerSpec, createdAtMs: number): ContainerRecord {
-  return {
-    spec,
-    state: {
-      id: spec.id,
-      name: spec.name,
-      attempt: spec.attempt,
-      imageId: spec.imageId,
-      phase: 'creating',
-      createdAtMs,
-      startedAtMs: 0,
-      firstByteAtMs: 0,
-      exit: null,
-      labels: spec.labels,
-    },
-  };
-}
-
 /** Opens the log beside the record; a container that ended before stays ended. */
 export async function openContainer(
   record: ContainerRecord,
@@ -62,9 +48,12 @@ export async function openContainer(
   const sinks = new Set<OutputSink>();
   let settle: (exit: ProcessExit) => void = () => {};
   const exited = new Promise<ProcessExit>((resolve) => (settle = resolve));
+  const { promise: started, resolve: markStarted } = Promise.withResolvers<void>();
+  if (record.state.startedAtMs > 0) markStarted();
   let settling: Promise<void> | undefined;
   const finish = (exit: ProcessExit) => {
     log.finish();
+    markStarted();
     settle(exit);
   };
   const applyExit = async (exit: ProcessExit) => {
@@ -82,6 +71,8 @@ export async function openContainer(
     record,
     log,
     exited,
+    started,
+    markStarted,
     async output({ stream, offset, bytes, timeMs }) {
       const fresh = bytes.subarray(Math.max(0, log.offset(stream) - offset));
       if (record.state.firstByteAtMs === 0 && fresh.length > 0)

@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { constants } from 'node:os';
 import type { ContainerState, HyperContainerSpec, ProcessExit } from '../../api/hyperd.ts';
 import { StatusError, notFound } from '../../api/status.ts';
 import type { Clock } from '../../base/clock.ts';
@@ -9,11 +10,13 @@ import type { Agent, GuestOutput } from '../agent/agent.ts';
 import type { ImageStore } from '../image/store.ts';
 import { HypervisorError } from '../vmm/hypervisor.ts';
 import type { DiskSpec } from '../vmm/hypervisor.ts';
-import { newContainerRecord, openContainer } from './container.ts';
+import { openContainer } from './container.ts';
 import type { Container } from './container.ts';
 import { guestContainerSpec, imageSerial } from './guest-spec.ts';
+import { newContainerRecord } from './record.ts';
 import type { ContainerRecord, PodPaths, PodRecord } from './record.ts';
 import type { RecordKeeper } from './record-keeper.ts';
+import { signalNumber } from './signals.ts';
 
 /** The containers of one pod, ended ones included, until they are removed. */
 export interface Containers {
@@ -24,6 +27,8 @@ export interface Containers {
    * recorded it comes to one of the two, whatever happens to this daemon.
    */
   start(spec: HyperContainerSpec): Promise<ContainerState>;
+  /** Starts those that were accepted and that nobody has come to yet. Does not wait for them. */
+  carryOut(): void;
   /** @throws StatusError NotFound */
   get(containerId: string): Container;
   /** Bytes of output that are safe, for a guest that sends again what was not acknowledged. */
@@ -31,6 +36,8 @@ export interface Containers {
   takeOutput(output: GuestOutput): Promise<void>;
   takeExit(containerId: string, exit: ProcessExit): Promise<void>;
   signal(containerId: string, signal: number): Promise<void>;
+  /** Sends those that run their stop signals; resolves when they have ended, or the time is over. */
+  endWithin(graceMs: number): Promise<void>;
   /** @throws StatusError Conflict where it runs */
   remove(containerId: string): Promise<void>;
   /** Resolves when no exit of any is on its way. */
@@ -59,6 +66,8 @@ export interface ContainersOwner {
   assertRunning(): void;
   /** What somebody is told who wants something of a pod that does not run. */
   notRunning(): StatusError;
+  /** The record says that one more container has ended. */
+  containerEnded(): void;
   agent<T>(operation: (agent: Agent) => Promise<T>): Promise<T>;
 }
 
@@ -97,10 +106,11 @@ class PodContainers implements Containers {
     this.#owner.assertRunning();
     const known = this.#containers.get(spec.id);
     if (known && known.record.state.phase !== 'creating') return known.record.state;
-    const disk = await images.acquire(spec.imageId, record.spec.id);
+    const acquired = images.acquire(spec.imageId, record.spec.id);
+    if (!known) await acquired;
     const container = known ?? (await this.#add(spec));
     try {
-      await this.#launch(container, disk);
+      await this.#launch(container, await acquired);
     } catch (error) {
       if (isGone(error)) await over;
       this.#owner.assertRunning();
@@ -110,7 +120,14 @@ class PodContainers implements Containers {
       await this.#owner.agent((agent) => agent.removeContainer(spec.id)).catch(() => {});
     }
     await keeper.changed(spec.id);
+    if (container.record.state.phase === 'exited') this.#owner.containerEnded();
     return container.record.state;
+  }
+
+  carryOut(): void {
+    for (const { spec, state } of this.#owner.record.containers) {
+      if (state.phase === 'creating') this.start(spec).catch(() => {});
+    }
   }
 
   async #add(spec: HyperContainerSpec): Promise<Container> {
@@ -136,6 +153,7 @@ class PodContainers implements Containers {
     // Its exit may have been reported before this answer.
     if (state.phase === 'creating') state.phase = 'running';
     state.startedAtMs ||= this.#owner.clock.nowMs();
+    container.markStarted();
   }
 
   #startFailure(error: unknown): ProcessExit {
@@ -174,6 +192,7 @@ class PodContainers implements Containers {
     container.record.state.startedAtMs ||= clock.nowMs();
     await container.exit(exit);
     await keeper.untilStored(() => keeper.changed(containerId));
+    this.#owner.containerEnded();
   }
 
   get(containerId: string): Container {
@@ -185,6 +204,21 @@ class PodContainers implements Containers {
   async signal(containerId: string, signal: number): Promise<void> {
     if (this.get(containerId).record.state.phase === 'exited') return;
     await this.#owner.agent((agent) => agent.signalContainer(containerId, signal));
+  }
+
+  async endWithin(graceMs: number): Promise<void> {
+    const running = [...this.#containers.values()].filter(
+      ({ record }) => record.state.phase === 'running',
+    );
+    const limit = new AbortController();
+    const late = this.#owner.clock.sleep(graceMs, limit.signal).catch(() => {});
+    const ended = running.map(async ({ record: { spec }, exited }) => {
+      const number = stopSignalNumber(spec.stopSignal);
+      await this.#owner.agent((agent) => agent.signalContainer(spec.id, number)).catch(() => {});
+      await exited;
+    });
+    await Promise.race([Promise.all(ended), late]);
+    limit.abort();
   }
 
   async remove(containerId: string): Promise<void> {
@@ -221,6 +255,15 @@ class PodContainers implements Containers {
 
   async close(): Promise<void> {
     for (const container of this.#containers.values()) await container.close();
+  }
+}
+
+/** An image may name one that there is not. */
+function stopSignalNumber(name: string): number {
+  try {
+    return signalNumber(name);
+  } catch {
+    return constants.signals.SIGTERM;
   }
 }
 

@@ -2,18 +2,26 @@ import { readdir, rm, statfs } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type {
+  CreatePod,
   HyperPodSpec,
   HyperdInfo,
   ImageStatus,
+  KernelStatus,
+  PodDefaults,
   PodState,
+  PoolStatus,
   PullImage,
+  PushImage,
+  TemplateStatus,
+  VmStatus,
 } from '../../api/hyperd.ts';
-import { StatusError, notFound } from '../../api/status.ts';
+import { StatusError, alreadyExists, notFound } from '../../api/status.ts';
 import type { Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import { KernelError } from '../guestkernel/store.ts';
+import type { Kernel } from '../guestkernel/store.ts';
 import { ImageError } from '../image/store.ts';
-import type { Image } from '../image/store.ts';
+import type { Image, LoadRequest, TellProgress } from '../image/store.ts';
 import { openSupply } from '../supply/index.ts';
 import type { SupplyOptions } from '../supply/index.ts';
 import { vmPaths } from '../supply/paths.ts';
@@ -22,37 +30,69 @@ import type { HypervisorInfo } from '../vmm/hypervisor.ts';
 import { createEventHub } from './events.ts';
 import type { EventHub } from './events.ts';
 import { adoptPod, createPod } from './pod.ts';
-import type { Pod, PodDependencies } from './pod.ts';
-import { loadPodRecords, newPodRecord } from './record.ts';
+import type { Pod, PodDependencies } from './pod-interface.ts';
+import { loadPodRecords, newContainerRecord, newPodRecord } from './record.ts';
 import type { PodRecord } from './record.ts';
+import { createRestarter } from './restart.ts';
 
 /**
  * hyperd without its HTTP door: pods by id, images, and the truth about what this host holds. It
  * can be killed at any time; the next one takes over from the records and the VMs it finds.
  */
 export interface Daemon {
+  readonly version: string;
   info(): Promise<HyperdInfo>;
   readonly events: EventHub;
   pods(): PodState[];
   pod(id: string): Pod;
   /** Idempotent: the same id returns the pod that is there, which may have ended meanwhile. */
   createPod(spec: HyperPodSpec): Promise<PodState>;
+  /**
+   * A new pod with its containers, which are started in their order when it is, now or later.
+   * @throws StatusError AlreadyExists
+   */
+  createNewPod(request: CreatePod): Promise<PodState>;
+  /**
+   * Gives a pod that was never started, or has ended, a VM; its containers get a further attempt.
+   * @throws StatusError Conflict where it runs
+   */
+  startPod(id: string): Promise<PodState>;
   removePod(id: string): Promise<void>;
   /** @throws ImageError, as `removeImage` */
-  pullImage(request: PullImage, signal: AbortSignal): Promise<ImageStatus>;
+  pullImage(request: PullImage, signal: AbortSignal, tell?: TellProgress): Promise<ImageStatus>;
+  /** @throws ImageError */
+  pushImage(request: PushImage, signal: AbortSignal, tell?: TellProgress): Promise<ImageStatus>;
+  /** @throws ImageError */
+  loadImages(request: LoadRequest, signal: AbortSignal): Promise<ImageStatus[]>;
+  /** @throws ImageError NotFound before the first byte */
+  saveImages(names: string[], signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
   images(): ImageStatus[];
   removeImage(reference: string): Promise<void>;
+  kernels(): Promise<KernelStatus[]>;
+  templates(): TemplateStatus[];
+  /** @throws StatusError NotFound */
+  removeTemplate(id: string): Promise<void>;
+  pools(): PoolStatus[];
+  /** Of pods, and those that wait for one. */
+  vms(): Promise<VmStatus[]>;
   /** Lets go of everything; VMs run on. */
   close(): Promise<void>;
 }
 
-type Own = 'onChange' | 'podsDirectory' | 'vmsDirectory' | 'supply' | 'uids';
+type Own = 'onChange' | 'onDone' | 'podsDirectory' | 'vmsDirectory' | 'supply' | 'uids';
 
 export interface DaemonOptions
   extends Omit<PodDependencies, Own>, Pick<SupplyOptions, 'rehearsalProgramPath' | 'policy'> {
   directory: string;
   version: string;
+  /** Asked each time: resolvers change. @default no network, no resolvers */
+  podDefaults?: () => Promise<PodDefaults>;
 }
+
+const NO_DEFAULTS: PodDefaults = {
+  network: null,
+  dns: { nameservers: [], searches: [], options: [] },
+};
 
 /** hyperd's, not the scheduler's, limit: what one daemon has been tried with. */
 const PODS_MAX = 1000;
@@ -76,6 +116,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     ...{ podsDirectory, vmsDirectory, supply, uids },
     onChange: (pod, container) =>
       events.emit(container ? { type: 'container', pod, container } : { type: 'pod', pod }),
+    onDone: (id) => void remove(id).catch(() => {}),
   };
   let hypervisorInfo: Promise<HypervisorInfo> | undefined;
   const probe = () => {
@@ -110,6 +151,23 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     });
     retries.add(timer);
   };
+  const add = async (request: CreatePod): Promise<Pod> => {
+    const { spec, containers, start } = request;
+    if (pods.size >= PODS_MAX) {
+      throw new StatusError('TooManyRequests', `Cannot create pod: ${PODS_MAX} are here already`);
+    }
+    const nowMs = options.clock.nowMs();
+    const record = newPodRecord(spec, uids.draw(), nowMs);
+    record.containers = containers.map((container) => newContainerRecord(container, nowMs));
+    if (!start) record.phase = 'created';
+    const pod = createPod(record, dependencies);
+    // No await before this: a second request for the same id must find the pod.
+    pods.set(spec.id, pod);
+    await pod.recorded();
+    events.emit({ type: 'pod', pod: spec.id });
+    return pod;
+  };
+  const restart = createRestarter(pods, dependencies);
   const adopted = records.map(async (record) => {
     pods.set(record.spec.id, await adoptPod(record, dependencies));
   });
@@ -118,6 +176,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     if (phase === 'deleting') remove(spec.id).catch(() => {});
   }
   return {
+    version: options.version,
     events,
     async info() {
       const hypervisor = await probe();
@@ -136,6 +195,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
           diskBytes: disk.blocks * disk.bsize,
         },
         podCount: pods.size,
+        defaults: (await options.podDefaults?.()) ?? NO_DEFAULTS,
       };
     },
     pods: () => [...pods.values()].map((pod) => pod.state()),
@@ -149,20 +209,17 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       if (!pods.has(spec.id)) await requireKernel(options.kernels, spec.kernel);
       const existing = pods.get(spec.id);
       if (existing) return existing.state();
-      if (pods.size >= PODS_MAX) {
-        throw new StatusError('TooManyRequests', `Cannot create pod: ${PODS_MAX} are here already`);
-      }
-      const uid = uids.draw();
-      const record = newPodRecord(spec, uid, options.clock.nowMs());
-      const pod = createPod(record, dependencies);
-      // No await before this: a second request for the same id must find the pod.
-      pods.set(spec.id, pod);
-      await pod.recorded();
-      events.emit({ type: 'pod', pod: spec.id });
-      return pod.state();
+      return (await add({ spec, containers: [], start: true })).state();
     },
+    async createNewPod(request) {
+      const { id, kernel } = request.spec;
+      await requireKernel(options.kernels, kernel);
+      if (pods.has(id)) throw alreadyExists('', 'pods', id);
+      return (await add(request)).state();
+    },
+    startPod: (id) => restart(id),
     removePod: remove,
-    async pullImage(request, signal) {
+    async pullImage(request, signal, tell) {
       const present = options.images.get(request.reference);
       const isUsable = present && request.policy !== 'always' && options.images.mayUse(request);
       if (isUsable) return toImageStatus(present);
@@ -172,13 +229,35 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       }
       try {
         const { reference, credentials } = request;
-        return toImageStatus(await options.images.pull({ reference, credentials }, signal));
+        return toImageStatus(await options.images.pull({ reference, credentials }, signal, tell));
       } finally {
         events.emit({ type: 'image', pod: '' });
       }
     },
+    pushImage: async (request, signal, tell) =>
+      toImageStatus(await options.images.push(request, signal, tell)),
+    async loadImages(request, signal) {
+      try {
+        return (await options.images.load(request, signal)).map(toImageStatus);
+      } finally {
+        events.emit({ type: 'image', pod: '' });
+      }
+    },
+    saveImages: (names, signal) => options.images.save(names, signal),
     images: () => options.images.list().map(toImageStatus),
     removeImage: (reference) => options.images.remove(reference),
+    kernels: async () => (await options.kernels.list()).map(toKernelStatus),
+    templates: () => supply.templates(),
+    async removeTemplate(id) {
+      const isKnown = supply.templates().some((template) => template.id === id);
+      if (!isKnown) throw notFound('', 'templates', id);
+      await supply.removeTemplate(id);
+    },
+    pools: () => supply.pools(),
+    async vms() {
+      const ofPods = await Promise.all([...pods.values()].map((pod) => pod.vmStatus()));
+      return [...ofPods.filter((vm) => vm !== undefined), ...(await supply.idleVms())];
+    },
     async close() {
       for (const timer of retries) timer.cancel();
       await supply.close();
@@ -242,4 +321,9 @@ async function removeUnusedNetworks({ network, log }: DaemonOptions): Promise<vo
 function toImageStatus(image: Image): ImageStatus {
   const { id, digest, references, diskBytes, config } = image;
   return { id, digest, references, diskBytes, config };
+}
+
+function toKernelStatus(kernel: Kernel): KernelStatus {
+  const { id, names, release, origin, bytes, isDefault, isBuiltIn } = kernel;
+  return { id, names, release, origin, bytes, isDefault, isBuiltIn };
 }

@@ -1,34 +1,33 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import type {
   ContainerState,
   HyperContainerSpec,
   PodState,
   PodStats,
+  VmStatus,
   VolumeFiles,
 } from '../../api/hyperd.ts';
 import { StatusError, notFound } from '../../api/status.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
-import type { Random } from '../../base/random.ts';
-import type { NetworkDriver } from '../../network/driver.ts';
 import { AgentError } from '../agent/agent.ts';
-import type { Agent, ConnectAgent } from '../agent/agent.ts';
-import type { Kernel, KernelStore } from '../guestkernel/store.ts';
+import type { Agent } from '../agent/agent.ts';
 import type { ImageStore } from '../image/store.ts';
-import { scratchDisk } from '../supply/devices.ts';
-import { vmPaths } from '../supply/paths.ts';
-import type { VmPaths } from '../supply/paths.ts';
-import { createScratchDisk } from '../supply/scratch.ts';
-import type { VmShape } from '../supply/shape.ts';
-import type { VmSupply } from '../supply/supply.ts';
-import type { Uids } from '../supply/uids.ts';
-import type { DiskSpec, Hypervisor, Vm, VmExit } from '../vmm/hypervisor.ts';
+import type { DiskSpec, Vm, VmExit } from '../vmm/hypervisor.ts';
 import type { Container } from './container.ts';
 import { createContainers, isGone } from './containers.ts';
 import type { Containers, ContainersOwner } from './containers.ts';
-import { podSetup, vmLimits, vmShape, vmSpec } from './guest-spec.ts';
-import { podPaths, toPodState } from './record.ts';
+import { podSetup } from './guest-spec.ts';
+import { explainEnd, giveBack, vmStatusOf } from './holdings.ts';
+import { createPauser } from './pause.ts';
+import type { Pauser } from './pause.ts';
+import type { Pod, PodDependencies } from './pod-interface.ts';
+import { createPodVm } from './pod-vm.ts';
+import type { PodVm } from './pod-vm.ts';
+import { createPortForwarder } from './ports.ts';
+import type { PortForwarder } from './ports.ts';
+import { hasEnded, isLive, podPaths, startConflict, toPodState } from './record.ts';
 import type { PodPaths, PodRecord } from './record.ts';
 import { createRecordKeeper } from './record-keeper.ts';
 import type { RecordKeeper } from './record-keeper.ts';
@@ -36,65 +35,10 @@ import { openGuestSession } from './session.ts';
 import type { GuestSession } from './session.ts';
 
 /**
- * One pod: a VM, its network port, its disks, and the containers in it.
- *
- *            boot fails, VM ends, guest panics
- *   creating ───────────────┬──────────────────> stopped
- *      │ guest set up       │                       │
- *      └──────> running ────┘ stop()                │
- *   any of them ── remove() ──> deleting ──> gone <─┘
- *
- * A stopped pod is never started again: its client makes a new one. It holds neither a VM nor an
- * address nor disks, only its record and its logs. Everything of a pod that lies on the host is
- * taken back by `remove`, which may be repeated after a crash at any point.
- */
-export interface Pod {
-  readonly id: string;
-  state(): PodState;
-  /** Resolves when a restarted daemon would know of the pod. */
-  recorded(): Promise<void>;
-  startContainer(spec: HyperContainerSpec): Promise<ContainerState>;
-  container(containerId: string): Container;
-  signalContainer(containerId: string, signal: number): Promise<void>;
-  removeContainer(containerId: string): Promise<void>;
-  writeVolume(name: string, content: VolumeFiles): Promise<void>;
-  /** The guest, for streams and probes. Rejects when the pod does not run. */
-  agent<T>(
-    operation: (agent: Agent) => Promise<T>,
-    /** `once` for what must not be done twice when the line to the guest breaks. */
-    repeat?: 'repeat' | 'once',
-  ): Promise<T>;
-  stats(): Promise<PodStats>;
-  /** Ends the VM and gives back what only a VM needs; waits for one that is still starting. */
-  stop(): Promise<PodState>;
-  remove(): Promise<void>;
-  /** Lets go of the pod without touching it: its VM runs on. */
-  release(): Promise<void>;
-}
-
-export interface PodDependencies {
-  hypervisor: Hypervisor;
-  images: ImageStore;
-  network: NetworkDriver;
-  connectAgent: ConnectAgent;
-  clock: Clock;
-  random: Random;
-  log: Log;
-  podsDirectory: string;
-  vmsDirectory: string;
-  supply: VmSupply;
-  uids: Uids;
-  kernels: Pick<KernelStore, 'get' | 'default' | 'acquire'>;
-  /** Something that clients can see has changed and is on disk. */
-  onChange: (podId: string, containerId?: string) => void;
-}
-
-/**
  * An emulated guest takes seconds, and where a dozen of them share two busy cores more than a minute.
  * To give it up and boot another one would make such a machine busier still.
  */
 const BOOT_TIMEOUT_MS = 240_000;
-const CONSOLE_TAIL_BYTES = 2048;
 const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
   'powered-off': 'PoweredOff',
   panicked: 'GuestPanic',
@@ -102,8 +46,10 @@ const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
   failed: 'VmmFailed',
 };
 
+/** Begins at once, unless the record says that it is merely created. */
 export function createPod(record: PodRecord, dependencies: PodDependencies): Pod {
-  return new HyperPod(record, dependencies).begin('create');
+  const pod = new HyperPod(record, dependencies);
+  return record.phase === 'created' ? pod : pod.begin('create');
 }
 
 /**
@@ -127,10 +73,14 @@ class HyperPod implements Pod, ContainersOwner {
   readonly #deps: PodDependencies;
   readonly #life = new AbortController();
   readonly #containers: Containers;
+  readonly #ports: PortForwarder;
+  readonly #pauser: Pauser;
+  readonly #podVm: PodVm;
   readonly #resolveOver: () => void;
   readonly #booted = Promise.withResolvers<void>();
   #vm: Vm | undefined;
   #session: GuestSession | undefined;
+  #loading: Promise<void> | undefined;
   /** Settles when the pod runs, or is known not to. Never rejects. */
   #begun: Promise<void> = Promise.resolve();
   #stopRequested = false;
@@ -157,6 +107,27 @@ class HyperPod implements Pod, ContainersOwner {
     this.over = promise;
     this.#resolveOver = resolve;
     this.#containers = createContainers(this);
+    this.#ports = createPortForwarder({
+      mappings: record.spec.ports ?? [],
+      states: () => record.ports,
+      setStates: (states) => (record.ports = states),
+      connect: (port) => this.agent((agent) => agent.connectPort(port), 'once'),
+      log: this.log,
+    });
+    this.#podVm = createPodVm(
+      {
+        ...{ record, clock, signal, paths: this.paths, keeper: this.keeper },
+        onVm: (vm) => (this.#vm = vm),
+      },
+      dependencies,
+    );
+    this.#pauser = createPauser({
+      ...{ record, clock, keeper: this.keeper },
+      assertRunning: () => this.#assertPhase(),
+      vm: () => this.#vm,
+      session: () => this.#session,
+      onAwake: () => this.#containers.carryOut(),
+    });
   }
 
   get id(): string {
@@ -167,8 +138,9 @@ class HyperPod implements Pod, ContainersOwner {
     return toPodState(this.record);
   }
 
-  recorded(): Promise<void> {
-    return this.keeper.save();
+  async recorded(): Promise<void> {
+    await this.keeper.save();
+    await this.loadContainers();
   }
 
   /** @param problem with what an earlier daemon left, for which the pod cannot go on */
@@ -180,89 +152,39 @@ class HyperPod implements Pod, ContainersOwner {
 
   // --- Beginning ---------------------------------------------------------------------------
 
+  start(): PodState {
+    const { record, clock } = this;
+    if (record.phase !== 'created') throw startConflict(record);
+    Object.assign(record, { phase: 'creating', timings: { requested: clock.nowMs() } });
+    this.begin('create');
+    return this.state();
+  }
+
   async #boot(): Promise<void> {
-    await this.keeper.save();
-    // An earlier daemon may have come as far as starting one that it did not live to record.
-    await this.#discardVm();
-    const shape = vmShape(this.record.spec, await this.#kernel());
-    const vm = (await this.#takeWarm(shape)) ?? (await this.#startVm(shape));
+    await this.loadContainers();
+    await this.keeper.changed();
+    await this.#ports.open();
+    // There may be one of an earlier life, or one that an earlier daemon did not live to record.
+    await this.#podVm.discard();
+    const vm = await this.#podVm.take(Promise.race([this.#booted.promise, this.over]));
     this.record.timings.vmm = this.clock.nowMs();
     await this.keeper.untilStored(() => this.keeper.save());
     await this.#runGuest(vm);
-  }
-
-  /** One that has waited for such a pod, with its network and disk. */
-  async #takeWarm(shape: VmShape): Promise<Vm | undefined> {
-    const { supply, kernels, uids } = this.#deps;
-    const { record } = this;
-    const { spec, timings } = record;
-    const { network, scratchMib } = spec;
-    const warm = await supply.takeWarm({ shape, network, scratchMib });
-    if (warm === undefined) return undefined;
-    this.#vm = warm.vm;
-    uids.release(record.uid);
-    const { id: vmId, uid, port } = warm;
-    Object.assign(record, { vmId, uid, port, origin: 'warm' });
-    timings.network = timings.disks = this.clock.nowMs();
-    await warm.vm.setLimits(vmLimits(spec));
-    // So that the store counts it among those that run the kernel.
-    await kernels.acquire(spec.kernel, this.paths.root);
-    return warm.vm;
-  }
-
-  #kernel(): Promise<Kernel> {
-    const { kernels } = this.#deps;
-    const { kernel } = this.record.spec;
-    return kernel === undefined ? kernels.default() : kernels.get(kernel);
-  }
-
-  async #startVm(shape: VmShape): Promise<Vm> {
-    const { supply, kernels } = this.#deps;
-    const { record, clock } = this;
-    const { timings, spec, uid } = record;
-    const { signal } = this.#life;
-    const paths = this.#vmPaths();
-    await mkdir(paths.vm, { recursive: true, mode: 0o700 });
-    await bothOf(
-      this.#connectNetwork().then(() => (timings.network = clock.nowMs())),
-      createScratchDisk(paths.scratch, spec.scratchMib, uid, signal).then(
-        () => (timings.disks = clock.nowMs()),
-      ),
-    );
-    await this.keeper.save();
-    const guest = await kernels.acquire(spec.kernel, this.paths.root);
-    const wanted = vmSpec(record, paths.vm, guest);
-    const booted = Promise.race([this.#booted.promise, this.over]);
-    const { vm, origin } = await supply.start(wanted, shape, booted, signal);
-    this.#vm = vm;
-    record.origin = origin;
-    await vm.attachDisk(scratchDisk(paths.scratch), signal);
-    return vm;
-  }
-
-  #vmPaths(): VmPaths {
-    return vmPaths(this.#deps.vmsDirectory, this.record.vmId);
-  }
-
-  /** Ends what runs as this pod's VM, if anything does, and removes what lies there of it. */
-  async #discardVm(): Promise<void> {
-    const { root, vm } = this.#vmPaths();
-    await this.#deps.hypervisor.destroy(vm);
-    await rm(root, { recursive: true, force: true });
+    this.#containers.carryOut();
   }
 
   loadContainers(): Promise<void> {
-    return this.#containers.load();
+    return (this.#loading ??= this.#containers.load());
   }
 
   async #adopt(problem: unknown): Promise<void> {
     const { hypervisor, images } = this.#deps;
     const { phase, timings, containers } = this.record;
-    if (phase === 'deleting') return;
+    if (phase === 'deleting' || phase === 'created') return;
     if (phase === 'stopped') return this.#stopAgain();
     if (problem !== undefined) throw problem;
     if (timings.vmm === undefined) return this.#boot();
-    const vm = await hypervisor.adopt(this.#vmPaths().vm, this.#life.signal).catch((error) => {
+    const vm = await hypervisor.adopt(this.#podVm.paths().vm, this.#life.signal).catch((error) => {
       this.#life.signal.throwIfAborted();
       this.log.error('VM cannot be adopted', { error: describeError(error) });
       return this.#end('VmmFailed', describeError(error));
@@ -274,25 +196,22 @@ class HyperPod implements Pod, ContainersOwner {
         this.log.error('image of a container is gone', { error: describeError(error) });
       });
     }
+    await this.#ports.reopen();
+    await this.#pauser.restore(vm);
+    if (this.record.paused) {
+      this.#openSession(vm);
+      return;
+    }
     await this.#runGuest(vm);
     // What was accepted is carried out, though who asked for it may be waiting no more.
-    for (const { spec, state } of containers) {
-      if (state.phase === 'creating') this.startContainer(spec).catch(() => {});
-    }
+    this.#containers.carryOut();
+    this.containerEnded();
   }
 
   /** Until the guest is set up. Why it is not, if so, is told by `#end`. */
   async #runGuest(vm: Vm): Promise<void> {
     const session = this.#openSession(vm);
     await Promise.race([session.call(() => Promise.resolve()).catch(() => {}), vm.exited]);
-  }
-
-  async #connectNetwork(): Promise<void> {
-    const { spec, vmId, uid } = this.record;
-    if (!spec.network) return;
-    await this.#deps.network.ensureNetwork(spec.network, this.#life.signal);
-    const request = { id: vmId, networkId: spec.network.id, ownerUid: uid };
-    this.record.port = await this.#deps.network.ensurePort(request, this.#life.signal);
   }
 
   #openSession(vm: Vm): GuestSession {
@@ -304,6 +223,7 @@ class HyperPod implements Pod, ContainersOwner {
       log: this.log,
       signal: this.#life.signal,
       bootTimeoutMs: BOOT_TIMEOUT_MS,
+      awake: () => this.#pauser.awake(),
       onOpen: (agent) => this.#setUpGuest(agent),
       resumeOffsets: (id, stream) => this.#containers.outputOffset(id, stream),
       onOutput: (output) => this.#containers.takeOutput(output),
@@ -364,6 +284,12 @@ class HyperPod implements Pod, ContainersOwner {
     return this.#containers.remove(containerId);
   }
 
+  containerEnded(): void {
+    const { spec } = this.record;
+    if ((spec.whenDone ?? 'keep') === 'keep' || !hasEnded(this.record)) return;
+    void this.#end('PoweredOff', DONE_MESSAGE);
+  }
+
   async writeVolume(name: string, content: VolumeFiles): Promise<void> {
     const volume = this.record.spec.volumes.find((candidate) => candidate.name === name);
     if (volume?.type !== 'files') throw notFound('', 'volumes', name);
@@ -401,6 +327,20 @@ class HyperPod implements Pod, ContainersOwner {
     }
   }
 
+  async pause(): Promise<PodState> {
+    await this.#pauser.pause();
+    return this.state();
+  }
+
+  async unpause(): Promise<PodState> {
+    await this.#pauser.unpause();
+    return this.state();
+  }
+
+  vmStatus(): Promise<VmStatus | undefined> {
+    return vmStatusOf(this.record, this.#vm);
+  }
+
   async stats(): Promise<PodStats> {
     const host = this.#vm?.stats().catch(() => undefined);
     const guest = await this.agent((agent) => agent.stats());
@@ -408,6 +348,15 @@ class HyperPod implements Pod, ContainersOwner {
   }
 
   assertRunning(): void {
+    this.#assertPhase();
+    this.assertAwake();
+  }
+
+  assertAwake(): void {
+    this.#pauser.assertAwake();
+  }
+
+  #assertPhase(): void {
     if (this.record.phase !== 'running' || this.#released) throw this.notRunning();
   }
 
@@ -436,7 +385,7 @@ class HyperPod implements Pod, ContainersOwner {
     // What the guest still said is true, its containers' exits above all.
     await killed;
     await this.#session?.end();
-    const text = (await this.#explain(reason, message)) || reason;
+    const text = (await explainEnd(this.#vm, reason, message)) || reason;
     await this.#containers.settled();
     if (this.#released || !isLive(this.record)) return;
     // No await from here to the last exit: nobody may see a part of it.
@@ -446,16 +395,25 @@ class HyperPod implements Pod, ContainersOwner {
     this.log.info('pod stopped', { reason, message: text });
     await this.#giveBackOrReport();
     await this.keeper.untilStored(() => this.keeper.changed());
+    this.#removeIfDone();
+  }
+
+  /** One that could not be started stays, for its reason to be seen. */
+  #removeIfDone(): void {
+    const { spec, reason } = this.record;
+    if (spec.whenDone === 'remove' && reason !== 'StartFailed') this.#deps.onDone(this.id);
   }
 
   #killVm(): Promise<void> {
-    return this.#vm ? this.#vm.kill() : this.#deps.hypervisor.destroy(this.#vmPaths().vm);
+    return this.#vm ? this.#vm.kill() : this.#deps.hypervisor.destroy(this.#podVm.paths().vm);
   }
 
-  async stop(): Promise<PodState> {
-    if (this.record.phase !== 'deleting') {
+  async stop(graceMs = 0): Promise<PodState> {
+    const { phase, paused } = this.record;
+    if (phase !== 'deleting' && phase !== 'created') {
       this.#stopRequested = true;
       await this.#begun;
+      if (graceMs > 0 && !paused) await this.#containers.endWithin(graceMs);
       await this.#end('PoweredOff', STOP_MESSAGE);
       await this.#giveBack();
       await this.keeper.save();
@@ -468,17 +426,14 @@ class HyperPod implements Pod, ContainersOwner {
     this.#resolveOver();
     await this.#killVm();
     await this.#giveBackOrReport();
+    this.#removeIfDone();
   }
 
-  /** What only a VM needs: its place on the network and its disks. May be repeated. */
+  /** What only a VM needs: its ports, its place on the network and its disks. May be repeated. */
   async #giveBack(): Promise<void> {
-    const { network, images } = this.#deps;
-    await network.deletePort(this.record.vmId);
-    this.record.port = null;
-    for (const { imageId, owner } of images.leases()) {
-      if (owner === this.id) await images.release(imageId, owner);
-    }
-    await rm(this.#vmPaths().scratch, { force: true });
+    await this.#ports.close();
+    await giveBack(this.record, this.#deps);
+    await rm(this.#podVm.paths().scratch, { force: true });
   }
 
   /** For an end that nobody waits for: what stays behind is taken back by `remove`. */
@@ -486,14 +441,6 @@ class HyperPod implements Pod, ContainersOwner {
     await this.#giveBack().catch((error) =>
       this.log.error('stopped pod keeps something', { error: describeError(error) }),
     );
-  }
-
-  /** A guest that died says why on its console. */
-  async #explain(reason: PodState['reason'], message: string): Promise<string> {
-    if (reason !== 'GuestPanic' && reason !== 'StartFailed') return message;
-    const tail = await this.#vm?.consoleTail(CONSOLE_TAIL_BYTES).catch(() => '');
-    const panic = tail?.split('\n').find((line) => line.includes('Kernel panic'));
-    return panic ? `${message}: ${panic.replace(/^\[[^\]]*\]\s*/, '').trim()}` : message;
   }
 
   remove(): Promise<void> {
@@ -520,7 +467,7 @@ class HyperPod implements Pod, ContainersOwner {
     await this.#giveBack();
     await this.#containers.close();
     await this.keeper.stop();
-    await rm(this.#vmPaths().root, { recursive: true, force: true });
+    await rm(this.#podVm.paths().root, { recursive: true, force: true });
     await rm(this.paths.root, { recursive: true, force: true });
     this.#deps.uids.release(this.record.uid);
   }
@@ -535,22 +482,14 @@ class HyperPod implements Pod, ContainersOwner {
     await this.#ending;
     await this.#removing?.catch(() => {});
     this.#vm?.release();
+    await this.#ports.close();
     await this.#containers.close();
     await this.keeper.idle();
   }
 }
 
 const STOP_MESSAGE = 'The pod was stopped as requested';
+const DONE_MESSAGE = 'All containers of the pod have ended';
 
 /** Reasons of `AgentError` that tell of the session, not of what was asked for. */
 const BROKEN = new Set(['Closed', 'Timeout', 'Interrupted']);
-
-function isLive({ phase }: PodRecord): boolean {
-  return phase === 'creating' || phase === 'running';
-}
-
-/** Resolves or rejects when neither is under way any more. */
-async function bothOf(...work: Promise<unknown>[]): Promise<void> {
-  const results = await Promise.allSettled(work);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
-}

@@ -18,6 +18,8 @@ export interface GuestSession {
    * Rejects with `AgentError` `Closed` once the session has ended.
    */
   call<T>(operation: (agent: Agent) => Promise<T>, repeat?: 'repeat' | 'once'): Promise<T>;
+  /** Whether the VM is held: nothing is late then. */
+  hold(isHeld: boolean): void;
   /** Settles when the session has ended for good, with the reason. Never rejects. */
   readonly ended: Promise<Error | undefined>;
   /** Everything that the guest sent before its end has been taken in when this resolves. */
@@ -30,6 +32,8 @@ export interface SessionOptions extends AgentOptions {
   clock: Clock;
   log: Log;
   signal: AbortSignal;
+  /** Resolves when the VM is not held: only then the guest can be spoken to. */
+  awake: () => Promise<void>;
   /** Called at every (re)connection, before anybody else may use the agent. */
   onOpen: (agent: Agent) => Promise<void>;
   /** How long the guest may be without a session: until its first hello, and later. */
@@ -92,7 +96,11 @@ export function openGuestSession(options: SessionOptions): GuestSession {
     let deadlineMs = clock.monotonicMs() + options.bootTimeoutMs;
     for (;;) {
       let failure: unknown;
+      const lostMs = clock.monotonicMs();
+      await Promise.race([options.awake(), aborted(lifeSignal)]);
+      if (lifeSignal.aborted) return undefined;
       const startMs = clock.monotonicMs();
+      deadlineMs += startMs - lostMs;
       try {
         const agent = await connectOnce(Math.max(1, deadlineMs - startMs));
         open = agent;
@@ -123,6 +131,7 @@ export function openGuestSession(options: SessionOptions): GuestSession {
 
   return {
     ended,
+    hold: (isHeld) => open?.hold(isHeld),
     async call(operation, repeat = 'repeat') {
       for (;;) {
         const agent = await current.promise;
@@ -173,6 +182,13 @@ function createIntake(clock: Clock) {
       } while (count > 0);
     },
   };
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
 
 interface Deferred<T> {

@@ -1,15 +1,35 @@
+import { isIP } from 'node:net';
 import type {
   AttachRequest,
+  CreatePod,
   ExecRequest,
   HyperContainerSpec,
   HyperPodSpec,
+  PortMapping,
   ProbeRequest,
   PullImage,
+  PushImage,
   VolumeFiles,
 } from '../../api/hyperd.ts';
 import { kernelNameProblem } from '../../api/kernels.ts';
 import { invalid } from '../../api/status.ts';
 import type { StatusCause } from '../../api/status.ts';
+import {
+  boolean,
+  described,
+  duration,
+  integer,
+  listOf,
+  matching,
+  named,
+  nullable,
+  oneOf,
+  optional,
+  shape,
+  text,
+  textMap,
+} from '../schema/checks.ts';
+import type { Check, Fields } from '../schema/checks.ts';
 
 /**
  * Checks of what clients send. hyperd runs as root and makes paths, devices and command lines
@@ -24,6 +44,7 @@ export const LIMITS = {
   diskRate: 2 ** 40,
   volumeCount: 128,
   containerCount: 64,
+  portCount: 64,
   argvCount: 4096,
   envCount: 4096,
   /** All files of one volume, decoded. A ConfigMap or Secret has 1 MiB; projections join some. */
@@ -31,82 +52,14 @@ export const LIMITS = {
   volumeFileCount: 65_536,
 } as const;
 
-type Check = (value: unknown) => string | undefined;
-
 const ID = /^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$/;
 const VOLUME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 const HOST_NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
-
-const text =
-  (lengthMax = 4096): Check =>
-  (value) =>
-    typeof value === 'string' && value.length <= lengthMax && !value.includes('\0')
-      ? undefined
-      : `must be a string of at most ${lengthMax} characters without NUL`;
-
-const matching =
-  (pattern: RegExp): Check =>
-  (value) =>
-    typeof value === 'string' && pattern.test(value)
-      ? undefined
-      : `must match ${String(pattern)}, is ${JSON.stringify(value)?.slice(0, 100)}`;
-
-const integer =
-  (min: number, max: number): Check =>
-  (value) =>
-    Number.isInteger(value) && (value as number) >= min && (value as number) <= max
-      ? undefined
-      : `must be a whole number from ${min} to ${max}, is ${JSON.stringify(value)?.slice(0, 100)}`;
-
-const listOf =
-  (item: Check, countMax: number): Check =>
-  (value) => {
-    if (!Array.isArray(value)) return 'must be a list';
-    if (value.length > countMax) return `must have at most ${countMax} items, has ${value.length}`;
-    for (const [index, element] of value.entries()) {
-      const problem = item(element);
-      if (problem) return `item ${index} ${problem}`;
-    }
-    return undefined;
-  };
-
-const shape =
-  (fields: Record<string, Check>): Check =>
-  (value) => {
-    if (typeof value !== 'object' || value === null) return 'must be an object';
-    for (const [name, check] of Object.entries(fields)) {
-      const problem = check((value as Record<string, unknown>)[name]);
-      if (problem) return `${name} ${problem}`;
-    }
-    return undefined;
-  };
-
-const optional =
-  (check: Check): Check =>
-  (value) =>
-    value === undefined || value === null ? undefined : check(value);
-
-const oneOf =
-  (...values: string[]): Check =>
-  (value) =>
-    values.includes(value as string)
-      ? undefined
-      : `must be one of ${values.join(', ')}, is ${JSON.stringify(value)?.slice(0, 100)}`;
 
 /** Four for each three bytes begun. */
 function base64Chars(bytes: number): number {
   return Math.ceil(bytes / 3) * 4;
 }
-
-const boolean: Check = (value) =>
-  typeof value === 'boolean' ? undefined : 'must be true or false';
-/** Milliseconds, also parts of one; 0 is none. */
-const duration: Check = (value) =>
-  typeof value === 'number' && value >= 0 && Number.isFinite(value)
-    ? undefined
-    : `must be a number of milliseconds, is ${JSON.stringify(value)?.slice(0, 100)}`;
-const textMap: Check = (value) =>
-  shape({})(value) ?? listOf(text(65536), 512)(Object.values(value as object));
 
 const fileList = listOf(
   shape({
@@ -118,7 +71,7 @@ const fileList = listOf(
   }),
   LIMITS.volumeFileCount,
 );
-const files: Check = (value) => {
+const files: Check = described(fileList.schema, (value) => {
   const problem = fileList(value);
   if (problem) return problem;
   const chars = (value as { content: string }[]).reduce(
@@ -128,24 +81,45 @@ const files: Check = (value) => {
   return chars <= base64Chars(LIMITS.volumeFileBytes)
     ? undefined
     : `must have at most ${LIMITS.volumeFileBytes} bytes in all, has ${Math.floor(chars * 0.75)}`;
+});
+
+export const FILES: Fields<VolumeFiles> = { version: integer(0, Number.MAX_SAFE_INTEGER), files };
+const fileVolume = shape({
+  name: matching(VOLUME),
+  type: oneOf('files'),
+  content: named('VolumeFiles', shape(FILES)),
+});
+const sizedVolume = shape({
+  name: matching(VOLUME),
+  type: oneOf('scratch', 'memory'),
+  sizeLimitMib: integer(0, LIMITS.scratchMib),
+});
+export const volume: Check = described(
+  { oneOf: [fileVolume.schema, sizedVolume.schema] },
+  (value) =>
+    shape({ name: matching(VOLUME), type: oneOf('scratch', 'memory', 'files') })(value) ??
+    ((value as { type: string }).type === 'files' ? fileVolume(value) : sizedVolume(value)),
+);
+
+export const PORT: Fields<PortMapping> = {
+  hostAddress: described({ type: 'string', format: 'ip' }, (value) =>
+    typeof value === 'string' && isIP(value) !== 0 ? undefined : 'must be an IP address',
+  ),
+  hostPort: integer(0, 65535),
+  guestPort: integer(1, 65535),
 };
 
-const FILES: Record<string, Check> = { version: integer(0, Number.MAX_SAFE_INTEGER), files };
-const volume: Check = (value) =>
-  shape({ name: matching(VOLUME), type: oneOf('scratch', 'memory', 'files') })(value) ??
-  ((value as { type: string }).type === 'files'
-    ? shape({ content: shape(FILES) })(value)
-    : shape({ sizeLimitMib: integer(0, LIMITS.scratchMib) })(value));
+const kernelName: Check = described({ type: 'string' }, (value) =>
+  typeof value === 'string' ? kernelNameProblem(value) : 'must be a string',
+);
 
-const kernelName: Check = (value) =>
-  typeof value === 'string' ? kernelNameProblem(value) : 'must be a string';
-
-const POD: Record<string, Check> = {
+export const POD: Fields<HyperPodSpec> = {
   id: matching(ID),
   namespace: text(253),
   name: text(253),
   hostname: matching(HOST_NAME),
   domain: text(253),
+  owner: optional(text(253)),
   kernel: optional(kernelName),
   cpuCount: integer(1, LIMITS.cpuCount),
   memoryMib: integer(LIMITS.memoryMibMin, LIMITS.memoryMib),
@@ -157,7 +131,7 @@ const POD: Record<string, Check> = {
     diskOpsPerSecond: optional(integer(0, LIMITS.diskRate)),
   }),
   scratchMib: integer(16, LIMITS.scratchMib),
-  network: optional(
+  network: nullable(
     shape({
       id: matching(ID),
       cidr: text(64),
@@ -175,11 +149,13 @@ const POD: Record<string, Check> = {
   hostAliases: listOf(shape({ ip: text(64), hostnames: listOf(text(253), 64) }), 256),
   sysctls: textMap,
   shareProcessNamespace: boolean,
-  volumes: listOf(volume, LIMITS.volumeCount),
+  volumes: listOf(named('HyperVolume', volume), LIMITS.volumeCount),
   labels: textMap,
+  ports: optional(listOf(named('PortMapping', shape(PORT)), LIMITS.portCount)),
+  whenDone: optional(oneOf('keep', 'stop', 'remove')),
 };
 
-const PROCESS: Check = shape({
+export const PROCESS: Check = shape({
   argv: listOf(text(1 << 20), LIMITS.argvCount),
   env: listOf(text(1 << 20), LIMITS.envCount),
   workingDir: text(),
@@ -196,12 +172,12 @@ const PROCESS: Check = shape({
   }),
 });
 
-const CONTAINER: Record<string, Check> = {
+export const CONTAINER: Fields<HyperContainerSpec> = {
   id: matching(ID),
   name: text(63),
   attempt: integer(0, 2 ** 31),
   imageId: matching(/^sha256:[0-9a-f]{64}$/),
-  process: PROCESS,
+  process: named('ProcessSpec', PROCESS),
   stopSignal: text(16),
   readOnlyRootfs: boolean,
   mounts: listOf(
@@ -225,27 +201,35 @@ const CONTAINER: Record<string, Check> = {
   labels: textMap,
 };
 
-const STREAMS: Record<string, Check> = { stdin: boolean, stdout: boolean, stderr: boolean };
-const EXEC: Record<string, Check> = {
+const STREAMS = { stdin: boolean, stdout: boolean, stderr: boolean };
+export const ATTACH: Fields<AttachRequest> = { ...STREAMS, endStdin: optional(boolean) };
+export const EXEC: Fields<ExecRequest> = {
   ...STREAMS,
-  process: PROCESS,
+  process: named('ProcessSpec', PROCESS),
   timeoutMs: optional(duration),
 };
 
-const PULL: Record<string, Check> = {
+const credentials = listOf(shape({ username: text(), password: text(65536) }), 64);
+export const PUSH: Fields<PushImage> = {
   reference: text(512),
-  credentials: listOf(shape({ username: text(), password: text(65536) }), 64),
+  image: optional(text(512)),
+  credentials,
+};
+export const PULL: Fields<PullImage> = {
+  reference: text(512),
+  credentials,
   policy: oneOf('always', 'if-not-present', 'never'),
 };
 
-const TCP_PROBE: Record<string, Check> = {
-  type: oneOf('tcp', 'http'),
+export const TCP_PROBE: Record<string, Check> = {
+  type: oneOf('tcp'),
   host: text(253),
   port: integer(1, 65535),
   timeoutMs: duration,
 };
-const HTTP_PROBE: Record<string, Check> = {
+export const HTTP_PROBE: Record<string, Check> = {
   ...TCP_PROBE,
+  type: oneOf('tcp', 'http'),
   scheme: oneOf('http', 'https'),
   path: text(65536),
   headers: listOf(shape({ name: text(), value: text(65536) }), 256),
@@ -254,6 +238,26 @@ const HTTP_PROBE: Record<string, Check> = {
 /** @throws StatusError Invalid, with one cause per field that is wrong. */
 export function validatePodSpec(spec: HyperPodSpec): HyperPodSpec {
   return validate('HyperPod', spec?.id, POD, spec);
+}
+
+export const CREATE: Fields<CreatePod> = {
+  spec: named('HyperPodSpec', shape(POD)),
+  containers: listOf(named('HyperContainerSpec', shape(CONTAINER)), LIMITS.containerCount),
+  start: boolean,
+};
+
+/** @throws StatusError Invalid, also where two containers have one id or one name. */
+export function validateCreate(request: CreatePod): CreatePod {
+  const { spec, containers } = validate('CreatePod', request?.spec?.id, CREATE, request);
+  for (const field of ['id', 'name'] as const) {
+    const values = containers.map((container) => container[field]);
+    const twice = values.find((value, index) => values.indexOf(value) !== index);
+    if (twice === undefined) continue;
+    const message = `Invalid value: two have the ${field} "${twice}"`;
+    const cause = { reason: 'FieldValueDuplicate', field: 'containers', message };
+    throw invalid('', 'CreatePod', spec.id, [cause]);
+  }
+  return request;
 }
 
 /** @throws StatusError Invalid, with one cause per field that is wrong. */
@@ -268,12 +272,17 @@ export function validateExec(request: ExecRequest): ExecRequest {
 
 /** @throws StatusError Invalid */
 export function validateAttach(request: AttachRequest): AttachRequest {
-  return validate('AttachRequest', '', STREAMS, request);
+  return validate('AttachRequest', '', ATTACH, request);
 }
 
 /** @throws StatusError Invalid */
 export function validatePull(request: PullImage): PullImage {
   return validate('PullImage', '', PULL, request);
+}
+
+/** @throws StatusError Invalid */
+export function validatePush(request: PushImage): PushImage {
+  return validate('PushImage', '', PUSH, request);
 }
 
 /** @throws StatusError Invalid */

@@ -4,7 +4,7 @@ import type { Kernel, KernelStore } from './store.ts';
 /** Kernels that nobody boots: `default`, and others that a test names. */
 export function createFakeKernels(
   ...others: string[]
-): Pick<KernelStore, 'get' | 'default' | 'acquire'> {
+): Pick<KernelStore, 'list' | 'get' | 'default' | 'acquire'> {
   const kernel = (name: string): Kernel => ({
     id: name,
     names: [name],
@@ -24,6 +24,7 @@ export function createFakeKernels(
     throw new KernelError('NotFound', `Cannot find kernel "${name}" on this node`);
   };
   return {
+    list: async () => ['default', ...others].map(kernel),
     get,
     default: () => get('default'),
     async acquire(name = 'default') {

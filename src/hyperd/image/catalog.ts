@@ -76,7 +76,7 @@ export async function openCatalog(directory: string, log: Log): Promise<Catalog>
     const [hex = '', owner = ''] = name.split('~');
     const imageId = idByHex.get(hex);
     if (imageId === undefined) await rm(join(leaseDirectory, name), { force: true });
-    else leases.set(name, { imageId, owner });
+    else leases.set(join(leaseDirectory, name), { imageId, owner });
   }
 
   const lock = createLock();

@@ -18,7 +18,7 @@ import { ImageError } from './store.ts';
 import type { RegistryCredential } from './store.ts';
 
 /**
- * The pull side of the OCI distribution protocol.
+ * The pull side of the OCI distribution protocol, and who to speak to for the other one.
  */
 export interface DistributionClient {
   /**
@@ -26,7 +26,16 @@ export interface DistributionClient {
    * that may be sent there.
    */
   sources(reference: Reference, credentials: RegistryCredential[]): Promise<Source[]>;
+  /** Where an image may be sent, in order: its registry with each credential, and no mirror. */
+  targets(reference: Reference, credentials: RegistryCredential[]): Promise<Target[]>;
   close(): void;
+}
+
+/** One repository that is written to. */
+export interface Target {
+  session: Session;
+  /** Of the repository: `https://registry/v2/name`. */
+  base: URL;
 }
 
 /** One repository, at one endpoint, with one credential or none. */
@@ -45,7 +54,12 @@ export interface Source {
    * Brings a blob into the content store. Goes on where an earlier attempt stopped.
    * @throws ImageError
    */
-  fetchBlob(blob: Descriptor, content: ContentStore, signal?: AbortSignal): Promise<void>;
+  fetchBlob(
+    blob: Descriptor,
+    content: ContentStore,
+    signal?: AbortSignal,
+    onBytes?: (doneBytes: number) => void,
+  ): Promise<void>;
 }
 
 export interface FetchedManifest {
@@ -65,10 +79,31 @@ export interface DistributionOptions {
 export function createDistributionClient(options: DistributionOptions): DistributionClient {
   const http = createHttpClient({ clock: options.clock });
   const tokens: SessionContext['tokens'] = new Map();
+  const open = async (): Promise<SessionContext> => {
+    return { ...options, config: await options.config(), http, tokens };
+  };
   return {
+    async targets(reference, credentials) {
+      const context = await open();
+      const origins = endpointsOf(context.config, reference.registry);
+      return origins
+        .filter(({ isOrigin }) => isOrigin)
+        .flatMap((endpoint) => {
+          const own = endpoint.host?.credential;
+          const candidates = own ? [...credentials, own] : credentials;
+          const anonymous: (RegistryCredential | undefined)[] = [undefined];
+          const base = new URL(endpoint.base);
+          base.pathname = `${base.pathname}/${reference.repository}`;
+          return (candidates.length > 0 ? candidates : anonymous).map((credential) => {
+            const { repository } = reference;
+            const session = createSession(context, endpoint, repository, credential, 'pull,push');
+            return { session, base };
+          });
+        });
+    },
     async sources(reference, credentials) {
-      const config = await options.config();
-      const context: SessionContext = { ...options, config, http, tokens };
+      const context = await open();
+      const { config } = context;
       return endpointsOf(config, reference.registry).flatMap((endpoint) => {
         const own = endpoint.host?.credential;
         // What a pod's secret holds is for the registry it names, and no mirror's business.
@@ -110,9 +145,9 @@ function createSource(
       retrying(context, signal, () =>
         fetchManifest(session, urlOf('manifests', name), name, reference, signal),
       ),
-    async fetchBlob(blob, content, signal) {
+    async fetchBlob(blob, content, signal, onBytes) {
       const download = () =>
-        downloadBlob(session, urlOf('blobs', blob.digest), id, blob, content, signal);
+        downloadBlob(session, urlOf('blobs', blob.digest), id, { blob, content, onBytes }, signal);
       // What an earlier run left may be damaged: that deserves one more try, from the start.
       if ((await download()) === 'damaged') await download();
     },
@@ -153,12 +188,17 @@ export function ingestKey(digest: Digest, source: string): string {
   return `${digest.replace(':', '-')}-${source}`;
 }
 
+interface Download {
+  blob: Descriptor;
+  content: ContentStore;
+  onBytes: ((doneBytes: number) => void) | undefined;
+}
+
 async function downloadBlob(
   session: Session,
   url: URL,
   source: string,
-  blob: Descriptor,
-  content: ContentStore,
+  { blob, content, onBytes }: Download,
   signal: AbortSignal | undefined,
 ): Promise<'done' | 'damaged'> {
   const ingest = await content.ingest(ingestKey(blob.digest, source));
@@ -166,9 +206,13 @@ async function downloadBlob(
   try {
     if (ingest.offset > blob.size) await ingest.restart();
     while (ingest.offset < blob.size) {
-      await retrying(session.context, signal, (progress) =>
-        downloadOnce(session, url, blob, ingest, progress, signal),
-      );
+      await retrying(session.context, signal, (progress) => {
+        const onProgress = (bytes: number) => {
+          progress(bytes);
+          onBytes?.(ingest.offset);
+        };
+        return downloadOnce(session, url, blob, ingest, onProgress, signal);
+      });
     }
   } catch (error) {
     await ingest.close();

@@ -1,10 +1,12 @@
 import { lookup as resolveName } from 'node:dns';
 import { Agent as HttpAgent, request as requestHttp } from 'node:http';
-import type { IncomingMessage } from 'node:http';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
 import { BlockList, isIP } from 'node:net';
 import type { LookupFunction } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { Transform } from 'node:stream';
+import type { Readable } from 'node:stream';
 import type { Clock } from '../../base/clock.ts';
 import type { HostTls } from './registries.ts';
 
@@ -16,7 +18,8 @@ export interface HttpRequest {
   method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   url: URL;
   headers?: Record<string, string>;
-  body?: string | Uint8Array | undefined;
+  /** A function makes a stream of it, anew for each attempt; its length is in the headers. */
+  body?: string | Uint8Array | (() => Readable) | undefined;
   tls: HostTls | undefined;
   /** Whether addresses of the node itself may be reached. */
   allowLocal: boolean;
@@ -169,9 +172,11 @@ function send(
       agent,
       ...(request.allowLocal ? {} : { lookup: lookupElsewhere }),
     });
-    const timer = clock.after(HEADERS_TIMEOUT_MS, () =>
-      outgoing.destroy(new HttpError(`no answer within ${HEADERS_TIMEOUT_MS / 1000} s`)),
-    );
+    const watch = () =>
+      clock.after(HEADERS_TIMEOUT_MS, () =>
+        outgoing.destroy(new HttpError(`no answer within ${HEADERS_TIMEOUT_MS / 1000} s`)),
+      );
+    let timer = watch();
     const abort = () => outgoing.destroy(signal?.reason as Error);
     signal?.addEventListener('abort', abort, { once: true });
     outgoing.on('close', () => {
@@ -188,8 +193,29 @@ function send(
         destroy: () => incoming.destroy(),
       });
     });
-    outgoing.end(request.body);
+    const { body } = request;
+    if (typeof body !== 'function') {
+      outgoing.end(body);
+      return;
+    }
+    // As long as the server takes something it need not answer.
+    sendStream(body(), outgoing, () => {
+      timer.cancel();
+      if (!outgoing.destroyed) timer = watch();
+    });
   });
+}
+
+function sendStream(body: Readable, outgoing: ClientRequest, onChunk: () => void): void {
+  const counted = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      onChunk();
+      done(null, chunk);
+    },
+  });
+  body.on('error', (error) => outgoing.destroy(error));
+  outgoing.on('close', () => body.destroy());
+  body.pipe(counted).pipe(outgoing);
 }
 
 async function* readBody(

@@ -16,12 +16,15 @@ import { createDistributionClient } from './distribution.ts';
 import { createLock, createSemaphore } from './locks.ts';
 import { hostPlatform } from './manifest.ts';
 import type { Platform } from './manifest.ts';
+import { loadArchive } from './load.ts';
 import { pullImage } from './pull.ts';
 import type { PullContext } from './pull.ts';
+import { pushImage } from './push.ts';
+import { saveArchive } from './save.ts';
 import { formatReference, parseReference, repositoryName } from './reference.ts';
 import type { RegistriesConfig } from './registries.ts';
 import { ImageError } from './store.ts';
-import type { Image, ImageStore, PullRequest } from './store.ts';
+import type { Image, ImageStore } from './store.ts';
 
 export {
   emptyRegistriesConfig,
@@ -91,28 +94,49 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
   };
   const closing = new AbortController();
   const pulls = new Set<Promise<unknown>>();
+  /** Waits for what is under way, and says of a failure what it was a failure to do. */
+  const transfer = async <T>(work: Promise<T>, signal: AbortSignal, what: string): Promise<T> => {
+    const settled = work.catch(() => {});
+    pulls.add(settled);
+    try {
+      return await work;
+    } catch (error) {
+      signal.throwIfAborted();
+      throw transferError(what, storageError(error));
+    } finally {
+      pulls.delete(settled);
+    }
+  };
 
   const store: NodeImageStore = {
-    async pull(request, signal) {
+    async pull(request, signal, tell) {
       const reference = parseReference(request.reference);
       if (pulls.size >= PULLS_MAX) {
-        throw pullError(
-          request,
-          new ImageError('Unreachable', `${PULLS_MAX} pulls are waiting already`),
-        );
+        const full = new ImageError('Unreachable', `${PULLS_MAX} pulls are waiting already`);
+        throw transferError(`pull image "${request.reference}"`, full);
       }
       const either = AbortSignal.any(signal ? [signal, closing.signal] : [closing.signal]);
-      const pull = pullImage(context, reference, request.credentials, either);
-      const settled = pull.catch(() => {});
-      pulls.add(settled);
-      try {
-        return toImage(await pull);
-      } catch (error) {
-        either.throwIfAborted();
-        throw pullError(request, storageError(error));
-      } finally {
-        pulls.delete(settled);
-      }
+      const pull = pullImage({ ...context, tell }, reference, request.credentials, either);
+      return toImage(await transfer(pull, either, `pull image "${request.reference}"`));
+    },
+    async push(request, signal, tell) {
+      const reference = parseReference(request.reference);
+      const record = requireRecord(catalog, request.image ?? request.reference);
+      const either = AbortSignal.any(signal ? [signal, closing.signal] : [closing.signal]);
+      const { credentials } = request;
+      const push = pushImage({ ...context, tell }, record, reference, credentials, either);
+      await transfer(push, either, `push image "${request.reference}"`);
+      return toImage(record);
+    },
+    async load(request, signal) {
+      const either = AbortSignal.any(signal ? [signal, closing.signal] : [closing.signal]);
+      for (const name of request.references) parseReference(name);
+      const load = loadArchive(context, request, either, (blobs) => removeBlobs(context, blobs));
+      return (await transfer(load, either, 'load images')).map(toImage);
+    },
+    async save(names, signal) {
+      const records = names.map((name) => requireRecord(catalog, name));
+      return saveArchive(context, records, signal);
     },
     get(reference) {
       const record = findRecord(catalog, reference);
@@ -159,8 +183,8 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
 }
 
 /** Names the image as the user did, in the words that container runtimes use. */
-function pullError(request: PullRequest, error: unknown): unknown {
-  const text = `failed to pull image "${request.reference}": ${(error as Error).message}`;
+function transferError(what: string, error: unknown): unknown {
+  const text = `failed to ${what}: ${(error as Error).message}`;
   // Parts of it are a stranger's, and it ends up in terminals.
   const message = text.replace(/[\x00-\x1f\x7f-\x9f]/g, '?').slice(0, MESSAGE_CHARS_MAX);
   if (!(error instanceof ImageError)) return new Error(message, { cause: error });
@@ -170,6 +194,13 @@ function pullError(request: PullRequest, error: unknown): unknown {
 function toImage(record: ImageRecord): Image {
   const { id, digest, references, diskBytes, config } = record;
   return structuredClone({ id, digest, references, diskBytes, config });
+}
+
+/** @throws ImageError NotFound */
+function requireRecord(catalog: Catalog, name: string): ImageRecord {
+  const record = findRecord(catalog, name);
+  if (!record) throw new ImageError('NotFound', `image "${name}": not found`);
+  return record;
 }
 
 function findRecord(catalog: Catalog, text: string): ImageRecord | undefined {
@@ -221,7 +252,7 @@ async function removeReference(context: PullContext, text: string): Promise<void
       );
     }
     await catalog.remove(record.id);
-    await removeBlobs(context, new Set(record.layers));
+    await removeBlobs(context, new Set([record.id, ...record.layers]));
   } finally {
     release();
   }
@@ -236,7 +267,7 @@ function remainingReferences(record: ImageRecord, text: string): string[] {
   return isTagged ? rest : rest.filter((reference) => !reference.startsWith(`${repository}@`));
 }
 
-async function removeBlobs(context: PullContext, candidates: Set<Digest>): Promise<void> {
+async function removeBlobs(context: PullContext, candidates: ReadonlySet<Digest>): Promise<void> {
   const needed = neededBlobs(context);
   for (const digest of candidates) {
     if (!needed.has(digest)) await context.content.remove(digest);
@@ -244,8 +275,9 @@ async function removeBlobs(context: PullContext, candidates: Set<Digest>): Promi
 }
 
 function neededBlobs(context: PullContext): Set<Digest> {
-  const layers = context.catalog.images().flatMap((record) => record.layers);
-  return new Set([...layers, ...context.pinned.keys()]);
+  // The configuration is for those who push or save the image.
+  const kept = context.catalog.images().flatMap(({ id, layers }) => [id, ...layers]);
+  return new Set([...kept, ...context.pinned.keys()]);
 }
 
 async function collectGarbage(context: PullContext): Promise<number> {

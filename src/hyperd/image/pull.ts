@@ -21,7 +21,8 @@ import type { Descriptor, Manifest, ParsedConfig, Platform } from './manifest.ts
 import { formatReference, parseReference, repositoryName } from './reference.ts';
 import type { Reference } from './reference.ts';
 import { ImageError } from './store.ts';
-import type { ImageErrorReason, RegistryCredential } from './store.ts';
+import { tellEverySoOften } from './progress.ts';
+import type { ImageErrorReason, RegistryCredential, TellProgress } from './store.ts';
 
 /** What a pull works with. */
 export interface PullContext {
@@ -42,6 +43,8 @@ export interface PullContext {
   clock: Clock;
   random: Random;
   log: Log;
+  /** Of one pull: who is told how far it is. */
+  tell?: TellProgress | undefined;
 }
 
 /** An index may name indexes; more steps than this lead nowhere. */
@@ -134,7 +137,7 @@ interface Granted {
 }
 
 /** Gives an image its names, notes who has got it, and returns it as it is then. */
-async function nameImage(
+export async function nameImage(
   context: PullContext,
   image: ImageRecord,
   { digest, repository, references, holder }: Granted,
@@ -192,7 +195,7 @@ async function fetchImage(
   return parsed;
 }
 
-async function makeImage(
+export async function makeImage(
   context: PullContext,
   manifest: Manifest,
   parsed: ParsedConfig,
@@ -268,10 +271,15 @@ async function fetchOnce(
   // By source too: who names a digest at a slow place must not hold up who gets it elsewhere.
   const release = await context.lock(`blob ${source.id} ${blob.digest}`, signal);
   try {
-    if ((await context.content.size(blob.digest)) !== undefined) return;
+    const tell = tellEverySoOften(context, blob);
+    if ((await context.content.size(blob.digest)) !== undefined) {
+      tell(blob.size);
+      return;
+    }
     const leave = await context.downloads(signal);
     try {
-      await source.fetchBlob(blob, context.content, signal);
+      tell(0);
+      await source.fetchBlob(blob, context.content, signal, tell);
     } finally {
       leave();
     }
@@ -290,6 +298,7 @@ async function makeDisk(
   const path = context.catalog.diskPath(imageId);
   const suffix = Buffer.from(context.random.bytes(8)).toString('hex');
   const output = `${path}.${suffix}.tmp`;
+  context.tell?.({ type: 'disk' });
   const leave = await context.builds(signal);
   const timeout = new AbortController();
   const timer = context.clock.after(context.limits.timeoutMs, () => {
@@ -324,7 +333,8 @@ async function makeDisk(
   }
 }
 
-function pin(pinned: Map<Digest, number>, blobs: Digest[], by: 1 | -1): void {
+/** Keeps blobs from being removed, or lets go of them again. */
+export function pin(pinned: Map<Digest, number>, blobs: Digest[], by: 1 | -1): void {
   for (const digest of blobs) {
     const count = (pinned.get(digest) ?? 0) + by;
     if (count > 0) pinned.set(digest, count);

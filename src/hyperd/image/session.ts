@@ -22,7 +22,11 @@ export interface Session {
   readonly hasUsedCredential: boolean;
   /** @throws HttpError, ImageError Unauthorized */
   get(url: URL, headers: Record<string, string>, signal?: AbortSignal): Promise<HttpResponse>;
+  /** Another host gets no credential. @throws as `get` */
+  send(request: SessionRequest): Promise<HttpResponse>;
 }
+
+export type SessionRequest = Pick<HttpRequest, 'method' | 'url' | 'headers' | 'body' | 'signal'>;
 
 export interface SessionContext {
   config: RegistriesConfig;
@@ -54,8 +58,9 @@ export function createSession(
   endpoint: Endpoint,
   repository: string,
   credential: RegistryCredential | undefined,
+  actions: 'pull' | 'pull,push' = 'pull',
 ): Session {
-  const scope = `repository:${repository}:pull`;
+  const scope = `repository:${repository}:${actions}`;
   const secret = credential ? `${credential.username}\0${credential.password}` : '';
   const tokenKey = createHash('sha256')
     .update(JSON.stringify([endpoint.base.href, scope, secret]))
@@ -63,37 +68,36 @@ export function createSession(
   const send: Send = (request) => sendFollowing(context, endpoint, request);
   const authorize = createAuthorizer({ context, endpoint, credential, scope, tokenKey, send });
   let hasUsedCredential = false;
+  const sendAuthorized = async (request: SessionRequest): Promise<HttpResponse> => {
+    const { url, headers = {}, signal } = request;
+    if (url.origin !== endpoint.base.origin) return send(request);
+    const attempt = (authorization: string | undefined) => {
+      if (authorization && credential) hasUsedCredential = true;
+      return send({ ...request, headers: authorization ? { ...headers, authorization } : headers });
+    };
+    const cached = context.tokens.get(tokenKey);
+    const isFresh = cached !== undefined && cached.expiresAtMs > context.clock.monotonicMs();
+    const response = await attempt(isFresh ? cached.authorization : undefined);
+    if (response.status !== 401) return response;
+    context.tokens.delete(tokenKey);
+    let authorization: string | undefined;
+    try {
+      authorization = await authorize(response.headers['www-authenticate'], signal);
+    } catch (error) {
+      response.destroy();
+      throw error;
+    }
+    if (authorization === undefined) return response;
+    response.destroy();
+    return attempt(authorization);
+  };
   return {
     context,
     get hasUsedCredential() {
       return hasUsedCredential;
     },
-    async get(url, headers, signal) {
-      const attempt = (authorization: string | undefined) => {
-        if (authorization && credential) hasUsedCredential = true;
-        return send({
-          method: 'GET',
-          url,
-          headers: authorization ? { ...headers, authorization } : headers,
-          signal,
-        });
-      };
-      const cached = context.tokens.get(tokenKey);
-      const isFresh = cached !== undefined && cached.expiresAtMs > context.clock.monotonicMs();
-      const response = await attempt(isFresh ? cached.authorization : undefined);
-      if (response.status !== 401) return response;
-      context.tokens.delete(tokenKey);
-      let authorization: string | undefined;
-      try {
-        authorization = await authorize(response.headers['www-authenticate'], signal);
-      } catch (error) {
-        response.destroy();
-        throw error;
-      }
-      if (authorization === undefined) return response;
-      response.destroy();
-      return attempt(authorization);
-    },
+    get: (url, headers, signal) => sendAuthorized({ method: 'GET', url, headers, signal }),
+    send: sendAuthorized,
   };
 }
 

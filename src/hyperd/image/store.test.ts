@@ -109,9 +109,9 @@ test('layers are fetched once, kept while an image needs them, and removed after
   assert.equal(rig.upstream.count(/\/blobs\//), 5);
   const blobs = async () => (await readdir(join(rig.fixture.directory, 'blobs/sha256'))).length;
   await rig.fixture.store.remove(one.id);
-  assert.equal(await blobs(), 4, 'two layers of the other image, two configurations');
+  assert.equal(await blobs(), 3, 'two layers and the configuration of the other image');
   await rig.fixture.store.remove(two.id);
-  assert.equal(await blobs(), 2);
+  assert.equal(await blobs(), 0);
 });
 
 test('images, names and leases survive a restart; what a crash left is cleaned up', async () => {
@@ -143,6 +143,9 @@ test('images, names and leases survive a restart; what a crash left is cleaned u
   await assert.rejects(rig.fixture.store.remove(image.id), { reason: 'InUse' });
   assert.equal((await pull('gone:1')).id, gone.id);
   assert.equal(rig.upstream.count(/gone\/blobs/), 2, 'its blobs were still there');
+  await rig.fixture.store.release(image.id, 'pod-1.main');
+  await rig.fixture.store.remove(image.id);
+  assert.deepEqual(rig.fixture.store.leases(), []);
 });
 
 test('a full disk is said, and nothing is left of the image', async () => {

@@ -1,4 +1,4 @@
-import type { ImageStatus } from '../../api/hyperd.ts';
+import type { ImageStatus, TransferProgress } from '../../api/hyperd.ts';
 
 /**
  * Images of a node: pulled from OCI registries, verified, and turned into one read-only disk
@@ -10,7 +10,24 @@ export interface ImageStore {
    * pull goes on where it stopped.
    * @throws ImageError
    */
-  pull(request: PullRequest, signal?: AbortSignal): Promise<Image>;
+  pull(request: PullRequest, signal?: AbortSignal, tell?: TellProgress): Promise<Image>;
+  /**
+   * Sends an image that is present to the registry of a reference. What is there already is not
+   * sent again.
+   * @throws ImageError
+   */
+  push(request: PushRequest, signal?: AbortSignal, tell?: TellProgress): Promise<Image>;
+  /**
+   * Takes the images of an archive: an OCI layout, or what `docker save` writes, as a tar that may
+   * be compressed.
+   * @throws ImageError
+   */
+  load(request: LoadRequest, signal?: AbortSignal): Promise<Image[]>;
+  /**
+   * An archive of images by their names or ids: an OCI layout that `docker load` takes too.
+   * @throws ImageError NotFound
+   */
+  save(names: string[], signal?: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
   /** By reference or by id; undefined where it is not present. */
   get(reference: string): Image | undefined;
   /**
@@ -39,6 +56,22 @@ export interface PullRequest {
   /** Tried in order before the node's own configuration. */
   credentials: RegistryCredential[];
 }
+
+export interface PushRequest {
+  reference: string;
+  /** Which image: a name or id of it. @default the reference */
+  image?: string;
+  credentials: RegistryCredential[];
+}
+
+export interface LoadRequest {
+  archive: AsyncIterable<Uint8Array>;
+  /** Names for the image of the archive, in place of those that it brings. */
+  references: string[];
+}
+
+/** Called from time to time, at most every so often; nothing waits for it. */
+export type TellProgress = (progress: TransferProgress) => void;
 
 export interface RegistryCredential {
   username: string;

@@ -107,3 +107,17 @@ function header(member: TarMember, path: string, flag: string, size: number): Bu
   out.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
   return out;
 }
+
+/** Before the content of a file of an archive that is written piece by piece. */
+export function tarFileHeader(path: string, size: number): Buffer {
+  return header({ path, type: 'file' }, path, TYPE_FLAG.file, size);
+}
+
+/** After the content of such a file. */
+export function tarPadding(size: number): Buffer {
+  const rest = size % BLOCK_BYTES;
+  return Buffer.alloc(rest > 0 ? BLOCK_BYTES - rest : 0);
+}
+
+/** The end of an archive. */
+export const TAR_END = Buffer.alloc(2 * BLOCK_BYTES);

@@ -1,6 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
+import type { VmStatus } from '../../api/hyperd.ts';
 import { describeError } from '../../base/log.ts';
 import { HypervisorError } from '../vmm/hypervisor.ts';
 import type { Hypervisor, VmSpec } from '../vmm/hypervisor.ts';
@@ -8,7 +9,7 @@ import { createPool, defaultPolicy } from './pool.ts';
 import type { PoolPolicy } from './pool.ts';
 import { createRehearsalDisk } from './rehearsal-disk.ts';
 import type { VmShape } from './shape.ts';
-import type { StartedVm, VmSupply } from './supply.ts';
+import type { StartedVm, VmRequest, VmSupply, WarmVm } from './supply.ts';
 import { openTemplates } from './templates.ts';
 import type { Template, TemplateLimits } from './templates.ts';
 import { createWorkshop } from './workshop.ts';
@@ -53,6 +54,7 @@ function coldSupply({ hypervisor }: SupplyOptions): VmSupply {
     templates: () => [],
     removeTemplate: async () => {},
     pools: () => [],
+    idleVms: async () => [],
     close: async () => {},
   };
 }
@@ -145,10 +147,30 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
     templates: () => templates.list(),
     removeTemplate: (id) => templates.remove(id),
     pools: () => pool.status(),
+    async idleVms() {
+      const all = await Promise.all(pool.waiting().map(idleVmStatus));
+      return all.filter((vm) => vm !== undefined);
+    },
     async close() {
       await Promise.all([pool.close(), templates.close()]);
     },
   };
+}
+
+/** Undefined for one that ends meanwhile. */
+async function idleVmStatus({
+  request,
+  warm,
+}: {
+  request: VmRequest;
+  warm: WarmVm;
+}): Promise<VmStatus | undefined> {
+  const used = await warm.vm.stats().catch(() => undefined);
+  if (!used) return undefined;
+  const { cpuCount, memoryMib } = request.shape;
+  const size = { pid: warm.vm.pid, cpuCount, memoryMib };
+  const use = { cpuNanos: used.cpuNanos, hostMemoryBytes: used.rssBytes };
+  return { id: warm.id, pod: '', state: 'paused', ...size, ...use };
 }
 
 /** Cold starts of each shape that are under way. */

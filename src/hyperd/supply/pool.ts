@@ -1,4 +1,5 @@
 import { totalmem } from 'node:os';
+import type { PoolStatus } from '../../api/hyperd.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import type { Log } from '../../base/log.ts';
@@ -17,22 +18,10 @@ export interface Pool {
   /** What the VMs of this kind that are made from now on are made ready for. */
   noteStart(request: VmRequest, image: StartedImage): void;
   status(): PoolStatus[];
+  /** Those that wait at the moment. */
+  waiting(): { request: VmRequest; warm: WarmVm }[];
   /** Ends all that wait. */
   close(): Promise<void>;
-}
-
-export interface PoolStatus {
-  owner: string;
-  cpuCount: number;
-  memoryMib: number;
-  network: string;
-  /** VMs that wait, that are being made, and that should wait. */
-  waiting: number;
-  making: number;
-  wanted: number;
-  /** Pods that found one, and pods that did not. */
-  hits: number;
-  misses: number;
 }
 
 export interface PoolPolicy {
@@ -268,6 +257,12 @@ class WarmPool implements Pool {
       hits: kind.hits,
       misses: kind.misses,
     }));
+  }
+
+  waiting(): { request: VmRequest; warm: WarmVm }[] {
+    return [...this.#kinds.values()].flatMap(({ request, waiting }) =>
+      waiting.map((warm) => ({ request, warm })),
+    );
   }
 
   async close(): Promise<void> {

@@ -1,9 +1,7 @@
-import type { HyperPodSpec } from '../../api/hyperd.ts';
+import type { HyperPodSpec, PoolStatus, TemplateStatus, VmStatus } from '../../api/hyperd.ts';
 import type { Port } from '../../network/driver.ts';
 import type { Vm, VmSpec } from '../vmm/hypervisor.ts';
 import type { VmShape } from './shape.ts';
-import type { PoolStatus } from './pool.ts';
-import type { TemplateStatus } from './templates.ts';
 
 /**
  * Where pods' VMs come from. The best there is at the moment:
@@ -36,6 +34,8 @@ export interface VmSupply {
   /** Also while VMs start from it. Unknown ids are fine. */
   removeTemplate(id: string): Promise<void>;
   pools(): PoolStatus[];
+  /** VMs that wait for pods. */
+  idleVms(): Promise<VmStatus[]>;
   /** Ends the VMs that wait. Templates stay for the next daemon. */
   close(): Promise<void>;
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { TemplateStatus } from '../../api/hyperd.ts';
 import type { Clock } from '../../base/clock.ts';
 import { readFileIfExists, writeFileAtomic } from '../../base/files.ts';
 import { describeError } from '../../base/log.ts';
@@ -38,20 +39,6 @@ export interface Template {
   shape: VmShape;
 }
 
-export interface TemplateStatus {
-  id: string;
-  owner: string;
-  cpuCount: number;
-  memoryMib: number;
-  phase: 'building' | 'ready' | 'resting';
-  diskBytes: number;
-  createdAtMs: number;
-  /** VMs started from it by this daemon. */
-  useCount: number;
-  /** Of `resting`: why it could not be made. */
-  message: string;
-}
-
 export interface TemplatesOptions {
   directory: string;
   /** What all templates of this host depend on, as in `templateId`. */
@@ -71,7 +58,7 @@ export interface TemplateLimits {
 }
 
 /** Twenty tenants with pods of a few sizes; each takes its memory's size on the disk. */
-export const TEMPLATE_LIMITS: TemplateLimits = {
+const TEMPLATE_LIMITS: TemplateLimits = {
   count: 64,
   diskBytes: 16 * 2 ** 30,
   restMs: 60_000,

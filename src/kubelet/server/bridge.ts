@@ -11,7 +11,7 @@ import type {
   PortForwardSession,
   RemoteCommandSession,
 } from '../../streams/index.ts';
-import type { HyperdClient } from '../hyperd-client.ts';
+import type { HyperdClient } from '../../client/hyperd.ts';
 
 /**
  * Between a client's session and hyperd's streams. Flow control goes through: whichever side

@@ -7,7 +7,7 @@ import type { Clock } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import type { Log } from '../../base/log.ts';
 import { acceptPortForward, acceptRemoteCommand, refuseUpgrade } from '../../streams/index.ts';
-import type { HyperdClient } from '../hyperd-client.ts';
+import type { HyperdClient } from '../../client/hyperd.ts';
 import type { Attempt, ContainerView } from '../history.ts';
 import { bareId, isAlive } from '../history.ts';
 import { latest } from '../decide.ts';

@@ -1,6 +1,6 @@
 import type { PodStats } from '../../api/hyperd.ts';
 import type { Clock } from '../../base/clock.ts';
-import type { HyperdClient } from '../hyperd-client.ts';
+import type { HyperdClient } from '../../client/hyperd.ts';
 import { isAlive } from '../history.ts';
 import type { PodWorker } from '../pod-worker.ts';
 

@@ -31,6 +31,7 @@ export const INFO: HyperdInfo = {
   acceleratorReason: '',
   kernelVersion: '6.1.0-fake',
   overhead: { memoryMib: 32, cpuMillis: 50 },
+  defaults: { network: null, dns: { nameservers: [], searches: [], options: [] } },
   machine: { cpuCount: 4, memoryBytes: 8 * 2 ** 30, diskBytes: 100 * 2 ** 30 },
   podCount: 0,
 };
@@ -158,8 +159,10 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
         phase: 'creating',
         labels: spec.labels,
         spec,
+        paused: false,
         address: '',
         origin: '',
+        ports: [],
         reason: '',
         message: '',
         guest: null,

@@ -28,6 +28,8 @@ export interface ScriptedGuest {
   readonly volumes: Map<string, VolumeFiles>;
   readonly signals: { id: string; signal: number }[];
   readonly processes: ScriptedProcess[];
+  /** What its clock was set to, one after the other. */
+  readonly clocks: number[];
   /** Runs before each answer; throws what the guest refuses, or keeps the caller waiting. */
   before: (op: string, id: string) => Promise<void> | void;
   /** Sessions so far. */
@@ -102,6 +104,7 @@ export function createScriptedGuest(vm: FakeGuest): ScriptedGuest {
     volumes: new Map(),
     signals: [],
     processes: [],
+    clocks: [],
     before: () => {},
     sessionCount: 0,
     async print(id, text, stream = 1) {
@@ -207,8 +210,9 @@ function makeAgent(
     probe: (request) =>
       answer('probe', request.type, () => ({ success: true, message: request.type })),
     stats: () => answer('stats', '', () => ({ cpuNanos: 1, memoryBytes: 2, containers: [] })),
-    setClock: () => Promise.resolve(),
+    setClock: (epochMs) => answer('setClock', '', () => void guest.clocks.push(epochMs)),
     shutdown: () => Promise.resolve(),
+    hold: () => {},
     closed,
     close: () => void connection.destroy(),
   };

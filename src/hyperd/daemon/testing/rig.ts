@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import type { Duplex } from 'node:stream';
 import type {
   ContainerState,
@@ -147,6 +148,21 @@ function createFakeImages(): FakeImages {
       const found = find(reference);
       if (found) return found;
       throw new ImageError('NotFound', `image "${reference}": not found`);
+    },
+    async push({ reference }) {
+      const found = find(reference);
+      if (found) return found;
+      throw new ImageError('NotFound', `image "${reference}": not found`);
+    },
+    async load({ archive }) {
+      for await (const _ of archive);
+      return [...present.values()];
+    },
+    async save(names) {
+      for (const name of names) {
+        if (!find(name)) throw new ImageError('NotFound', `image "${name}": not found`);
+      }
+      return Readable.from([Buffer.from(names.join())]);
     },
     get: find,
     mayUse: () => true,

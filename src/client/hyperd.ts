@@ -1,22 +1,31 @@
-import { Agent, request as httpRequest } from 'node:http';
-import type { IncomingMessage } from 'node:http';
-import type { Duplex } from 'node:stream';
+import { Agent, request as requestHttp } from 'node:http';
+import type { IncomingMessage, RequestOptions } from 'node:http';
+import { Agent as TlsAgent, request as requestHttps } from 'node:https';
+import { Stream } from 'node:stream';
+import type { Duplex, Readable } from 'node:stream';
 import { StatusError } from '../api/status.ts';
 import type { Status } from '../api/status.ts';
 import type {
   AttachRequest,
   ContainerState,
+  CreatePod,
   ExecRequest,
   HyperContainerSpec,
   HyperPodSpec,
   HyperdEvent,
   HyperdInfo,
   ImageStatus,
+  KernelStatus,
   PodState,
   PodStats,
+  PoolStatus,
   ProbeRequest,
   ProbeResult,
   PullImage,
+  PushImage,
+  TemplateStatus,
+  TransferProgress,
+  VmStatus,
   VolumeFiles,
 } from '../api/hyperd.ts';
 import { decodeLogRecords } from '../api/hyperlog.ts';
@@ -24,15 +33,34 @@ import type { LogRecord } from '../api/hyperlog.ts';
 
 /** hyperd's API (`api/hyperd.ts`) as functions. All of them reject with `StatusError`. */
 export interface HyperdClient {
+  ping(signal?: AbortSignal): Promise<void>;
   info(signal?: AbortSignal): Promise<HyperdInfo>;
   /** Ends when the daemon goes away or the reader is too slow; list again then. */
   events(signal: AbortSignal, onOpen: () => void): AsyncIterable<HyperdEvent>;
   pullImage(request: PullImage, signal?: AbortSignal): Promise<ImageStatus>;
+  /** The last one is `done` or `failed`. */
+  pullProgress(request: PullImage, signal: AbortSignal): AsyncIterable<TransferProgress>;
+  pushProgress(request: PushImage, signal: AbortSignal): AsyncIterable<TransferProgress>;
   images(): Promise<ImageStatus[]>;
+  removeImage(reference: string): Promise<void>;
+  loadImages(archive: Readable, references: string[], signal: AbortSignal): Promise<ImageStatus[]>;
+  /** An archive. */
+  saveImages(names: string[], signal: AbortSignal): Promise<Readable>;
+  kernels(): Promise<KernelStatus[]>;
+  templates(): Promise<TemplateStatus[]>;
+  removeTemplate(id: string): Promise<void>;
+  pools(): Promise<PoolStatus[]>;
+  vms(): Promise<VmStatus[]>;
   pods(): Promise<PodState[]>;
   pod(id: string): Promise<PodState>;
   createPod(spec: HyperPodSpec, signal?: AbortSignal): Promise<PodState>;
-  stopPod(id: string, signal?: AbortSignal): Promise<PodState>;
+  /** @throws StatusError AlreadyExists */
+  createNewPod(request: CreatePod): Promise<PodState>;
+  startPod(id: string): Promise<PodState>;
+  /** @param graceMs that containers have to end by their stop signals. @default 0 */
+  stopPod(id: string, signal?: AbortSignal, graceMs?: number): Promise<PodState>;
+  pausePod(id: string): Promise<PodState>;
+  unpausePod(id: string): Promise<PodState>;
   deletePod(id: string, signal?: AbortSignal): Promise<void>;
   writeVolume(pod: string, name: string, content: VolumeFiles): Promise<void>;
   startContainer(
@@ -53,6 +81,18 @@ export interface HyperdClient {
   close(): void;
 }
 
+/** Where a hyperd is: the path of its socket, or its TLS door. */
+export type HyperdAddress = string | HyperdTlsAddress;
+
+export interface HyperdTlsAddress {
+  host: string;
+  port: number;
+  /** PEM: who has signed its certificate, and what it is shown. */
+  ca: string;
+  cert: string;
+  key: string;
+}
+
 export interface LogQuery {
   follow: boolean;
   tailLines?: number;
@@ -65,10 +105,10 @@ const SOCKETS_MAX = 256;
 /** An event is some hundred bytes. */
 const LINE_BYTES_MAX = 64 * 1024;
 
-export function createHyperdClient(socketPath: string): HyperdClient {
-  const agent = new Agent({ keepAlive: true, maxSockets: SOCKETS_MAX });
-  const open = (method: string, path: string, body: unknown, signal?: AbortSignal) =>
-    send({ socketPath, agent, method, path: `/v1${path}` }, body, signal);
+export function createHyperdClient(address: HyperdAddress): HyperdClient {
+  const door = openDoor(address);
+  const open = (method: string, path: string, body?: unknown, signal?: AbortSignal) =>
+    send(door, { method, path: `/v1${path}` }, body, signal);
   const call = async <T>(
     method: string,
     path: string,
@@ -80,11 +120,22 @@ export function createHyperdClient(socketPath: string): HyperdClient {
     return (text === '' ? undefined : JSON.parse(text)) as T;
   };
   const upgrade = (path: string, protocol: string, body: unknown, signal: AbortSignal) =>
-    openUpgrade({ socketPath, path: `/v1${path}` }, protocol, body, signal);
+    openUpgrade(door, `/v1${path}`, protocol, body, signal);
+  async function* progress(
+    path: string,
+    request: unknown,
+    signal: AbortSignal,
+  ): AsyncGenerator<TransferProgress> {
+    const response = await open('POST', `${path}?progress=true`, request, signal);
+    for await (const line of lines(response)) yield JSON.parse(line) as TransferProgress;
+  }
+  const named = (names: string[]) =>
+    new URLSearchParams(names.map((name) => ['reference', name])).toString();
   const pod = (id: string) => `/pods/${encodeURIComponent(id)}`;
   const container = (podId: string, id: string) =>
     `${pod(podId)}/containers/${encodeURIComponent(id)}`;
   return {
+    ping: (signal) => call('GET', '/ping', undefined, signal),
     info: (signal) => call('GET', '/info', undefined, signal),
     async *events(signal, onOpen) {
       const response = await open('GET', '/events', undefined, signal);
@@ -92,11 +143,27 @@ export function createHyperdClient(socketPath: string): HyperdClient {
       for await (const line of lines(response)) yield JSON.parse(line) as HyperdEvent;
     },
     pullImage: (request, signal) => call('POST', '/images/pull', request, signal),
+    pullProgress: (request, signal) => progress('/images/pull', request, signal),
+    pushProgress: (request, signal) => progress('/images/push', request, signal),
     images: () => call('GET', '/images'),
+    removeImage: (reference) => call('DELETE', `/images?${named([reference])}`),
+    loadImages: (archive, references, signal) =>
+      call('POST', `/images/load?${named(references)}`, archive, signal),
+    saveImages: (names, signal) => open('GET', `/images/save?${named(names)}`, undefined, signal),
+    kernels: () => call('GET', '/kernels'),
+    templates: () => call('GET', '/templates'),
+    removeTemplate: (id) => call('DELETE', `/templates/${encodeURIComponent(id)}`),
+    pools: () => call('GET', '/pools'),
+    vms: () => call('GET', '/vms'),
     pods: () => call('GET', '/pods'),
     pod: (id) => call('GET', pod(id)),
     createPod: (spec, signal) => call('PUT', pod(spec.id), spec, signal),
-    stopPod: (id, signal) => call('POST', `${pod(id)}/stop`, undefined, signal),
+    createNewPod: (request) => call('POST', '/pods', request),
+    startPod: (id) => call('POST', `${pod(id)}/start`),
+    stopPod: (id, signal, graceMs = 0) =>
+      call('POST', `${pod(id)}/stop?graceMs=${graceMs}`, undefined, signal),
+    pausePod: (id) => call('POST', `${pod(id)}/pause`),
+    unpausePod: (id) => call('POST', `${pod(id)}/unpause`),
     deletePod: (id, signal) => call('DELETE', pod(id), undefined, signal),
     writeVolume: (id, name, content) =>
       call('PUT', `${pod(id)}/volumes/${encodeURIComponent(name)}`, content),
@@ -120,43 +187,84 @@ export function createHyperdClient(socketPath: string): HyperdClient {
       upgrade(`${pod(id)}/port/${port}`, 'hyper-raw', undefined, signal),
     probe: (id, request, signal) => call('POST', `${pod(id)}/probe`, request, signal),
     stats: (id) => call('GET', `${pod(id)}/stats`),
-    close: () => agent.destroy(),
+    close: () => door.agent.destroy(),
   };
 }
 
+interface Door {
+  agent: Agent | TlsAgent;
+  request: typeof requestHttp;
+  /** Where it is, for each request. */
+  place: RequestOptions;
+}
+
+function openDoor(address: HyperdAddress): Door {
+  const options = { keepAlive: true, maxSockets: SOCKETS_MAX };
+  if (typeof address === 'string') {
+    return { agent: new Agent(options), request: requestHttp, place: { socketPath: address } };
+  }
+  const { host, port, ...tls } = address;
+  const agent = new TlsAgent({ ...options, ...tls });
+  return { agent, request: requestHttps, place: { host, port, ...tls } as RequestOptions };
+}
+
+/** @param body a stream as it is; anything else as JSON */
 function send(
-  options: { socketPath: string; agent: Agent; method: string; path: string },
+  door: Door,
+  options: { method: string; path: string },
   body: unknown,
   signal?: AbortSignal,
 ): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const text = body === undefined ? undefined : JSON.stringify(body);
+    const stream = body instanceof Stream ? (body as Readable) : undefined;
+    const text = body === undefined || stream ? undefined : JSON.stringify(body);
     const headers = text === undefined ? {} : contentHeaders(text);
-    const request = httpRequest({ ...options, headers, ...(signal ? { signal } : {}) });
+    const { agent, place } = door;
+    const request = door.request({
+      ...place,
+      ...options,
+      agent,
+      headers,
+      ...(signal ? { signal } : {}),
+    });
     request.on('error', (error) => reject(unreachable(options.path, error)));
     request.on('response', (response) => {
       if ((response.statusCode ?? 500) < 400) resolve(response);
-      else readError(response).then(reject, reject);
+      else {
+        const refused = readError(response).finally(() => {
+          // It takes no more of this.
+          if (stream) request.destroy();
+        });
+        refused.then(reject, reject);
+      }
     });
-    request.end(text);
+    if (!stream) {
+      request.end(text);
+      return;
+    }
+    stream.on('error', (error) => request.destroy(error));
+    stream.pipe(request);
   });
 }
 
 function openUpgrade(
-  options: { socketPath: string; path: string },
+  door: Door,
+  path: string,
   protocol: string,
   body: unknown,
   signal: AbortSignal,
 ): Promise<Duplex> {
   return new Promise((resolve, reject) => {
     const text = body === undefined ? '' : JSON.stringify(body);
-    const request = httpRequest({
-      ...options,
+    const request = door.request({
+      ...door.place,
+      path,
+      agent: false,
       method: 'POST',
       headers: { ...contentHeaders(text), connection: 'Upgrade', upgrade: protocol },
       signal,
     });
-    request.on('error', (error) => reject(unreachable(options.path, error)));
+    request.on('error', (error) => reject(unreachable(path, error)));
     request.on('response', (response) => readError(response).then(reject, reject));
     request.on('upgrade', (_response, socket, head) => {
       if (head.length > 0) socket.unshift(head);
