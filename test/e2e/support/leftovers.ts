@@ -1,5 +1,6 @@
 import { readFile, readdir, stat } from 'node:fs/promises';
 import { join, relative } from 'node:path';
+import { systemClock } from '../../../src/base/clock.ts';
 import { execute, run } from '../../../src/base/exec.ts';
 import { cgroupParent } from '../../../src/cli/hypervisor.ts';
 import { dataPaths } from '../../../src/cli/config.ts';
@@ -39,6 +40,7 @@ export const NOTHING: Omit<HostState, 'files'> = {
 const OTHERS = ['log', 'server', 'node'];
 /** Templates stay for the pods that come next: they are bounded, and nobody's leftovers. */
 const TEMPLATES = 'hyperd/templates/';
+const TEMPLATE_WAIT_MS = 60_000;
 /** The VMs' own user ids begin here (`src/hyperd/supply/uids.ts`). */
 const VM_UID_MIN = 1_000_000_000;
 
@@ -47,6 +49,7 @@ const VM_UID_MIN = 1_000_000_000;
  *   them is the cluster's, whatever it calls itself
  */
 export async function hostState(dataDir: string, vmUids: Iterable<number>): Promise<HostState> {
+  await untilTemplatesAreMade(dataDir);
   const paths = dataPaths(dataDir);
   const names = namesOf(paths.network);
   const namespaces = (await readdir('/run/netns').catch(() => [])).filter((name) =>
@@ -70,6 +73,18 @@ export async function hostState(dataDir: string, vmUids: Iterable<number>): Prom
     sockets: await sockets(dataDir),
     files: await files(dataDir),
   });
+}
+
+/** Made in the background after the first pod of a kind: for that long its VM is nobody's leftover. */
+async function untilTemplatesAreMade(dataDir: string): Promise<void> {
+  const deadlineMs = systemClock.monotonicMs() + TEMPLATE_WAIT_MS;
+  const directory = join(dataPaths(dataDir).hyperd, 'vms');
+  for (;;) {
+    const ids = await readdir(directory).catch(() => []);
+    const isMaking = ids.some((id) => id.startsWith('template-'));
+    if (!isMaking || systemClock.monotonicMs() > deadlineMs) return;
+    await systemClock.sleep(50);
+  }
 }
 
 /** The user ids of the VMs that there are now. */
