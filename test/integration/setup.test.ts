@@ -106,7 +106,10 @@ test('a data directory that cannot be made is named with the reason', async () =
 
 test('what stops apt-get is told with what to do', async () => {
   const cases: [says: string, help: RegExp][] = [
-    ['Temporary failure resolving packages.example.org', /Is the network up, and do the package sources/],
+    [
+      'Temporary failure resolving packages.example.org',
+      /Is the network up, and do the package sources/,
+    ],
     [
       'E: dpkg was interrupted, you must manually run',
       /run "dpkg --configure -a", then this again/,
