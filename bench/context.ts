@@ -23,6 +23,8 @@ export interface BenchContext {
   client: Client;
   namespace: string;
   accelerator: string;
+  /** Release of the node's default kernel. */
+  kernel: string;
 }
 
 /** Starts a cluster if none runs, and ends it again in that case. */
@@ -40,13 +42,13 @@ export async function withCluster<T>(
   const namespace = `bench-${nameSuffix(systemRandom)}`;
   try {
     const info = (await call(paths.hyperdSocket, 'GET', '/v1/info')) as HyperdInfo;
-    const { accelerator } = info;
+    const { accelerator, kernelVersion: kernel } = info;
     await client.create(NAMESPACES, {
       apiVersion: 'v1',
       kind: 'Namespace',
       metadata: { name: namespace },
     });
-    return await run({ paths, config, access, transport, client, namespace, accelerator });
+    return await run({ paths, config, access, transport, client, namespace, accelerator, kernel });
   } finally {
     await client.delete(NAMESPACES, { name: namespace }).catch(() => {});
     await transport.close();

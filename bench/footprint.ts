@@ -7,15 +7,10 @@ import { pushDemoImage } from '../src/cli/demo/demo-image.ts';
 import { timelineOf } from '../src/cli/demo/timeline.ts';
 import { withCluster } from './context.ts';
 import type { BenchContext } from './context.ts';
+import { pssMib } from './memory.ts';
 import { describeMachine, series } from './report.ts';
 import type { BenchReport } from './report.ts';
 import { waitForObject } from './wait.ts';
-
-/** Proportional set size in MiB: shared pages are divided among those who share them. */
-async function pssMib(pid: number): Promise<number> {
-  const text = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8');
-  return Number(/^Pss:\s+(\d+) kB$/m.exec(text)?.[1] ?? 0) / 1024;
-}
 
 async function cpuMs(pid: number): Promise<number> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8');
@@ -62,7 +57,7 @@ export function benchFootprint(paths: DataPaths, count?: number): Promise<BenchR
     const usedMs = sum(after) - sum(before);
     return {
       name: 'footprint',
-      machine: describeMachine(context.accelerator),
+      machine: describeMachine(context.accelerator, context.kernel),
       series: [
         ...components.map(({ name }, index) =>
           series(`${name} idle`, [idle[index] ?? 0], 'MiB PSS'),

@@ -33,7 +33,7 @@ export function benchPodStart(paths: DataPaths, count = COUNT): Promise<BenchRep
     }
     return {
       name: 'pod-start',
-      machine: describeMachine(context.accelerator),
+      machine: describeMachine(context.accelerator, context.kernel),
       series: [
         series(
           'create to first byte',

@@ -4,7 +4,14 @@ import { table } from '../src/cli/table.ts';
 /** What a benchmark prints. Times are in milliseconds unless the unit says otherwise. */
 export interface BenchReport {
   name: string;
-  machine: { processor: string; cpuCount: number; memoryGib: number; accelerator: string };
+  machine: {
+    processor: string;
+    cpuCount: number;
+    memoryGib: number;
+    accelerator: string;
+    /** What pods booted, where it matters. */
+    kernel?: string;
+  };
   series: Series[];
   /** What has to be known to read the numbers. */
   notes: string[];
@@ -38,24 +45,26 @@ function percentile(sorted: number[], share: number): number {
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
 }
 
-export function describeMachine(accelerator: string): BenchReport['machine'] {
+export function describeMachine(accelerator: string, kernel?: string): BenchReport['machine'] {
   return {
     processor: cpus()[0]?.model.trim() ?? 'unknown',
     cpuCount: cpus().length,
     memoryGib: Math.round(totalmem() / 2 ** 30),
     accelerator,
+    ...(kernel === undefined ? {} : { kernel }),
   };
 }
 
 export function renderReport(report: BenchReport): string {
-  const { processor, cpuCount, memoryGib, accelerator } = report.machine;
+  const { processor, cpuCount, memoryGib, accelerator, kernel } = report.machine;
   const rows = report.series.map(({ name, unit, n, p50, p99, min, max }) => [
     name,
     String(n),
     ...[p50, p99, min, max].map((value) => format(value)),
     unit,
   ]);
-  const head = `${report.name}: ${cpuCount} × ${processor}, ${memoryGib} GiB, accelerator ${accelerator}\n\n`;
+  const booted = kernel === undefined ? '' : `, kernel ${kernel}`;
+  const head = `${report.name}: ${cpuCount} × ${processor}, ${memoryGib} GiB, accelerator ${accelerator}${booted}\n\n`;
   const notes = report.notes.map((note) => `${note}\n`).join('');
   return `${head}${table(['SERIES', 'N', 'P50', 'P99', 'MIN', 'MAX', 'UNIT'], rows)}\n${notes}`;
 }

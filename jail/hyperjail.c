@@ -15,7 +15,8 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
-#define CELL_NAMESPACES (CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+#define CELL_NAMESPACES (CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | \
+                         CLONE_NEWCGROUP)
 #define CONSOLE_PIPE_BYTES 16384
 // What a monitor prints, or a jail that fails, fits; a full pipe must not stop either.
 #define ERRORS_PIPE_BYTES 65536

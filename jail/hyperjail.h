@@ -21,7 +21,7 @@
 #define BINDS_MAX 256
 #define DEVICES_MAX 8
 #define CGROUPS_MAX 8
-#define CGROUP_SETTINGS_MAX 32
+#define CGROUP_SETTINGS_MAX 128
 #define DESCRIPTORS_MAX 64
 #define TEXT_MAX 4096
 // Targets of inherited descriptors lie in [DESCRIPTOR_MIN, DESCRIPTOR_END).
@@ -103,6 +103,8 @@ void root_enter(const struct options *options);
 void limits_set(unsigned long file_count_max);
 void privileges_drop(uid_t uid);
 void capabilities_keep(unsigned long long mask);
+
+// seccomp.c
 void seccomp_enter(void);
 
 // keeper.c

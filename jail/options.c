@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-// The value of an option is split in place: "12:ro:/path" by its first colons, a pair of paths by
-// its last, since what we choose ourselves has none.
+// The value of an option is split in place: "12:ro:/path" and "/sys/file:8:0 rbps=1" by their first
+// colons, a pair of paths by its last, since what we choose ourselves has none.
 static char *split_at(char *colon, const char *text, const char *option) {
   if (!colon) refuse("%s \"%s\" has no \":\"", option, text);
   *colon = 0;
@@ -78,7 +78,7 @@ static void parse_option(struct options *o, const char *name, char *value) {
   } else if (!strcmp(name, "--cgroup-set")) {
     if (o->setting_count == CGROUP_SETTINGS_MAX)
       refuse("more than %d of %s", CGROUP_SETTINGS_MAX, name);
-    char *setting = split_last(value, name);
+    char *setting = split(value, name);
     o->settings[o->setting_count++] = (struct setting){absolute(name, value), setting};
   } else if (!strcmp(name, "--disk")) {
     char *mode = split(value, name);

@@ -3,11 +3,7 @@
 
 #include <errno.h>
 #include <grp.h>
-#include <linux/audit.h>
 #include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -23,8 +19,9 @@ static void limit(int resource, rlim_t wanted) {
 
 void limits_set(unsigned long file_count_max) {
   limit(RLIMIT_NOFILE, file_count_max);
-  // A core file would hold the tenant's memory.
-  limit(RLIMIT_CORE, 0);
+  // A core would hold the tenant's memory. Too small for a file; and only 1, not 0, keeps the kernel
+  // from starting a handler that core_pattern names.
+  limit(RLIMIT_CORE, 1);
 }
 
 // The bounding set can be shrunk only while CAP_SETPCAP is there: before the user changes.
@@ -57,43 +54,4 @@ void privileges_drop(uid_t uid) {
   if (setresuid(uid, uid, uid)) fail("become user %u", uid);
   capabilities_set(0);
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) fail("forbid new privileges");
-}
-
-// What no monitor needs and what kernels have been broken through. The monitor's own filter
-// comes on top of it. EPERM and not death, because libraries probe (io_uring) and fall back.
-static const unsigned DENIED[] = {
-    SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, SYS_perf_event_open,
-    SYS_bpf, SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register,
-    SYS_add_key, SYS_keyctl, SYS_request_key, SYS_kexec_load, SYS_kexec_file_load,
-    SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_mount, SYS_umount2, SYS_pivot_root,
-    SYS_chroot, SYS_setns, SYS_unshare, SYS_open_tree, SYS_move_mount, SYS_fsopen, SYS_fsconfig,
-    SYS_fsmount, SYS_fspick, SYS_mount_setattr, SYS_name_to_handle_at, SYS_open_by_handle_at,
-    SYS_quotactl, SYS_acct, SYS_swapon, SYS_swapoff, SYS_reboot, SYS_syslog, SYS_iopl, SYS_ioperm,
-    SYS_settimeofday, SYS_clock_settime, SYS_adjtimex, SYS_clock_adjtime, SYS_sethostname,
-    SYS_setdomainname, SYS_vhangup, SYS_modify_ldt, SYS_lookup_dcookie, SYS_pidfd_getfd,
-    SYS_fanotify_init, SYS_nfsservctl, SYS_uselib, SYS_personality, SYS_move_pages,
-};
-#define DENIED_COUNT (sizeof DENIED / sizeof DENIED[0])
-#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define ANSWER(value) BPF_STMT(BPF_RET | BPF_K, value)
-#define X32_BIT 0x40000000u
-
-void seccomp_enter(void) {
-  struct sock_filter code[2 * DENIED_COUNT + 8] = {
-      LOAD(arch),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
-      ANSWER(SECCOMP_RET_KILL_PROCESS),
-      LOAD(nr),
-      BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1),
-      ANSWER(SECCOMP_RET_KILL_PROCESS),
-  };
-  unsigned short length = 6;
-  for (size_t i = 0; i < DENIED_COUNT; i++) {
-    code[length++] =
-        (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, DENIED[i], 0, 1);
-    code[length++] = (struct sock_filter)ANSWER(SECCOMP_RET_ERRNO | EPERM);
-  }
-  code[length++] = (struct sock_filter)ANSWER(SECCOMP_RET_ALLOW);
-  struct sock_fprog program = {length, code};
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program)) fail("enter seccomp");
 }

@@ -45,6 +45,7 @@ export interface HyperdInfo {
   hypervisor: string;
   accelerator: 'kvm' | 'tcg' | 'fake';
   acceleratorReason: string;
+  /** Of the node's default kernel. */
   kernelVersion: string;
   /** What a VM costs beyond the memory that its containers may use. */
   overhead: { memoryMib: number; cpuMillis: number };
@@ -131,10 +132,19 @@ export interface HyperPodSpec {
   name: string;
   hostname: string;
   domain: string;
+  /** Name of one of the node's kernels. @default the node's default kernel */
+  kernel?: string;
   cpuCount: number;
   /** What the guest sees, its own overhead included. */
   memoryMib: number;
-  limits: { cpuMillis: number; cpuWeightMillis: number; memoryMib: number };
+  limits: {
+    cpuMillis: number;
+    cpuWeightMillis: number;
+    memoryMib: number;
+    /** Of each disk of the host that the pod's writable disk is on. @default 0, no limit */
+    diskBytesPerSecond?: number;
+    diskOpsPerSecond?: number;
+  };
   /** Size of the pod's writable disk (container layers, emptyDir). It is sparse. */
   scratchMib: number;
   /** The segment of the pod, or null for none. */
@@ -336,8 +346,9 @@ export interface ProbeResult {
 }
 
 export interface KernelStatus {
-  /** Digest of the kernel file. */
+  /** SHA-256 of it, in hexadecimal; empty for the one that set-up unpacked. */
   id: string;
+  /** All that it has, with commas. */
   name: string;
   /** As `uname -r` tells it. */
   release: string;

@@ -74,7 +74,7 @@ export interface TenantSpec {
   quota?: { hard?: Record<string, string> };
   members?: TenantMember[];
   defaults?: TenantDefaults;
-  /** Cluster-wide classes that the tenant may use. A list that is absent allows all. */
+  /** Cluster-wide classes and kernels that the tenant may use. */
   allowed?: TenantAllowed;
 }
 
@@ -97,10 +97,13 @@ export interface TenantDefaults {
   podSecurity?: 'privileged' | 'baseline' | 'restricted';
 }
 
+/** A list that is absent allows all; only of kernels it allows none. */
 export interface TenantAllowed {
   storageClasses?: string[];
   runtimeClasses?: string[];
   priorityClasses?: string[];
+  /** Kernels that pods may ask for by annotation. */
+  kernels?: string[];
 }
 
 /** Holds a Tenant until nothing of what it owns is left. */

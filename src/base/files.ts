@@ -9,10 +9,16 @@ import { dirname, join, basename } from 'node:path';
 export async function writeFileAtomic(
   path: string,
   content: string | Uint8Array,
-  options: { mode?: number; sync?: boolean } = {},
+  options: {
+    mode?: number;
+    sync?: boolean;
+    /** Where it is written first, on the same file system. @default beside `path` */
+    temporaryPath?: string;
+  } = {},
 ): Promise<void> {
   const suffix = randomBytes(6).toString('hex');
-  const temporary = join(dirname(path), `.${basename(path)}.${suffix}.tmp`);
+  const beside = join(dirname(path), `.${basename(path)}.${suffix}.tmp`);
+  const temporary = options.temporaryPath ?? beside;
   try {
     const file = await open(temporary, 'wx', options.mode ?? 0o600);
     try {

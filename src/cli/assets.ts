@@ -11,6 +11,7 @@ export interface InstalledAssets {
   kernelPath: string;
   initrdPath: string;
   jailPath: string;
+  hyperstartPath: string;
   kernelRelease: string;
 }
 
@@ -35,6 +36,7 @@ export async function guestAssets(paths: DataPaths): Promise<InstalledAssets> {
     kernelPath: join(paths.assets, 'vmlinux'),
     initrdPath: join(paths.assets, 'initrd'),
     jailPath: join(paths.assets, 'hyperjail'),
+    hyperstartPath: join(paths.assets, 'hyperstart'),
   };
   const present = await Promise.all(Object.values(assets).map((path) => access(path))).then(
     () => true,

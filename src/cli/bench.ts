@@ -15,6 +15,7 @@ const BENCHMARKS: Record<string, { module: string; run: string }> = {
   store: { module: 'store.ts', run: 'benchStore' },
   image: { module: 'image.ts', run: 'benchImage' },
   tenants: { module: 'tenants.ts', run: 'benchTenants' },
+  kernels: { module: 'kernels.ts', run: 'benchKernels' },
   identity: { module: 'identity.ts', run: 'benchIdentity' },
 };
 

@@ -20,6 +20,8 @@ export interface DataPaths {
   images: string;
   registry: string;
   network: string;
+  /** Kernels of guests that were built or imported. */
+  kernels: string;
   run: string;
   hyperdSocket: string;
   supervisorSocket: string;
@@ -51,6 +53,7 @@ export function dataPaths(root: string): DataPaths {
     images: join(root, 'hyperd/images'),
     registry: join(root, 'hyperd/registry'),
     network: join(root, 'hyperd/network'),
+    kernels: join(root, 'kernels'),
     run,
     hyperdSocket: join(run, 'hyperd.sock'),
     supervisorSocket: join(run, 'supervisor.sock'),

@@ -2,6 +2,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { describeError } from '../base/log.ts';
 import { CancelledError, UsageError } from './errors.ts';
 import { addInsightCommands } from './insight.ts';
+import { addKernelCommands } from './kernel/commands.ts';
 import { addLoginCommands } from './login/commands.ts';
 import { refuseSecrets } from './login/secrets.ts';
 import { addPeopleCommands } from './people/commands.ts';
@@ -107,6 +108,7 @@ addTenantCommands(program, place);
 addQuotaCommands(program, place);
 addPeopleCommands(program, place);
 addInsightCommands(program, place);
+addKernelCommands(program, dataDir);
 
 program
   .command('identity')
@@ -129,7 +131,7 @@ program
 
 program
   .command('bench')
-  .description('measure: pod-start, api, store, image, footprint')
+  .description('measure: pod-start, kernels, api, store, image, footprint')
   .argument('<name>')
   .option('--json', 'print the result as JSON')
   .option('-n, --count <count>', 'how many times')

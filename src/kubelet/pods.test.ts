@@ -148,6 +148,25 @@ for (const [what, spec, words] of [
   });
 }
 
+test('a pod waits, and says so, for a kernel that the node has not', async () => {
+  await start();
+  const annotations = { 'hypernetes.io/kernel': 'mine' };
+  rig.addPod('own', one({}), { annotations });
+  const condition = (pod: Pod) =>
+    pod.status?.conditions?.find((each) => each.type === 'PodReadyToStartContainers');
+  const reason = 'FailedCreatePodSandBox';
+  const waiting = await rig.until('own', (each) => condition(each)?.reason === reason);
+  assert.match(condition(waiting)?.message ?? '', /Cannot find kernel "mine"/);
+  assert.ok((await rig.events('own')).includes(reason));
+  rig.hyperd.kernels.add('mine');
+  await rig.clock.advance(60_000);
+  await rig.until('own', running);
+  assert.deepEqual(
+    [...rig.hyperd.pods.values()].map(({ spec }) => spec.kernel),
+    ['mine'],
+  );
+});
+
 test('environment, command and mounts come from spec, image and what they refer to', async () => {
   await start();
   rig.api.create('/api/v1/namespaces/default/configmaps/settings', {

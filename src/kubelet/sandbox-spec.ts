@@ -1,6 +1,7 @@
 import { LABEL, sandboxId } from './history.ts';
 import type { Pod } from '../api/types.generated.ts';
 import type { HyperPodSpec, HyperVolume } from '../api/hyperd.ts';
+import { KERNEL_ANNOTATION } from '../api/kernels.ts';
 import { podHostname } from './container-spec.ts';
 import { podSize } from './sizes.ts';
 import type { NodeSize } from './sizes.ts';
@@ -29,12 +30,15 @@ export function sandboxSpec(
   const spec = pod.spec ?? { containers: [] };
   const fileBytes = volumes.reduce((sum, each) => sum + contentBytes(each), 0);
   const subdomain = spec.subdomain;
+  // Admission has written it there, from wherever it comes.
+  const kernel = pod.metadata.annotations?.[KERNEL_ANNOTATION];
   return {
     id: sandboxId(uid, number),
     namespace,
     name,
     hostname: podHostname(pod),
     domain: subdomain ? `${subdomain}.${namespace}.svc.${defaults.clusterDomain}` : '',
+    ...(kernel === undefined ? {} : { kernel }),
     ...podSize(spec, fileBytes, node),
     network,
     dns: podDns(pod, defaults),

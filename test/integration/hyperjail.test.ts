@@ -1,19 +1,14 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { systemClock } from '../../src/base/clock.ts';
 import { execute, run, start } from '../../src/base/exec.ts';
 import type { VmLimits } from '../../src/hyperd/vmm/hypervisor.ts';
-import {
-  cgroupPlan,
-  detectCgroups,
-  prepareCgroups,
-  removeCgroupParents,
-} from '../../src/hyperd/vmm/qemu/cgroup.ts';
+import { cgroupPlan } from '../../src/hyperd/vmm/qemu/cgroup.ts';
 import type { CgroupLayout } from '../../src/hyperd/vmm/qemu/cgroup.ts';
+import { hostDevices } from '../../src/hyperd/vmm/qemu/devices.ts';
 import {
   awaitJailEnd,
   connectSocket,
@@ -23,141 +18,28 @@ import {
   readJailProcesses,
   startJail,
 } from '../../src/hyperd/vmm/qemu/jail.ts';
+import { judgeExit } from '../../src/hyperd/vmm/qemu/verdict.ts';
+import { LIMITS, UID, openCells } from './support/cells.ts';
+import type { Cells } from './support/cells.ts';
 
 /*
- * Goal: what runs in a cell can see and do nothing but what it was given, and leaves nothing.
- * Method: a program that tries it (jail/test/inmate.c) runs in the place of the emulator.
+ * Goal: a cell is what it should be as seen from outside, keeps its limits, and leaves nothing.
+ * Method: a program of the test's (jail/test/inmate.c) runs in the place of the emulator. What it
+ * can reach from inside is in jail-reach.test.ts.
  */
-const root = join(import.meta.dirname, '../..');
-const UID = 70_123;
-const EPERM = 1;
-const ENOENT = 2;
-const EBADF = 9;
-const EACCES = 13;
-const EROFS = 30;
-const LIMITS: VmLimits = { cpuMillis: 0, cpuWeightMillis: 100, memoryMib: 64, processCount: 20 };
-
 let base: string;
 let jail: string;
 let layout: CgroupLayout;
-let count = 0;
+let cell: Cells['cell'];
+let runToEnd: Cells['runToEnd'];
+let groups: Cells['groups'];
+let close: Cells['close'];
 
 before(async () => {
-  base = await mkdtemp(join(tmpdir(), 'hypernetes-jail-'));
-  jail = join(base, 'hyperjail');
-  await run('make', ['-s', '-C', join(root, 'jail'), `OUT=${jail}`]);
-  const inmate = ['-static', '-Os', '-o', join(base, 'inmate'), join(root, 'jail/test/inmate.c')];
-  const headers = ['-idirafter', '/usr/include', '-idirafter', '/usr/include/x86_64-linux-gnu'];
-  await run('musl-gcc', [...inmate, '-w', ...headers]);
-  layout = await detectCgroups(`hypernetes-test-${process.pid}`);
-  await prepareCgroups(layout);
+  ({ base, jail, layout, cell, runToEnd, groups, close } = await openCells());
 });
 
-after(async () => {
-  await removeCgroupParents(layout);
-  await rm(base, { recursive: true });
-});
-
-interface Cell {
-  directory: string;
-  id: string;
-  args: string[];
-}
-
-async function cell(mode: string[], extra: string[] = []): Promise<Cell> {
-  const id = `cell-${count++}`;
-  const directory = join(base, id);
-  await mkdir(directory, { mode: 0o700 });
-  for (const disk of ['ro.img', 'rw.img'])
-    await writeFile(join(directory, disk), 'disk', { mode: 0o600 });
-  await writeFile(join(directory, 'data'), 'bound');
-  // As open as a file can be, so that it is the mount that refuses.
-  await chmod(join(directory, 'data'), 0o777);
-  const plan = await cgroupPlan(layout, id, LIMITS);
-  const args = [
-    ...['run', '--directory', directory, '--uid', String(UID), '--files-max', '256'],
-    ...plan.directories.flatMap((path) => ['--cgroup', path]),
-    ...plan.settings.flatMap((s) => ['--cgroup-set', `${s.file}:${s.value}`]),
-    ...plan.keeperDirectories.flatMap((path) => ['--keeper-cgroup', path]),
-    ...['--bind-executable', `${join(base, 'inmate')}:/bin/inmate`],
-    ...['--bind', `${join(directory, 'data')}:/data`, '--device', '/dev/null'],
-    ...['--console', '13', '--listen', '10:door.sock'],
-    ...[
-      '--disk',
-      `20:ro:${join(directory, 'ro.img')}`,
-      '--disk',
-      `21:rw:${join(directory, 'rw.img')}`,
-    ],
-    ...extra,
-    ...['--', '/bin/inmate', ...mode],
-  ];
-  return { directory, id, args };
-}
-
-async function runToEnd({ directory, args }: Cell) {
-  const processes = await startJail(jail, args, directory);
-  await awaitJailEnd(processes, systemClock);
-  return readExitRecord(directory);
-}
-
-/** Control groups of the cells, over all hierarchies. */
-async function groups(): Promise<string[]> {
-  const plan = await cgroupPlan(layout, 'any', LIMITS);
-  const lists = await Promise.all(plan.directories.map((path) => readdir(join(path, '..'))));
-  return lists.flat().filter((name) => name.startsWith('cell-'));
-}
-
-test('a cell holds what it was given and nothing else', async () => {
-  const given = await cell([]);
-  const record = await runToEnd(given);
-  assert.deepEqual([record?.exitCode, record?.signal, record?.requested], [0, null, false]);
-  const seen = JSON.parse(await readFile(join(given.directory, 'console.log'), 'utf8'));
-  assert.deepEqual(seen.uids, [UID, UID, UID]);
-  assert.deepEqual(seen.gids, [UID, UID, UID]);
-  assert.equal(seen.groups, 0);
-  assert.equal(seen.pid, 1);
-  assert.equal(seen.host, 'vm');
-  assert.deepEqual(seen.environment, ['', 'LC_ALL=C']);
-  assert.deepEqual(seen.descriptors, [-1, 0, 1, 2, 10, 13, 20, 21]);
-  assert.equal(seen.files, 256);
-  assert.equal(seen.core, 0);
-  assert.equal(seen.unlimitedSize, true);
-  assert.deepEqual(seen.interfaces, ['', 'lo']);
-  assert.equal(seen['/proc/self/status'], '', 'there is no /proc');
-  assert.equal(seen['/data'], 'bound');
-  const expected = [
-    '',
-    '/bin 40755',
-    '/bin/inmate 100755',
-    '/data 100777',
-    '/dev 40755',
-    '/dev/null 20600',
-  ];
-  assert.deepEqual(seen.tree.sort(), expected);
-  const outcomes: Record<string, number> = {
-    'write /': EROFS,
-    'write /dev': EROFS,
-    'write bound file': EROFS,
-    'write read-only disk': EBADF,
-    'write disk': 0,
-    'reopen read-only disk': ENOENT,
-    'execute bound data': EACCES,
-    'read /dev/null': 0,
-    'become root': EPERM,
-    mount: EPERM,
-    unshare: EPERM,
-    chroot: EPERM,
-    ptrace: EPERM,
-    bpf: EPERM,
-    io_uring: EPERM,
-    'raw socket': EPERM,
-  };
-  for (const [what, errno] of Object.entries(outcomes)) assert.equal(seen[what], errno, what);
-  assert.notEqual(seen.mknod, 0);
-  assert.notEqual(seen['signal the keeper'], 0);
-  assert.equal(await readFile(join(given.directory, 'rw.img'), 'utf8'), 'xisk');
-  assert.deepEqual(await groups(), []);
-});
+after(() => close());
 
 /** The kernel's record of the process, once it has become what it was jailed for. */
 async function statusOfInmate(pid: number): Promise<string> {
@@ -178,13 +60,17 @@ test('seen from outside, a cell has no capability and namespaces of its own', as
   for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) {
     assert.match(status, new RegExp(`${set}:\\t0+\\n`));
   }
-  assert.match(status, /NoNewPrivs:\t1/);
-  assert.match(status, /Seccomp:\t2/);
+  assert.match(status, /NoNewPrivs:\t1\n/);
+  assert.match(status, /Seccomp:\t2\n/);
+  for (const id of ['Uid', 'Gid'])
+    assert.match(status, new RegExp(`${id}:(\\t${UID}){4}\\n`), 'saved and file system ids too');
+  assert.match(status, /Groups:\t *\n/);
+  assert.match(status, /NSpid:\t\d+\t1\n/);
   const link = async (id: number | string, name: string) => {
     const { ino } = await stat(`/proc/${id}/ns/${name}`);
     return ino;
   };
-  for (const name of ['pid', 'mnt', 'net', 'ipc', 'uts']) {
+  for (const name of ['pid', 'mnt', 'net', 'ipc', 'uts', 'cgroup']) {
     assert.notEqual(await link(pid, name), await link('self', name), name);
   }
   const mounts = (await readFile(`/proc/${pid}/mountinfo`, 'utf8')).trim().split('\n');
@@ -209,14 +95,50 @@ test('seen from outside, a cell has no capability and namespaces of its own', as
 });
 
 test('limits hold: processes, memory', async () => {
-  const forks = await cell(['fork']);
-  await runToEnd(forks);
-  const children = Number(await readFile(join(forks.directory, 'console.log'), 'utf8'));
-  assert.ok(children > 5 && children < LIMITS.processCount, `${children} children`);
+  const threads = await cell(['threads']);
+  await runToEnd(threads);
+  const count = Number(await readFile(join(threads.directory, 'console.log'), 'utf8'));
+  assert.ok(count > 5 && count < LIMITS.processCount, `${count} threads`);
   const eater = await runToEnd(await cell(['eat']));
   assert.equal(eater?.signal, 9);
   assert.ok((eater?.oomKills ?? 0) > 0, 'the verdict tells of the memory limit');
+  const exit = judgeExit({ record: eater, shutdownReason: undefined, console: '', errors: '' });
+  assert.match(exit.message, /memory limit on the host/);
   assert.deepEqual(await groups(), []);
+});
+
+const BURN_MS = 200;
+
+test('the processor time of a cell is limited where there is a controller for it', async (t) => {
+  if (layout.controllers.cpu === undefined) return t.skip('no cpu controller');
+  const burn = async (cpuMillis: number) => {
+    const given = await cell(['burn', String(BURN_MS)], { ...LIMITS, cpuMillis });
+    await runToEnd(given);
+    return Number(await readFile(join(given.directory, 'console.log'), 'utf8'));
+  };
+  const [free, limited] = [await burn(0), await burn(100)];
+  // A tenth of a processor, less what one period gives at the start.
+  assert.ok(limited >= 8 * BURN_MS, `${BURN_MS} ms of work took ${limited} ms`);
+  assert.ok(free < limited, `without a limit it took ${free} ms`);
+});
+
+const READ_BYTES = 2 << 20;
+
+test('the disk traffic of a cell is limited where there is a controller for it', async (t) => {
+  const devices = await hostDevices([base]);
+  if (layout.controllers.io === undefined) return t.skip('no controller of disk traffic');
+  if (devices.length === 0) return t.skip(`"${base}" is on no single device`);
+  const read = async (limits: VmLimits) => {
+    const given = await cell(['read'], limits, devices);
+    const disk = join(given.directory, 'ro.img');
+    await writeFile(disk, Buffer.alloc(READ_BYTES, 1), { flush: true });
+    await runToEnd(given);
+    return Number(await readFile(join(given.directory, 'console.log'), 'utf8'));
+  };
+  const free = await read(LIMITS);
+  const limited = await read({ ...LIMITS, diskBytesPerSecond: READ_BYTES / 2 });
+  assert.ok(limited >= 1500, `two seconds' worth was read in ${limited} ms`);
+  assert.ok(free < limited, `without a limit it took ${free} ms`);
 });
 
 test('console and error output are bounded, and the console keeps its end', async () => {

@@ -103,6 +103,7 @@ const TYPES: ObjectType[] = [
     storageClasses: NAMES,
     runtimeClasses: NAMES,
     priorityClasses: NAMES,
+    kernels: NAMES,
   }),
   type('TenantStatus', {
     phase: oneOf('Pending', 'Active', 'Suspended', 'Terminating'),

@@ -5,6 +5,7 @@ import {
   rbacEscalation,
 } from './access.ts';
 import type { AdmissionPlugin } from './chain.ts';
+import { namespaceKernel, podKernel } from './kernel.ts';
 import { limitRanger } from './limit-ranger.ts';
 import { namespaceLifecycle } from './namespace-lifecycle.ts';
 import {
@@ -46,6 +47,8 @@ export function admissionPlugins(): AdmissionPlugin[] {
     defaultStorageClass,
     tenantRuntimeClass,
     runtimeClass,
+    podKernel,
+    namespaceKernel,
     limitRanger,
     tenantRequests,
     tenantSuspension,

@@ -99,6 +99,8 @@ function checkTenant(request: AdmissionRequest, tenant: Tenant): void {
   }
 }
 
+const GRANTED = ['storageClasses', 'runtimeClasses', 'priorityClasses', 'kernels'] as const;
+
 /**
  * What a tenant is given is part of what its parent has: it needs a limit wherever the parent has
  * one, and may use no class that the parent may not.
@@ -124,7 +126,7 @@ export const tenantGrants: AdmissionPlugin = {
         `spec.quota.hard: the tenant above has limits for ${list}: set them`,
       );
     }
-    for (const kind of ['storageClasses', 'runtimeClasses', 'priorityClasses'] as const) {
+    for (const kind of GRANTED) {
       const allowed = server.tenants.allowedNames(parent, kind);
       const excess = spec.allowed?.[kind]?.find((name) => allowed && !allowed.includes(name));
       if (excess === undefined) continue;

@@ -20,7 +20,7 @@ export interface TenantDirectory {
   isWithin(ancestor: string, name: string): boolean;
   /** It, or one above it, is. */
   isSuspended(name: string): boolean;
-  /** The classes that it and all above it may use; undefined where nobody says. */
+  /** What it and all above it may use; undefined where all may be. */
   allowedNames(name: string, kind: keyof TenantAllowed): string[] | undefined;
   /** The one, of those that are, whose name the namespace's begins with; the longest of them. */
   ownerOfName(namespace: string): Tenant | undefined;
@@ -82,7 +82,9 @@ export function createTenantDirectory(store: Store): TenantDirectory {
         return names ? [names] : [];
       });
       const [first, ...others] = lists;
-      return first?.filter((one) => others.every((names) => names.includes(one)));
+      if (first) return first.filter((one) => others.every((names) => names.includes(one)));
+      // Classes are there to be used; kernels are somebody's own.
+      return kind === 'kernels' ? [] : undefined;
     },
 
     ownerOfName(namespace) {

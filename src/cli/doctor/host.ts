@@ -51,6 +51,7 @@ const UNLIMITED = {
   cpu: 'the CPU time of a VM is not limited',
   memory: 'the memory of a VM and its emulator is not limited',
   pids: 'the number of threads of an emulator is not limited',
+  io: 'the disk traffic of a VM is not weighted',
 };
 
 /** Makes groups as VMs get them, under a name of its own, and removes them. */

@@ -70,7 +70,9 @@ async function bootProbeVm(
   try {
     const late = systemClock.sleep(BOOT_TIMEOUT_MS, waiting.signal).catch(() => {});
     const exit = await Promise.race([vm.exited, late]);
-    if (exit?.reason === 'panicked') return systemClock.monotonicMs() - startMs;
+    if (exit?.reason === 'panicked' && exit.message.startsWith('Kernel panic')) {
+      return systemClock.monotonicMs() - startMs;
+    }
     const printed = (await vm.consoleTail(CONSOLE_BYTES)).trim().split('\n').at(-1) ?? '';
     const how = exit?.message ?? `it did not come to its end within ${BOOT_TIMEOUT_MS / 1000} s`;
     throw new Error(

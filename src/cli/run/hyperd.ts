@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, rmdir } from 'node:fs/promises';
+import type { KernelStatus } from '../../api/hyperd.ts';
 import { systemClock } from '../../base/clock.ts';
 import { execute } from '../../base/exec.ts';
 import { createLog } from '../../base/log.ts';
@@ -10,13 +11,14 @@ import { serveHyperd } from '../../hyperd/api/server.ts';
 import type { TlsDoor } from '../../hyperd/api/server.ts';
 import { startDaemon } from '../../hyperd/daemon/daemon.ts';
 import type { Daemon } from '../../hyperd/daemon/daemon.ts';
+import type { Kernel } from '../../hyperd/guestkernel/store.ts';
 import { openImageStore } from '../../hyperd/image/index.ts';
 import { readNodeDns } from '../../kubelet/resolv-conf.ts';
 import { createLinuxNetwork } from '../../network/linux/driver.ts';
-import { guestAssets } from '../assets.ts';
 import { cgroupParent, openHypervisor } from '../hypervisor.ts';
 import type { DataPaths, DoorConfig, MachineConfig } from '../config.ts';
 import { UsageError } from '../errors.ts';
+import { openKernels } from '../kernel/store.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
 import { nodeRegistries } from './registries.ts';
@@ -27,7 +29,6 @@ import { segment } from './segment.ts';
 export async function runHyperd({ paths, config, signal, ready }: ComponentContext): Promise<void> {
   const log = createLog({ component: 'hyperd' });
   const common = { clock: systemClock, random: systemRandom, log };
-  const assets = await guestAssets(paths);
   const network = await createLinuxNetwork({
     stateDirectory: paths.network,
     hostServices: hostServices(config),
@@ -40,11 +41,11 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     directory: paths.images,
     registries: await nodeRegistries(paths, config),
   });
+  const kernels = await openKernels(paths);
   const daemon = await startDaemon({
     ...common,
     directory: paths.hyperd,
     version: versionString(),
-    kernelVersion: assets.kernelRelease,
     hypervisor: await openHypervisor(paths, cgroupParent(paths), log),
     images,
     network,
@@ -53,7 +54,8 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
       network: segment(HYPERCTL_NETWORK, config.hyperctlCidr),
       dns: await readNodeDns(),
     }),
-    guest: { kernelPath: assets.kernelPath, initrdPath: assets.initrdPath, kernelArguments: [] },
+    kernels,
+    providers: { kernels: async () => (await kernels.list()).map(toKernelStatus) },
   });
   const door = await serveHyperd({
     daemon,
@@ -71,6 +73,10 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
   if (isGone) await endLostPods(paths, daemon);
   await daemon.close();
   if (isGone) await removeResidue(paths);
+}
+
+function toKernelStatus({ id, names, release, bytes, isDefault }: Kernel): KernelStatus {
+  return { id, name: names.join(', '), release, bytes, isDefault };
 }
 
 /** Of pods that are no cluster's. */

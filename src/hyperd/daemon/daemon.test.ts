@@ -47,6 +47,22 @@ test('a pod runs a container, keeps its output and its exit code, and goes witho
   assert.deepEqual(rig.images.leases(), []);
 });
 
+test('a pod boots the kernel that it names; one that this node has not is refused', async () => {
+  await using rig = await createRig('mine');
+  const daemon = await rig.start();
+  await assert.rejects(daemon.createPod({ ...podSpec('a'), kernel: 'other' }), {
+    reason: 'Invalid',
+    message: /^Cannot find kernel "other" on this node$/,
+  });
+  assert.deepEqual(daemon.pods(), []);
+  await daemon.createPod({ ...podSpec('a'), kernel: 'mine' });
+  await daemon.createPod(podSpec('b'));
+  for (const id of ['a', 'b']) await podUntil(daemon, id, isRunning);
+  assert.equal(rig.guest('a').vm.spec.kernelPath, '/mine/vmlinux');
+  assert.equal(rig.guest('b').vm.spec.kernelPath, '/default/vmlinux');
+  assert.equal((await daemon.createPod({ ...podSpec('a'), kernel: 'gone' })).phase, 'running');
+});
+
 test('what is asked twice is done once', async () => {
   await using rig = await createRig();
   const daemon = await rig.start();

@@ -17,6 +17,7 @@ import type {
 import { StatusError, alreadyExists, notFound } from '../../api/status.ts';
 import type { Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
+import { KernelError } from '../guestkernel/store.ts';
 import { ImageError } from '../image/store.ts';
 import type { Image, LoadRequest, TellProgress } from '../image/store.ts';
 import type { HypervisorInfo } from '../vmm/hypervisor.ts';
@@ -77,7 +78,6 @@ export interface DaemonOptions extends Omit<
 > {
   directory: string;
   version: string;
-  kernelVersion: string;
   /** Asked each time: resolvers change. @default no network, no resolvers */
   podDefaults?: () => Promise<PodDefaults>;
   providers?: DaemonProviders;
@@ -196,7 +196,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         hypervisor: options.hypervisor.name,
         accelerator: hypervisor.accelerator,
         acceleratorReason: hypervisor.acceleratorReason,
-        kernelVersion: options.kernelVersion,
+        kernelVersion: (await options.kernels.default()).release,
         overhead: { memoryMib: hypervisor.overheadMemoryMib, cpuMillis: OVERHEAD_CPU_MILLIS },
         machine: {
           cpuCount: cpus().length,
@@ -214,12 +214,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       return pod;
     },
     async createPod(spec) {
+      // What has no such kernel cannot begin; a pod that is there already has what it needs.
+      if (!pods.has(spec.id)) await requireKernel(options.kernels, spec.kernel);
       const existing = pods.get(spec.id);
       if (existing) return existing.state();
       return (await add({ spec, containers: [], start: true })).state();
     },
     async createNewPod(request) {
-      const { id } = request.spec;
+      const { id, kernel } = request.spec;
+      await requireKernel(options.kernels, kernel);
       if (pods.has(id)) throw alreadyExists('', 'pods', id);
       return (await add(request)).state();
     },
@@ -271,6 +274,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await options.hypervisor.close();
     },
   };
+}
+
+/** @throws StatusError Invalid */
+async function requireKernel(kernels: DaemonOptions['kernels'], name?: string): Promise<void> {
+  if (name === undefined) return;
+  await kernels.get(name).catch((error: unknown) => {
+    if (error instanceof KernelError) throw new StatusError('Invalid', error.message);
+    throw error;
+  });
 }
 
 /**

@@ -1,16 +1,11 @@
 import type { HyperContainerSpec } from '../../api/hyperd.ts';
 import type { Random } from '../../base/random.ts';
 import type { GuestContainerSpec, PodSetup } from '../agent/agent.ts';
+import type { GuestFiles } from '../guestkernel/files.ts';
 import type { VmSpec } from '../vmm/hypervisor.ts';
 import type { PodPaths, PodRecord } from './record.ts';
 
 /** What a pod's record means to the hypervisor and to the guest. Pure. */
-
-export interface GuestFiles {
-  kernelPath: string;
-  initrdPath: string;
-  kernelArguments: string[];
-}
 
 const SCRATCH_SERIAL = 'scratch';
 const ENTROPY_BYTES = 64;

@@ -11,10 +11,10 @@ import type { Log } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { NetworkDriver } from '../../network/driver.ts';
 import type { Agent } from '../agent/agent.ts';
+import type { KernelStore } from '../guestkernel/store.ts';
 import type { ImageStore } from '../image/store.ts';
 import type { Hypervisor } from '../vmm/hypervisor.ts';
 import type { Container } from './container.ts';
-import type { GuestFiles } from './guest-spec.ts';
 import type { PodRecord } from './record.ts';
 import type { ConnectAgent } from './session.ts';
 
@@ -80,7 +80,7 @@ export interface PodDependencies {
   random: Random;
   log: Log;
   podsDirectory: string;
-  guest: GuestFiles;
+  kernels: Pick<KernelStore, 'get' | 'default' | 'acquire'>;
   /** Something that clients can see has changed and is on disk. */
   onChange: (podId: string, containerId?: string) => void;
   /** The pod has ended and is one of those that are removed then. */

@@ -152,7 +152,7 @@ class HyperPod implements Pod, ContainersOwner {
 
   async #boot(): Promise<void> {
     const { timings, spec, uid } = this.record;
-    const { clock, hypervisor, guest } = this.#deps;
+    const { clock, hypervisor, kernels } = this.#deps;
     const signal = this.#life.signal;
     await this.loadContainers();
     await this.keeper.changed();
@@ -170,6 +170,7 @@ class HyperPod implements Pod, ContainersOwner {
       ),
     );
     await this.keeper.save();
+    const guest = await kernels.acquire(spec.kernel, this.paths.root);
     this.#vm = await hypervisor.create(vmSpec(this.record, this.paths, guest), signal);
     timings.vmm = clock.nowMs();
     await this.keeper.untilStored(() => this.keeper.save());

@@ -11,6 +11,7 @@ import type {
   PushImage,
   VolumeFiles,
 } from '../../api/hyperd.ts';
+import { kernelNameProblem } from '../../api/kernels.ts';
 import { invalid } from '../../api/status.ts';
 import type { StatusCause } from '../../api/status.ts';
 import {
@@ -39,6 +40,8 @@ export const LIMITS = {
   memoryMib: 1024 * 1024,
   memoryMibMin: 48,
   scratchMib: 4 * 1024 * 1024,
+  /** A second, in bytes or requests: beyond what disks do. */
+  diskRate: 2 ** 40,
   volumeCount: 128,
   containerCount: 64,
   portCount: 64,
@@ -106,18 +109,25 @@ export const PORT: Fields<PortMapping> = {
   guestPort: integer(1, 65535),
 };
 
+const kernelName: Check = described({ type: 'string' }, (value) =>
+  typeof value === 'string' ? kernelNameProblem(value) : 'must be a string',
+);
+
 export const POD: Fields<HyperPodSpec> = {
   id: matching(ID),
   namespace: text(253),
   name: text(253),
   hostname: matching(HOST_NAME),
   domain: text(253),
+  kernel: optional(kernelName),
   cpuCount: integer(1, LIMITS.cpuCount),
   memoryMib: integer(LIMITS.memoryMibMin, LIMITS.memoryMib),
   limits: shape({
     cpuMillis: integer(0, LIMITS.cpuCount * 1000),
     cpuWeightMillis: integer(0, LIMITS.cpuCount * 1000),
     memoryMib: integer(LIMITS.memoryMibMin, 2 * LIMITS.memoryMib),
+    diskBytesPerSecond: optional(integer(0, LIMITS.diskRate)),
+    diskOpsPerSecond: optional(integer(0, LIMITS.diskRate)),
   }),
   scratchMib: integer(16, LIMITS.scratchMib),
   network: nullable(

@@ -11,35 +11,8 @@ import { buildGuestAssets } from './assets.ts';
 import { extractVmlinux } from './bzimage.ts';
 import { CPIO_DIRECTORY, CPIO_FILE, cpioArchive } from './cpio.ts';
 import { lz4LegacyDecompress } from './lz4.ts';
-import { moduleDependencies, orderModules, stripModule } from './modules.ts';
-
-/** A 64-bit ELF file with one note segment. */
-function elf(noteType: number): Buffer {
-  const bytes = Buffer.alloc(64 + 56 + 24);
-  bytes.write('\x7fELF\x02', 0, 'latin1');
-  bytes.writeBigUInt64LE(64n, 32);
-  bytes.writeUInt16LE(56, 54);
-  bytes.writeUInt16LE(1, 56);
-  bytes.writeUInt32LE(4, 64);
-  bytes.writeBigUInt64LE(120n, 64 + 8);
-  bytes.writeBigUInt64LE(24n, 64 + 32);
-  bytes.writeUInt32LE(4, 120);
-  bytes.writeUInt32LE(8, 124);
-  bytes.writeUInt32LE(noteType, 128);
-  bytes.write('Xen\0', 132, 'latin1');
-  return bytes;
-}
-
-const PVH = 18;
-
-function bzImage(payload: Uint8Array): Buffer {
-  const header = Buffer.alloc(1024);
-  header[0x1f1] = 1;
-  header.writeUInt32LE(0x53726448, 0x202);
-  header.writeUInt32LE(0, 0x248);
-  header.writeUInt32LE(payload.length, 0x24c);
-  return Buffer.concat([header, payload]);
-}
+import { GUEST_MODULES, moduleDependencies, orderModules, stripModule } from './modules.ts';
+import { bzImage, elfKernel } from './testing/kernel-file.ts';
 
 /** Literals only, and one run that overlaps itself when `repeat` is given. */
 function lz4(bytes: Buffer, repeat = 0): Buffer {
@@ -55,19 +28,23 @@ function lz4(bytes: Buffer, repeat = 0): Buffer {
 }
 
 describe('extractVmlinux()', () => {
-  const packed = { lz4: lz4(elf(PVH)), gzip: gzipSync(elf(PVH)), zstd: zstdCompressSync(elf(PVH)) };
-  for (const [name, payload] of Object.entries({ ...packed, nothing: elf(PVH) })) {
+  const packed = {
+    lz4: lz4(elfKernel()),
+    gzip: gzipSync(elfKernel()),
+    zstd: zstdCompressSync(elfKernel()),
+  };
+  for (const [name, payload] of Object.entries({ ...packed, nothing: elfKernel() })) {
     test(`unpacks a kernel packed with ${name}`, async () => {
-      assert.deepEqual(await extractVmlinux(bzImage(payload)), elf(PVH));
+      assert.deepEqual(await extractVmlinux(bzImage(payload)), elfKernel());
     });
   }
 
   const bad: [string, Buffer, RegExp][] = [
     ['something else', Buffer.alloc(2000), /not a bzImage/],
-    ['one without PVH', bzImage(elf(1)), /no PVH entry/],
+    ['one without PVH', bzImage(elfKernel({ noteType: 1 })), /no PVH entry/],
     ['no ELF file', bzImage(Buffer.from('MZ')), /not a 64-bit ELF file/],
     ['xz', bzImage(Buffer.from('\xfd7zXZ\0', 'latin1')), /packed with xz, wanted lz4, gzip, zstd/],
-    ['a cut one', bzImage(lz4(elf(PVH))).subarray(0, -10), /outside the file/],
+    ['a cut one', bzImage(lz4(elfKernel())).subarray(0, -10), /outside the file/],
   ];
   for (const [name, image, message] of bad) {
     test(`refuses ${name}`, () => assert.rejects(extractVmlinux(image), message));
@@ -174,10 +151,14 @@ test('kernelArguments() wants to know the clock of an emulated CPU', () => {
 test('buildGuestAssets() says what is missing in a package', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'hypernetes-assets-'));
   const options = { unpackedDir: directory, hyperstartPath: '/bin/true', outDir: directory };
+  const builtIn = GUEST_MODULES.map((name) => `kernel/${name}.ko\n`).join('');
   try {
     await assert.rejects(buildGuestAssets(options), /0 images, wanted 1/);
     await mkdir(join(directory, 'boot'));
     await writeFile(join(directory, 'boot/vmlinuz-6.1'), 'x');
+    await assert.rejects(buildGuestAssets(options), /Cannot find the kernel's modules/);
+    await mkdir(join(directory, 'lib/modules/6.1/kernel'), { recursive: true });
+    await writeFile(join(directory, 'lib/modules/6.1/modules.builtin'), builtIn);
     await assert.rejects(buildGuestAssets(options), /not a bzImage/);
   } finally {
     await rm(directory, { recursive: true });

@@ -3,17 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readFileSync } from 'node:fs';
 import { run } from '../../base/exec.ts';
-import { writeFileAtomic } from '../../base/files.ts';
+import { readFileIfExists, writeFileAtomic } from '../../base/files.ts';
 import { extractVmlinux } from './bzimage.ts';
-import { CPIO_CHARACTER_DEVICE, CPIO_DIRECTORY, CPIO_FILE, cpioArchive } from './cpio.ts';
-import type { CpioEntry } from './cpio.ts';
-import {
-  GUEST_MODULES,
-  MODULE_PARAMETERS,
-  canonicalName,
-  orderModules,
-  stripModule,
-} from './modules.ts';
+import { initArchive, moduleArchive } from './initrd.ts';
+import { GUEST_MODULES, canonicalName, orderModules } from './modules.ts';
 
 /**
  * Makes what a VM boots from: a kernel as an ELF file and an initial file system with hyperstart
@@ -57,11 +50,10 @@ export async function buildGuestAssets(options: GuestAssetsOptions): Promise<Gue
 }
 
 async function buildFrom(unpacked: string, options: GuestAssetsOptions): Promise<GuestAssets> {
-  const kernelRelease = await findRelease(unpacked);
-  const image = await readFile(join(unpacked, 'boot', `vmlinuz-${kernelRelease}`));
+  const { kernelRelease, image, modules } = await readKernelPackage(unpacked);
   const vmlinux = await extractVmlinux(image);
-  const modules = await findModules(unpacked, kernelRelease);
-  const initrd = cpioArchive(initrdEntries(await readFile(options.hyperstartPath), modules));
+  const init = initArchive(await readFile(options.hyperstartPath));
+  const initrd = Buffer.concat([init, moduleArchive(modules)]);
   const kernelPath = join(options.outDir, 'vmlinux');
   const initrdPath = join(options.outDir, 'initrd');
   await mkdir(options.outDir, { recursive: true });
@@ -78,6 +70,30 @@ async function buildFrom(unpacked: string, options: GuestAssetsOptions): Promise
   };
 }
 
+export interface KernelPackage {
+  kernelRelease: string;
+  /** The bzImage. */
+  image: Buffer;
+  /** Those that guests need, in the order in which they are to be loaded. */
+  modules: { name: string; content: Buffer }[];
+  /** `.config` of the kernel, where the package has it. */
+  config: string | undefined;
+}
+
+/**
+ * What guests need of a distribution's kernel package.
+ * @throws Error naming what is not in it
+ */
+export async function readKernelPackage(unpacked: string): Promise<KernelPackage> {
+  const kernelRelease = await findRelease(unpacked);
+  return {
+    kernelRelease,
+    image: await readFile(join(unpacked, 'boot', `vmlinuz-${kernelRelease}`)),
+    modules: await findModules(unpacked, kernelRelease),
+    config: await readFileIfExists(join(unpacked, 'boot', `config-${kernelRelease}`)),
+  };
+}
+
 async function findRelease(unpacked: string): Promise<string> {
   const prefix = 'vmlinuz-';
   const names = await readdir(join(unpacked, 'boot')).catch(() => [] as string[]);
@@ -91,7 +107,12 @@ async function findRelease(unpacked: string): Promise<string> {
 
 async function findModules(unpacked: string, release: string) {
   const root = join(unpacked, 'lib', 'modules', release);
-  const files = await readdir(join(root, 'kernel'), { recursive: true, withFileTypes: true });
+  const directory = join(root, 'kernel');
+  const options = { recursive: true, withFileTypes: true } as const;
+  const files = await readdir(directory, options).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    throw new Error(`Cannot find the kernel's modules: there is no "${directory}"`);
+  });
   const byName = new Map<string, string>();
   for (const file of files) {
     if (!file.name.endsWith('.ko')) continue;
@@ -106,22 +127,4 @@ async function findModules(unpacked: string, release: string) {
     return path === undefined ? undefined : readFileSync(path);
   };
   return orderModules(GUEST_MODULES, load, (name) => builtIn.has(name));
-}
-
-function initrdEntries(init: Buffer, modules: { name: string; content: Buffer }[]): CpioEntry[] {
-  const line = (name: string) => [`${name}.ko`, MODULE_PARAMETERS[name] ?? ''].join(' ').trim();
-  const list = modules.map(({ name }) => `${line(name)}\n`).join('');
-  return [
-    { path: 'dev', mode: CPIO_DIRECTORY | 0o755 },
-    // The kernel opens it for PID 1 before anything is mounted.
-    { path: 'dev/console', mode: CPIO_CHARACTER_DEVICE | 0o600, device: { major: 5, minor: 1 } },
-    { path: 'init', mode: CPIO_FILE | 0o755, content: init },
-    { path: 'modules', mode: CPIO_DIRECTORY | 0o755 },
-    { path: 'modules/list', mode: CPIO_FILE | 0o644, content: Buffer.from(list) },
-    ...modules.map((module) => ({
-      path: `modules/${module.name}.ko`,
-      mode: CPIO_FILE | 0o644,
-      content: stripModule(module.content),
-    })),
-  ];
 }

@@ -1,4 +1,5 @@
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
+import { checkPvhKernel } from './elf.ts';
 import { lz4LegacyDecompress } from './lz4.ts';
 
 /**
@@ -18,10 +19,6 @@ const HEADER_MAGIC = 0x53726448;
 const PAYLOAD_OFFSET_OFFSET = 0x248;
 const PAYLOAD_LENGTH_OFFSET = 0x24c;
 const SECTOR_BYTES = 512;
-const ELF_MAGIC = 0x464c457f;
-const PT_NOTE = 4;
-/** `XEN_ELFNOTE_PHYS32_ENTRY`: where PVH starts. */
-const PVH_NOTE_TYPE = 18;
 
 interface Format {
   name: string;
@@ -57,17 +54,20 @@ const REFUSED: { name: string; magic: number[] }[] = [
 
 const startsWith = (bytes: Buffer, magic: number[]) => magic.every((byte, i) => bytes[i] === byte);
 
+/** Whether a file says of itself that it is a bzImage. */
+export function isBzImage(bytes: Buffer): boolean {
+  return (
+    bytes.length >= PAYLOAD_LENGTH_OFFSET + 4 &&
+    bytes.readUInt32LE(HEADER_MAGIC_OFFSET) === HEADER_MAGIC
+  );
+}
+
 /**
  * The uncompressed ELF kernel of a bzImage.
  * @throws Error naming what is wrong with the image
  */
 export async function extractVmlinux(bzImage: Buffer): Promise<Buffer> {
-  if (
-    bzImage.length < PAYLOAD_LENGTH_OFFSET + 4 ||
-    bzImage.readUInt32LE(HEADER_MAGIC_OFFSET) !== HEADER_MAGIC
-  ) {
-    throw new Error('Cannot read the kernel: not a bzImage');
-  }
+  if (!isBzImage(bzImage)) throw new Error('Cannot read the kernel: not a bzImage');
   const setupSectors = bzImage[SETUP_SECTORS_OFFSET] || 4;
   const start = (setupSectors + 1) * SECTOR_BYTES + bzImage.readUInt32LE(PAYLOAD_OFFSET_OFFSET);
   const length = bzImage.readUInt32LE(PAYLOAD_LENGTH_OFFSET);
@@ -82,35 +82,6 @@ export async function extractVmlinux(bzImage: Buffer): Promise<Buffer> {
   }
   const format = FORMATS.find((candidate) => startsWith(payload, candidate.magic));
   const vmlinux = format ? await format.decompress(payload) : payload;
-  checkElf(vmlinux);
+  checkPvhKernel(vmlinux);
   return vmlinux;
-}
-
-/** A 64-bit ELF file with a PVH entry note, or an error: QEMU's own is hard to read. */
-function checkElf(vmlinux: Buffer): void {
-  if (vmlinux.length < 64 || vmlinux.readUInt32LE(0) !== ELF_MAGIC || vmlinux[4] !== 2) {
-    throw new Error('Cannot read the kernel: its payload is not a 64-bit ELF file');
-  }
-  const headers = Number(vmlinux.readBigUInt64LE(32));
-  const size = vmlinux.readUInt16LE(54);
-  const count = vmlinux.readUInt16LE(56);
-  for (let i = 0; i < count; i += 1) {
-    const at = headers + i * size;
-    if (at + 56 > vmlinux.length || vmlinux.readUInt32LE(at) !== PT_NOTE) continue;
-    const offset = Number(vmlinux.readBigUInt64LE(at + 8));
-    const bytes = Number(vmlinux.readBigUInt64LE(at + 32));
-    if (hasPvhNote(vmlinux.subarray(offset, offset + bytes))) return;
-  }
-  throw new Error('Cannot use the kernel: no PVH entry (CONFIG_PVH)');
-}
-
-function hasPvhNote(notes: Buffer): boolean {
-  const align = (value: number) => (value + 3) & ~3;
-  for (let at = 0; at + 12 <= notes.length;) {
-    const nameBytes = notes.readUInt32LE(at);
-    const descriptionBytes = notes.readUInt32LE(at + 4);
-    if (notes.readUInt32LE(at + 8) === PVH_NOTE_TYPE) return true;
-    at += 12 + align(nameBytes) + align(descriptionBytes);
-  }
-  return false;
 }

@@ -31,22 +31,19 @@ export function lz4LegacyDecompress(packed: Buffer, bytesMax: number): Buffer {
   return Buffer.concat(blocks, total);
 }
 
+/** No position lies in a closure: V8 14 loses updates of one that it has compiled the users of. */
 function decompressBlock(packed: Buffer): Buffer {
   const out = Buffer.allocUnsafe(BLOCK_BYTES_MAX);
   let at = 0;
   let size = 0;
-  const extend = (length: number) => {
-    if (length !== 15) return length;
-    for (;;) {
-      const byte = packed[at++];
-      if (byte === undefined) fail('cut off');
-      length += byte;
-      if (byte !== 255) return length;
-    }
-  };
   while (at < packed.length) {
     const token = packed[at++] as number;
-    const literals = extend(token >> 4);
+    let literals = token >> 4;
+    if (literals === LENGTH_GOES_ON) {
+      const end = endOfLength(packed, at);
+      literals += lengthBetween(packed, at, end);
+      at = end;
+    }
     if (at + literals > packed.length || size + literals > out.length) fail('literals too long');
     packed.copy(out, size, at, at + literals);
     at += literals;
@@ -55,7 +52,12 @@ function decompressBlock(packed: Buffer): Buffer {
     if (at + 2 > packed.length) fail('cut off');
     const distance = packed.readUInt16LE(at);
     at += 2;
-    const length = extend(token & 15) + MATCH_BYTES_MIN;
+    let length = (token & 15) + MATCH_BYTES_MIN;
+    if ((token & 15) === LENGTH_GOES_ON) {
+      const end = endOfLength(packed, at);
+      length += lengthBetween(packed, at, end);
+      at = end;
+    }
     if (distance === 0 || distance > size || size + length > out.length) fail('match out of range');
     // The match may overlap what it makes, so whole copies are right only up to its distance.
     if (distance >= length) out.copyWithin(size, size - distance, size - distance + length);
@@ -63,6 +65,18 @@ function decompressBlock(packed: Buffer): Buffer {
     size += length;
   }
   return out.subarray(0, size);
+}
+
+/** A length of 15 is followed by bytes to be added to it, of which the last is not 255. */
+const LENGTH_GOES_ON = 15;
+
+function endOfLength(packed: Buffer, start: number): number {
+  for (let at = start; at < packed.length; at += 1) if (packed[at] !== 255) return at + 1;
+  return fail('cut off');
+}
+
+function lengthBetween(packed: Buffer, start: number, end: number): number {
+  return (end - start - 1) * 255 + (packed[end - 1] as number);
 }
 
 function fail(reason: string): never {

@@ -54,11 +54,19 @@ export interface VmSpec {
 export interface VmLimits {
   /** Host CPU time that the whole VM may use, in thousandths of a CPU; 0 is no limit. */
   cpuMillis: number;
-  /** Relative weight under contention: Kubernetes' cpu request in thousandths. */
+  /** Relative weight under contention, of disks too: Kubernetes' cpu request in thousandths. */
   cpuWeightMillis: number;
   /** Host memory of guest and VMM together. */
   memoryMib: number;
   processCount: number;
+  /**
+   * Reading and as much writing, from and to each device of the host that its boot disks lie on;
+   * 0 is no limit.
+   * @default 0
+   */
+  diskBytesPerSecond?: number;
+  /** The same in requests. @default 0 */
+  diskOpsPerSecond?: number;
 }
 
 export interface DiskSpec {

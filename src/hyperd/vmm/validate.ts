@@ -11,6 +11,8 @@ const CPU_COUNT_MAX = 64;
 /** Less does not hold a Debian kernel and its initial file system. */
 const MEMORY_MIB_MIN = 64;
 const MEMORY_MIB_MAX = 1 << 20;
+/** Beyond it no disk goes, and the kernel would take it for no limit. */
+const DISK_RATE_MAX = 2 ** 40;
 /** The kernel's own limit on x86, less what the driver puts there itself. */
 const KERNEL_ARGUMENTS_BYTES_MAX = 1500;
 
@@ -29,6 +31,9 @@ export function validateVmSpec(spec: VmSpec): void {
   requireNumber('limits.cpuWeightMillis', spec.limits.cpuWeightMillis, 0, 1_000_000);
   requireNumber('limits.memoryMib', spec.limits.memoryMib, MEMORY_MIB_MIN, 2 * MEMORY_MIB_MAX);
   requireNumber('limits.processCount', spec.limits.processCount, 16, 65_536);
+  for (const field of ['diskBytesPerSecond', 'diskOpsPerSecond'] as const) {
+    requireNumber(`limits.${field}`, spec.limits[field] ?? 0, 0, DISK_RATE_MAX);
+  }
   const commandLine = spec.kernelArguments.join(' ');
   requireMatch('kernelArguments', commandLine, /^[\x20-\x7e]*$/, 'printable ASCII');
   requireNumber('length of kernelArguments', commandLine.length, 0, KERNEL_ARGUMENTS_BYTES_MAX);

@@ -44,6 +44,7 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
   const specs = new Map<string, HyperContainerSpec>();
   const logs = new Map<string, { records: LogRecord[]; wake: Set<() => void> }>();
   const images: ImageStatus[] = [];
+  const kernels = new Set<string>();
   const listeners = new Set<(event: HyperdEvent) => void>();
   let sequence = 0;
   let addressCount = 0;
@@ -109,6 +110,7 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
     specs,
     logs,
     images,
+    kernels,
     listeners,
     requests: [] as string[],
     volumes: new Map<string, VolumeFiles>(),
@@ -146,6 +148,9 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
     createPod(spec: HyperPodSpec): PodState {
       const found = pods.get(spec.id);
       if (found) return found;
+      if (spec.kernel !== undefined && !kernels.has(spec.kernel)) {
+        throw new StatusError('Invalid', `Cannot find kernel "${spec.kernel}"`);
+      }
       addressCount += 1;
       const created: PodState = {
         id: spec.id,

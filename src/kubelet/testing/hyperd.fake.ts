@@ -36,6 +36,8 @@ import type { FakeHyperdOptions, FakeHyperdState } from './hyperd-state.fake.ts'
 export interface FakeHyperd {
   readonly socketPath: string;
   readonly pods: ReadonlyMap<string, PodState>;
+  /** Beside the default one, which pods get that name none. */
+  readonly kernels: Set<string>;
   /** `METHOD path`, in order. */
   readonly requests: string[];
   readonly volumes: ReadonlyMap<string, VolumeFiles>;
@@ -71,6 +73,7 @@ export async function startFakeHyperd(options: FakeHyperdOptions): Promise<FakeH
   return {
     socketPath,
     pods: state.pods,
+    kernels: state.kernels,
     requests: state.requests,
     volumes: state.volumes,
     specs: state.specs,

@@ -124,6 +124,7 @@ const onTenants: Attempt[] = [
   ['takes the victims project', patch('globex', { spec: { projectID: 'x' } })],
   ['gives itself a parent', patch('globex', { spec: { parent: 'acme' } })],
   ['gives itself classes', patch('globex', { spec: { allowed: { runtimeClasses: ['x'] } } })],
+  ['gives itself kernels', patch('globex', { spec: { allowed: { kernels: ['x'] } } })],
   ['says that it has the victims project', patch('globex/status', { status: { projectID: 'x' } })],
   ['deletes itself', { method: 'DELETE', path: `${TENANTS}/globex` }],
   ['makes a tenant', post(TENANTS, { metadata: { name: 'planted' }, spec: {} })],

@@ -11,7 +11,12 @@ const post = (path: string, body: object): Request => ({ method: 'POST', path, b
 const dry = (path: string, body: object): Request => post(`${path}?dryRun=All`, body);
 
 const CONTAINER = { name: 'main', image: 'example.org/app:1' };
-const pod = (spec: object) => ({
+interface PlantedPod {
+  metadata: { name: string; annotations?: Record<string, string> };
+  spec: object;
+}
+
+const pod = (spec: object): PlantedPod => ({
   metadata: { name: 'planted' },
   spec: { containers: [CONTAINER], ...spec },
 });
@@ -22,7 +27,7 @@ const volume = (source: object) =>
   });
 
 /** A pod that names what is not in its namespace; the same with a name of its own is accepted. */
-const named: Record<string, object> = {
+const named: Record<string, PlantedPod> = {
   'a node': pod({ nodeName: 'node-1' }),
   'a node that is not there': pod({ nodeName: 'node-9' }),
   'a service account elsewhere': pod({ serviceAccountName: 'acme/default' }),
@@ -44,11 +49,15 @@ const named: Record<string, object> = {
   'a host path that leads out': volume({ hostPath: { path: '/var/../../etc' } }),
   'a priority of the system': pod({ priorityClassName: 'system-node-critical' }),
   'a runtime that is not there': pod({ runtimeClassName: 'nobodys' }),
+  "somebody else's kernel": {
+    ...pod({}),
+    metadata: { name: 'planted', annotations: { 'hypernetes.io/kernel': 'theirs' } },
+  },
 };
 
 const pods = Object.entries(named).map(([name, body], index): Attempt => ({
   name: `makes a pod that names ${name}`,
-  attack: post(PODS, { ...body, metadata: { name: `planted-${index}` } }),
+  attack: post(PODS, { ...body, metadata: { ...body.metadata, name: `planted-${index}` } }),
   expect: refusedWith(400, 403, 404, 422),
   control: { by: ['bob'], try: dry(PODS, pod({})) },
 }));

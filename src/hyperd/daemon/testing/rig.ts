@@ -25,6 +25,7 @@ import { startDaemon } from '../daemon.ts';
 import type { Daemon } from '../daemon.ts';
 import type { PodRecord } from '../record.ts';
 import { processSpec } from '../../agent/testing/guest.ts';
+import { createFakeKernels } from '../../guestkernel/store.fake.ts';
 import { createScriptedGuest } from './guest.fake.ts';
 import type { ScriptedGuest } from './guest.fake.ts';
 
@@ -54,7 +55,8 @@ export interface FakeImages extends ImageStore {
 
 export const IMAGE_ID = `sha256:${'ab'.repeat(32)}`;
 
-export async function createRig(): Promise<Rig> {
+/** @param kernels names of those that the node has beside its default one */
+export async function createRig(...kernels: string[]): Promise<Rig> {
   const directory = await mkdtemp(join(tmpdir(), 'hyperd-'));
   const random = seededRandom(1);
   const guests = new Map<string, ScriptedGuest>();
@@ -81,7 +83,6 @@ export async function createRig(): Promise<Rig> {
       const daemon = await startDaemon({
         directory,
         version: 'test',
-        kernelVersion: '6.1.0-fake',
         hypervisor,
         images: rig.images,
         network: rig.network,
@@ -92,7 +93,7 @@ export async function createRig(): Promise<Rig> {
         clock: systemClock,
         random,
         log: silentLog,
-        guest: { kernelPath: '/kernel', initrdPath: '/initrd', kernelArguments: [] },
+        kernels: createFakeKernels(...kernels),
       });
       daemons.push(daemon);
       return daemon;

@@ -28,7 +28,7 @@ const CONTEXT: LaunchContext = {
   accelerator: 'tcg',
   tscKhz: 2_445_424,
   libraries: ['/lib/x86_64-linux-gnu/libc.so.6', '/lib64/ld-linux-x86-64.so.2'],
-  firmware: ['/usr/share/qemu', '/usr/share/seabios'],
+  firmware: ['/usr/share/qemu/bios-microvm.bin', '/usr/share/qemu/pvh.bin'],
   cgroup: {
     directories: ['/sys/fs/cgroup/hypernetes/vm'],
     settings: [{ file: '/sys/fs/cgroup/hypernetes/vm/memory.max', value: '419430400' }],
@@ -59,9 +59,11 @@ test('the command line of jail and emulator is that of the golden file', async (
   assert.equal(text, await readFile(GOLDEN, 'utf8'));
 });
 
-test('blockNode() opens block devices as such, and never writes to what is read-only', () => {
+test('blockNode() opens block devices as such; what is read-only it neither writes nor locks', () => {
   const disk = { serial: 'a', path: '/dev/x', readOnly: true };
   const node = JSON.stringify(blockNode(disk, 7, true));
   assert.match(node, /"driver":"host_device","filename":"\/dev\/fdset\/7","read-only":true/);
   assert.doesNotMatch(node, /discard/);
+  assert.match(node, /"locking":"off"/);
+  assert.doesNotMatch(JSON.stringify(blockNode({ ...disk, readOnly: false }, 7, true)), /locking/);
 });

@@ -18,7 +18,7 @@ export interface LaunchContext {
   tscKhz: number;
   /** Libraries and modules of the emulator, bound at their own paths. */
   libraries: string[];
-  /** Directories with its firmware. */
+  /** Files of its firmware, bound at their own paths. */
   firmware: string[];
   cgroup: CgroupPlan;
   /** Of each boot disk, in order, whether it is a block device and not a file. */
@@ -186,7 +186,9 @@ export function blockNode(disk: DiskSpec, fdset: number, blockDevice: boolean): 
       'read-only': disk.readOnly,
       'auto-read-only': false,
       cache: { direct: false, 'no-flush': disk.ephemeral === true },
-      ...(disk.readOnly ? {} : { discard: 'unmap' }),
+      // One image serves many VMs: by a lock on it, an emulator that was taken over could keep the
+      // others from starting.
+      ...(disk.readOnly ? { locking: 'off' } : { discard: 'unmap' }),
     },
     ...(disk.readOnly ? {} : { discard: 'unmap' }),
   };

@@ -19,8 +19,10 @@ export interface ControllerRoot {
   path: string;
 }
 
-const CONTROLLERS = ['cpu', 'memory', 'pids'] as const;
+const CONTROLLERS = ['cpu', 'memory', 'pids', 'io'] as const;
 export type Controller = (typeof CONTROLLERS)[number];
+/** What version 1 calls them, where it is something else. */
+const V1_NAMES: Record<string, string> = { blkio: 'io' };
 
 /** Beside the groups of the VMs: their keepers, which no limit of a VM may stop. */
 const KEEPERS = 'keepers';
@@ -30,6 +32,10 @@ const QUOTA_PERIOD_US = 100_000;
 const QUOTA_MIN_US = 1000;
 const SHARES_MIN = 2;
 const SHARES_MAX = 262_144;
+/** The kernel's weight of a group that was given none: here that of a whole CPU. */
+const IO_WEIGHT_OF_CPU = 100;
+const BFQ_WEIGHT_MAX = 1000;
+const IO_WEIGHT_MAX = 10_000;
 
 /**
  * Reads the layout out of `/proc/self/mountinfo`; `controllersOf` gives the content of
@@ -47,7 +53,10 @@ export function cgroupLayout(
     const path = before.split(' ')[4] ?? '';
     const [type, , options = ''] = after.split(' ');
     if (type !== 'cgroup' && type !== 'cgroup2') continue;
-    const names = type === 'cgroup' ? options.split(',') : controllersOf(path).trim().split(/\s+/);
+    const names =
+      type === 'cgroup'
+        ? options.split(',').map((name) => V1_NAMES[name] ?? name)
+        : controllersOf(path).trim().split(/\s+/);
     for (const controller of CONTROLLERS) {
       if (!names.includes(controller)) continue;
       layout.controllers[controller] ??= { version: type === 'cgroup' ? 1 : 2, path };
@@ -79,21 +88,26 @@ export async function prepareCgroups(layout: CgroupLayout): Promise<void> {
   }
 }
 
-/** The group of one VM, with the settings of which the kernel has a file. */
+/**
+ * The group of one VM, with the settings of which the kernel has a file. Limits of disk traffic
+ * are those of each of the host's devices, given as `major:minor`.
+ */
 export async function cgroupPlan(
   layout: CgroupLayout,
   vmId: string,
   limits: VmLimits,
+  devices: string[] = [],
 ): Promise<CgroupPlan> {
   const settings: CgroupPlan['settings'] = [];
   for (const controller of CONTROLLERS) {
     const root = layout.controllers[controller];
     if (root === undefined) continue;
-    for (const [file, value] of Object.entries(SETTINGS[controller][root.version](limits))) {
+    const wanted = SETTINGS[controller][root.version](limits, devices);
+    for (const [name, values] of Object.entries(wanted)) {
       // The keepers' group stands beside the VM's and has the same files.
-      if (await exists(join(root.path, layout.parent, KEEPERS, file))) {
-        settings.push({ file: join(root.path, layout.parent, vmId, file), value });
-      }
+      if (!(await exists(join(root.path, layout.parent, KEEPERS, name)))) continue;
+      const file = join(root.path, layout.parent, vmId, name);
+      settings.push(...[values].flat().map((value) => ({ file, value })));
     }
   }
   const all = roots(layout);
@@ -128,8 +142,11 @@ export async function removeUnusedParents(layout: CgroupLayout): Promise<void> {
   });
 }
 
+/** A file that takes one device at a time is written once for each. */
+type Settings = (limits: VmLimits, devices: string[]) => Record<string, string | string[]>;
+
 /** What each limit is called. Factors and bounds are those of the kernel's and of runc. */
-const SETTINGS: Record<Controller, Record<1 | 2, (limits: VmLimits) => Record<string, string>>> = {
+const SETTINGS: Record<Controller, Record<1 | 2, Settings>> = {
   cpu: {
     1: (limits) => ({
       'cpu.shares': String(cpuShares(limits)),
@@ -157,7 +174,40 @@ const SETTINGS: Record<Controller, Record<1 | 2, (limits: VmLimits) => Record<st
     1: (limits) => ({ 'pids.max': String(limits.processCount) }),
     2: (limits) => ({ 'pids.max': String(limits.processCount) }),
   },
+  io: {
+    1: (limits, devices) => {
+      const each = (max?: number) => (max ? devices.map((device) => `${device} ${max}`) : []);
+      return {
+        'blkio.bfq.weight': String(ioWeight(limits, BFQ_WEIGHT_MAX)),
+        'blkio.throttle.read_bps_device': each(limits.diskBytesPerSecond),
+        'blkio.throttle.write_bps_device': each(limits.diskBytesPerSecond),
+        'blkio.throttle.read_iops_device': each(limits.diskOpsPerSecond),
+        'blkio.throttle.write_iops_device': each(limits.diskOpsPerSecond),
+      };
+    },
+    2: (limits, devices) => {
+      const bytes = limits.diskBytesPerSecond || 'max';
+      const ops = limits.diskOpsPerSecond || 'max';
+      const max = `rbps=${bytes} wbps=${bytes} riops=${ops} wiops=${ops}`;
+      return {
+        'io.weight': String(ioWeight(limits, IO_WEIGHT_MAX)),
+        'io.bfq.weight': String(ioWeight(limits, BFQ_WEIGHT_MAX)),
+        'io.max': isDiskLimited(limits) ? devices.map((device) => `${device} ${max}`) : [],
+      };
+    },
+  },
 };
+
+/** Whether disk traffic is bounded beyond its weight, so that the devices have to be known. */
+export function isDiskLimited(limits: VmLimits): boolean {
+  return Boolean(limits.diskBytesPerSecond || limits.diskOpsPerSecond);
+}
+
+/** Kubernetes has no request for disk traffic: who may compute more may also read more. */
+function ioWeight(limits: VmLimits, max: number): number {
+  const weight = Math.round((limits.cpuWeightMillis * IO_WEIGHT_OF_CPU) / 1000);
+  return Math.min(Math.max(weight, 1), max);
+}
 
 function cpuShares(limits: VmLimits): number {
   const shares = Math.floor((limits.cpuWeightMillis * 1024) / 1000);

@@ -15,14 +15,16 @@ import type { LaunchContext } from './argv.ts';
 import {
   cgroupPlan,
   detectCgroups,
+  isDiskLimited,
   prepareCgroups,
   removeCgroups,
   removeUnusedParents,
 } from './cgroup.ts';
 import type { CgroupLayout } from './cgroup.ts';
 import { withDeadline } from './deadline.ts';
+import { hostDevices } from './devices.ts';
 import { connectSocket, killJail, readJailProcesses, startJail, awaitJailEnd } from './jail.ts';
-import { emulatorLibraries } from './libraries.ts';
+import { emulatorFirmware, emulatorLibraries } from './libraries.ts';
 import { probeMachine } from './probe.ts';
 import type { Machine } from './probe.ts';
 import { connectQmp } from './qmp.ts';
@@ -72,7 +74,7 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
   const host = once(async (): Promise<Host> => {
     const cgroups = await detectCgroups(options.cgroupParent ?? 'hypernetes');
     await prepareCgroups(cgroups);
-    const firmware = options.firmwareDirectories ?? FIRMWARE_DIRECTORIES;
+    const firmware = await emulatorFirmware(options.firmwareDirectories ?? FIRMWARE_DIRECTORIES);
     return { cgroups, libraries: await emulatorLibraries(options.qemuPath), firmware };
   });
   const machine = once(async (): Promise<Machine> => {
@@ -131,9 +133,11 @@ async function launchContext(
   spec: VmSpec,
   found: Pick<Machine, 'accelerator' | 'tscKhz'>,
 ): Promise<LaunchContext> {
-  const blockDevices = await Promise.all(
-    spec.disks.map(async (disk) => (await stat(disk.path)).isBlockDevice()),
-  ).catch((error: unknown) => {
+  const disks = spec.disks.map((disk) => disk.path);
+  const [blockDevices, limited] = await Promise.all([
+    Promise.all(disks.map(async (path) => (await stat(path)).isBlockDevice())),
+    isDiskLimited(spec.limits) ? hostDevices(disks) : [],
+  ]).catch((error: unknown) => {
     throw new HypervisorError('Invalid', `Cannot open a disk of VM "${spec.id}"`, error);
   });
   return {
@@ -142,7 +146,7 @@ async function launchContext(
     tscKhz: found.tscKhz,
     libraries: host.libraries,
     firmware: host.firmware,
-    cgroup: await cgroupPlan(host.cgroups, spec.id, spec.limits),
+    cgroup: await cgroupPlan(host.cgroups, spec.id, spec.limits, limited),
     blockDevices,
   };
 }

@@ -1,8 +1,17 @@
-import { realpath } from 'node:fs/promises';
+import { access, realpath } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { run } from '../../../base/exec.ts';
 
 const TRANSLATOR_MODULE = 'accel-tcg-x86_64.so';
+
+/** What `microvm` and `q35` boot a kernel with, of some hundred files for all of QEMU's machines. */
+const FIRMWARE = [
+  'bios-256k.bin',
+  'bios-microvm.bin',
+  'kvmvapic.bin',
+  'linuxboot_dma.bin',
+  'pvh.bin',
+];
 
 /**
  * Files that a dynamically linked emulator needs beside itself: its libraries, its loader, and
@@ -16,6 +25,26 @@ export async function emulatorLibraries(qemuPath: string): Promise<string[]> {
     paths.add(module);
   }
   return [...paths].sort();
+}
+
+/**
+ * Each file of firmware from the first directory that has it, as QEMU looks for it. One that is
+ * nowhere is not missed here: QEMU names it when a machine needs it.
+ */
+export async function emulatorFirmware(directories: string[]): Promise<string[]> {
+  const found: string[] = [];
+  for (const name of FIRMWARE) {
+    for (const path of directories.map((directory) => join(directory, name))) {
+      const exists = await access(path).then(
+        () => true,
+        () => false,
+      );
+      if (!exists) continue;
+      found.push(path);
+      break;
+    }
+  }
+  return found;
 }
 
 /** Absolute paths in the output of ldd: `libz.so.1 => /lib/libz.so.1 (0x…)` and the loader. */

@@ -84,7 +84,8 @@ async function bootProbe(options: QemuOptions, vm: Vm): Promise<string> {
     const state = printed === '' ? 'prints nothing' : `hangs after "${printed.split('\n').at(-1)}"`;
     return `/dev/kvm opens, but a guest ${state} within ${PROBE_TIMEOUT_MS} ms under it`;
   }
-  if (exit.reason === 'panicked') return '';
+  // One that resets itself without a word has not come far: it is no proof of anything.
+  if (exit.reason === 'panicked' && exit.message.startsWith('Kernel panic')) return '';
   return `/dev/kvm opens, but a guest under it ended early: ${exit.message}`;
 }
 

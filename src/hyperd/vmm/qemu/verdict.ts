@@ -97,6 +97,8 @@ function signalText(record: ExitRecord, signal: string): string {
   if (record.requested) return 'The VM was killed as requested';
   if (record.oomKills > 0)
     return 'The VM was killed because it went over its memory limit on the host';
+  if (signal === 'SIGSYS')
+    return 'The emulator was ended by SIGSYS: it made a system call that no emulator needs';
   return `The emulator was ended by ${signal}`;
 }
 
