@@ -46,6 +46,7 @@ export async function run(
     info: await client.info(),
     whenDone: options.rm ? 'remove' : 'stop',
   });
+  if (options.kernel !== undefined) request.spec.kernel = options.kernel;
   const [container] = request.containers;
   if (container && options.user !== undefined) container.process.user = options.user;
   await client.createNewPod(request).catch((error: unknown) => {

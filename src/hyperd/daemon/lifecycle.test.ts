@@ -84,6 +84,23 @@ test('startPod() gives a pod that has ended another VM, and its containers anoth
   }
 });
 
+test('a pod that is removed while it is started again is gone, whoever is first', async () => {
+  await using rig = await createRig();
+  const daemon = await rig.start();
+  for (let turns = 0; turns < 40; turns++) {
+    await daemon.createNewPod(newPod('a', { network: null }, true));
+    await hasStarted(daemon, 'a');
+    await daemon.pod('a').stop();
+    const started = daemon.startPod('a').catch((error: Error) => error.message);
+    for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
+    await daemon.removePod('a');
+    await started;
+    assert.deepEqual(daemon.pods(), [], `after ${turns} turns`);
+    assert.deepEqual(await rig.podDirectories(), [], `after ${turns} turns`);
+    assert.equal(rig.hypervisor.running.size, 0);
+  }
+});
+
 test('a pod that was told to start is started by the next daemon', async () => {
   await using rig = await createRig();
   const first = await rig.start();
