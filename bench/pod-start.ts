@@ -19,8 +19,8 @@ const PAUSE_MS = 1_500;
 
 /**
  * From the admission of a pod to the first byte that its container writes, the image being
- * present; stage by stage, by how the pods came to their VMs; and `podman run` with runc of the same
- * image, in turn with it.
+ * present; stage by stage, by how the pods came to their VMs; and `podman run` with runc of the
+ * same image, in turn with it.
  */
 export function benchPodStart(paths: DataPaths, count = COUNT): Promise<BenchReport> {
   return withCluster(paths, async (context) => {

@@ -1,6 +1,7 @@
 #include "container.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include "cgroup.h"
 #include "disk.h"
 #include "pod.h"
+#include "prefetch.h"
 #include "util.h"
 
 #define EXIT_START_FAILED 128
@@ -238,6 +240,33 @@ void container_exec(struct request *request) {
     respond_error(request, "NotFound", 0, "container \"%s\" is not running", container->id);
   else
     process_start(container, request, true);
+}
+
+/* Nobody else is served by a VM of nobody, so that it may wait here. */
+void container_prefetch(struct request *request) {
+  char error[512], path[PATH_BYTES_MAX];
+  const struct timespec pause = {.tv_nsec = DISK_POLL_MS * 1000000};
+  int mounted = test_mode ? 1 : 0, root;
+  snprintf(error, sizeof error, "prefetch: no disk after %d ms", DISK_WAIT_MS);
+  if (pod_is_ready()) {
+    respond_error(request, "Invalid", 0, "prefetch: the pod is set up");
+    return;
+  }
+  for (int i = 0; !mounted && i < DISK_WAIT_MS / DISK_POLL_MS; i++) {
+    mounted = mount_image(request->json, error, sizeof error);
+    if (!mounted) nanosleep(&pause, NULL);
+  }
+  if (mounted <= 0) {
+    respond_error(request, "Invalid", 0, "%s", error);
+    return;
+  }
+  snprintf(path, sizeof path, "/image/%s", json_text(request->json, "imageSerial", ""));
+  root = test_mode ? -1 : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (root >= 0) {
+    prefetch_files(root, json_text(request->json, "program", ""));
+    close(root);
+  }
+  respond_ok(request, NULL);
 }
 
 void containers_device_changed(void) {

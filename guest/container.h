@@ -62,6 +62,8 @@ void containers_init(void);
 void container_start(struct request *request);
 void container_remove(struct request *request);
 void container_exec(struct request *request);
+/* Mounts an image that a pod to come may use, and reads what its program begins with. */
+void container_prefetch(struct request *request);
 /* signal {stream, signal} and resize {stream, width, height} of any process. */
 void process_signal(struct request *request);
 void process_resize(struct request *request);

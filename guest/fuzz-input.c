@@ -42,6 +42,7 @@ static const char *const REQUESTS[] = {
     "{\"op\":\"shutdown\"}",
     "{\"op\":\"setClock\",\"epochMs\":1}",
     "{\"op\":\"endRehearsal\"}",
+    "{\"op\":\"prefetch\",\"imageSerial\":\"i\",\"program\":\"sh\"}",
     "{\"op\":\"setupPod\",\"rehearsal\":true,\"epochMs\":1767225600000,\"hostname\":\"r\"}",
     "{\"op\":\"setupPod\",\"epochMs\":1767225600000,\"hostname\":\"a\",\"volumes\":"
     "[{\"name\":\"v\",\"type\":\"files\"},{\"name\":\"w\",\"type\":\"memory\"}]}",

@@ -34,6 +34,11 @@ export interface Agent {
    * not kept, are not used any more.
    */
   endRehearsal(options: { keepsScratch: boolean }): Promise<void>;
+  /**
+   * Before the pod is set up: mounts an image that it may use, whose disk is attached, and has the
+   * guest read what `program` begins with.
+   */
+  prefetch(image: ImagePrefetch): Promise<void>;
   /** Idempotent by id. Resolves when the process runs; rejects with `AgentError` `StartError`. */
   startContainer(spec: GuestContainerSpec): Promise<void>;
   /** To the main process of the container. */
@@ -121,6 +126,13 @@ export interface PodSetup {
     | { name: string; type: 'memory'; sizeLimitMib: number }
     | { name: string; type: 'files'; content: VolumeFiles }
   )[];
+}
+
+export interface ImagePrefetch {
+  imageSerial: string;
+  imageFsType: 'erofs' | 'ext4';
+  /** A path, or a name that is looked for where programs are. */
+  program: string;
 }
 
 export interface GuestContainerSpec {

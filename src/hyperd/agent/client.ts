@@ -108,6 +108,7 @@ class Client {
       hello,
       setupPod: (setup) => this.#setupPod(setup),
       endRehearsal: (options) => this.#simple('endRehearsal', { ...options }),
+      prefetch: (image) => this.#simple('prefetch', { ...image }),
       startContainer: (spec) => shared(this.#starting, spec.id, () => this.#startContainer(spec)),
       signalContainer: (id, signal) => this.#simple('signal', { stream: this.#baseOf(id), signal }),
       removeContainer: (id) => shared(this.#removing, id, () => this.#removeContainer(id)),

@@ -9,6 +9,7 @@ import { AgentError } from '../agent/agent.ts';
 import type { Agent, GuestOutput } from '../agent/agent.ts';
 import type { ImageStore } from '../image/store.ts';
 import { HypervisorError } from '../vmm/hypervisor.ts';
+import type { StartedImage } from '../supply/supply.ts';
 import type { DiskSpec } from '../vmm/hypervisor.ts';
 import { openContainer } from './container.ts';
 import type { Container } from './container.ts';
@@ -62,6 +63,7 @@ export interface ContainersOwner {
   /** Resolves when the record says that the pod does not run any more. */
   readonly over: Promise<void>;
   attachDisk(disk: DiskSpec): Promise<void>;
+  noteStart(image: StartedImage): void;
   /** @throws StatusError when the pod does not run */
   assertRunning(): void;
   /** What somebody is told who wants something of a pod that does not run. */
@@ -154,6 +156,15 @@ class PodContainers implements Containers {
     if (state.phase === 'creating') state.phase = 'running';
     state.startedAtMs ||= this.#owner.clock.nowMs();
     container.markStarted();
+    this.#noteStart(disk, spec);
+  }
+
+  #noteStart({ serial, path }: DiskSpec, { imageId, process }: HyperContainerSpec): void {
+    const { images } = this.#owner;
+    const [reference = ''] = images.get(imageId)?.references ?? [];
+    // What a registry gave to a credential alone is shown to no VM that has not asked for it.
+    if (!reference || !images.mayUse({ reference, credentials: [] })) return;
+    this.#owner.noteStart({ serial, path, program: process.argv[0] ?? '' });
   }
 
   #startFailure(error: unknown): ProcessExit {

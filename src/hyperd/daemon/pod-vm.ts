@@ -5,6 +5,7 @@ import { vmPaths } from '../supply/paths.ts';
 import type { VmPaths } from '../supply/paths.ts';
 import { createScratchDisk } from '../supply/scratch.ts';
 import type { VmShape } from '../supply/shape.ts';
+import type { StartedImage, VmRequest } from '../supply/supply.ts';
 import type { Vm } from '../vmm/hypervisor.ts';
 import { vmLimits, vmShape, vmSpec } from './guest-spec.ts';
 import { connectNetwork } from './holdings.ts';
@@ -23,6 +24,8 @@ export interface PodVm {
    * @throws HypervisorError, KernelError, NetworkError
    */
   take(booted: Promise<unknown>): Promise<Vm>;
+  /** What the pod has started: others like it may start the same. */
+  noteStart(image: StartedImage): void;
   /**
    * Ends what runs as this pod's VM, if anything does, and removes what lies there of it. The
    * record then names a VM of the pod's own, which is yet to be made.
@@ -44,12 +47,13 @@ export function createPodVm(owner: PodVmOwner, dependencies: PodDependencies): P
   const { record, clock, signal } = owner;
   const { hypervisor, network, supply, kernels, uids, vmsDirectory } = dependencies;
   const { spec } = record;
+  let request: VmRequest | undefined;
   const paths = () => vmPaths(vmsDirectory, record.vmId);
 
   /** One that has waited for such a pod, with its network and disk. */
   const takeWarm = async (shape: VmShape): Promise<Vm | undefined> => {
-    const { network: segment, scratchMib } = spec;
-    const warm = await supply.takeWarm({ shape, network: segment, scratchMib });
+    request = { shape, network: spec.network, scratchMib: spec.scratchMib };
+    const warm = await supply.takeWarm(request);
     if (warm === undefined) return undefined;
     owner.onVm(warm.vm);
     uids.release(record.uid);
@@ -84,6 +88,7 @@ export function createPodVm(owner: PodVmOwner, dependencies: PodDependencies): P
 
   return {
     paths,
+    noteStart: (image) => request && supply.noteStart(request, image),
     async take(booted) {
       const kernel = await (spec.kernel === undefined
         ? kernels.default()

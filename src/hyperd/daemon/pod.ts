@@ -14,6 +14,7 @@ import { describeError } from '../../base/log.ts';
 import { AgentError } from '../agent/agent.ts';
 import type { Agent } from '../agent/agent.ts';
 import type { ImageStore } from '../image/store.ts';
+import type { StartedImage } from '../supply/supply.ts';
 import type { DiskSpec, Vm, VmExit } from '../vmm/hypervisor.ts';
 import type { Container } from './container.ts';
 import { createContainers, isGone } from './containers.ts';
@@ -304,6 +305,10 @@ class HyperPod implements Pod, ContainersOwner {
 
   begun(): Promise<void> {
     return this.#begun;
+  }
+
+  noteStart(image: StartedImage): void {
+    this.#podVm.noteStart(image);
   }
 
   async attachDisk(disk: DiskSpec): Promise<void> {

@@ -46,6 +46,7 @@ export async function openSupply(options: SupplyOptions): Promise<VmSupply> {
 function coldSupply({ hypervisor }: SupplyOptions): VmSupply {
   return {
     takeWarm: async () => undefined,
+    noteStart: () => {},
     start: async (spec, _shape, _booted, signal) => ({
       vm: await hypervisor.create(spec, signal),
       origin: 'cold',
@@ -100,10 +101,15 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
     log,
     isShortOfMemory: () => freemem() < totalmem() * FREE_SHARE_MIN,
     memoryMibOf: ({ shape }) => shape.memoryMib + overhead,
-    async make(request, signal) {
+    async make(request, image, signal) {
       const template = await templates.find(request.shape, signal);
       if (template === undefined) throw new Error('There is no template to start it from');
-      return workshop.makeWarm(request, (spec) => startClone(spec, template, signal), signal);
+      return workshop.makeWarm(
+        request,
+        image,
+        (spec) => startClone(spec, template, signal),
+        signal,
+      );
     },
     end: (warm) => workshop.end(warm),
   });
@@ -120,6 +126,7 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
         return undefined;
       }
     },
+    noteStart: (request, image) => pool.noteStart(request, image),
     async start(spec, shape, booted, signal): Promise<StartedVm> {
       const isFirst = boots.count(shape) < BOOTS_MAX;
       const template = isFirst ? await templates.ready(shape) : await templates.find(shape, signal);

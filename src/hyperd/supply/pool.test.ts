@@ -12,6 +12,8 @@ interface Rig {
   pool: Pool;
   clock: FakeClock;
   made: string[];
+  /** Serials of the images that they were made ready for. */
+  images: (string | undefined)[];
   ended: string[];
   /** Ends a VM as something outside would. */
   kill(id: string): Promise<void>;
@@ -27,6 +29,7 @@ function createRig(policy: Partial<PoolPolicy> = {}): Rig {
   const rig: Rig = {
     clock,
     made: [],
+    images: [],
     ended: [],
     fail: undefined,
     isShortOfMemory: false,
@@ -40,7 +43,8 @@ function createRig(policy: Partial<PoolPolicy> = {}): Rig {
       log: silentLog,
       memoryMibOf: ({ shape }) => shape.memoryMib,
       isShortOfMemory: () => rig.isShortOfMemory,
-      async make({ shape }): Promise<WarmVm> {
+      async make({ shape }, image): Promise<WarmVm> {
+        rig.images.push(image?.serial);
         await setImmediate();
         if (rig.fail) throw rig.fail;
         const id = `${shape.owner}${rig.made.length}`;
@@ -145,6 +149,18 @@ test('one that dies while it waits is replaced, and never given away', async () 
   await rig.kill('a1');
   assert.deepEqual(rig.ended, ['a0'], 'one that was taken is another’s');
   await rig.pool.close();
+});
+
+test('they are made ready for what pods of their kind started last', async () => {
+  const { pool, images } = createRig();
+  pool.take(request('a'));
+  pool.noteStart(request('a'), { serial: 'i1', path: '/1', program: 'sh' });
+  pool.noteStart(request('b'), { serial: 'i2', path: '/2', program: 'sh' });
+  await settle();
+  pool.take(request('a'));
+  await settle();
+  assert.equal(images.at(-1), 'i1');
+  await pool.close();
 });
 
 test('failures are tried again, more and more seldom', async () => {

@@ -3,7 +3,7 @@ import type { PoolStatus } from '../../api/hyperd.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import type { Log } from '../../base/log.ts';
-import type { VmRequest, WarmVm } from './supply.ts';
+import type { StartedImage, VmRequest, WarmVm } from './supply.ts';
 
 /**
  * VMs that wait for pods, by what the pods ask for. Each kind is wanted in a number that follows how
@@ -15,6 +15,8 @@ import type { VmRequest, WarmVm } from './supply.ts';
 export interface Pool {
   /** The VM that waited longest; undefined where none does. Counts as an arrival either way. */
   take(request: VmRequest): WarmVm | undefined;
+  /** What the VMs of this kind that are made from now on are made ready for. */
+  noteStart(request: VmRequest, image: StartedImage): void;
   status(): PoolStatus[];
   /** Those that wait at the moment. */
   waiting(): { request: VmRequest; warm: WarmVm }[];
@@ -35,7 +37,11 @@ export interface PoolOptions {
   policy: PoolPolicy;
   clock: Clock;
   log: Log;
-  make: (request: VmRequest, signal: AbortSignal) => Promise<WarmVm>;
+  make: (
+    request: VmRequest,
+    image: StartedImage | undefined,
+    signal: AbortSignal,
+  ) => Promise<WarmVm>;
   /** Ends one that nobody took. Never rejects. */
   end: (warm: WarmVm) => Promise<void>;
   /** Memory of the host that a VM may take. */
@@ -64,6 +70,8 @@ const MAKERS_MAX = 2;
 
 interface Kind {
   request: VmRequest;
+  /** What was started last. */
+  image: StartedImage | undefined;
   waiting: WarmVm[];
   isMaking: boolean;
   arrivalsMs: number[];
@@ -108,12 +116,25 @@ class WarmPool implements Pool {
     return warm;
   }
 
+  noteStart(request: VmRequest, image: StartedImage): void {
+    const kind = this.#kinds.get(JSON.stringify(request));
+    if (kind !== undefined) kind.image = image;
+  }
+
   #kindOf(request: VmRequest): Kind {
     const key = JSON.stringify(request);
     let kind = this.#kinds.get(key);
     if (kind === undefined) {
       kind = {
-        ...{ request, waiting: [], isMaking: false, arrivalsMs: [], usedAtMs: 0, failures: 0 },
+        ...{
+          request,
+          image: undefined,
+          waiting: [],
+          isMaking: false,
+          arrivalsMs: [],
+          usedAtMs: 0,
+          failures: 0,
+        },
         ...{ notBeforeMs: 0, hits: 0, misses: 0 },
       };
       this.#kinds.set(key, kind);
@@ -177,7 +198,7 @@ class WarmPool implements Pool {
   async #makeOne(kind: Kind): Promise<void> {
     const { clock, log, make } = this.#options;
     try {
-      const warm = await make(kind.request, this.#life.signal);
+      const warm = await make(kind.request, kind.image, this.#life.signal);
       kind.failures = 0;
       this.#keep(kind, warm);
     } catch (error) {

@@ -5,6 +5,7 @@ import type { Random } from '../../base/random.ts';
 import type { Port } from '../../network/driver.ts';
 import type { Agent, ConnectAgent, GuestContainerSpec, PodSetup } from '../agent/agent.ts';
 import type { DiskSpec, Vm } from '../vmm/hypervisor.ts';
+import type { StartedImage } from './supply.ts';
 
 /**
  * Has a VM do once what a pod's start is made of: take a disk, set up a pod, mount an image, run a
@@ -26,6 +27,8 @@ export interface Rehearsal {
   port: Port | null;
   /** Whether the scratch disk stays mounted, for the pod that the VM will be; else it is taken away. */
   keepsScratch: boolean;
+  /** An image that the pod is likely to use: it is attached, mounted and read from. */
+  image?: StartedImage | undefined;
 }
 
 /** The program's name in the image's root. It is hyperstart itself. */
@@ -37,7 +40,7 @@ const CONTAINER_ID = 'rehearsal';
 
 /** @throws what agent and hypervisor throw; the VM is then of no use */
 export async function rehearse(
-  { vm, scratch, port, keepsScratch }: Rehearsal,
+  { vm, scratch, port, keepsScratch, image }: Rehearsal,
   options: RehearsalOptions,
   signal: AbortSignal,
 ): Promise<void> {
@@ -60,10 +63,26 @@ export async function rehearse(
     await agent.endRehearsal({ keepsScratch });
     await vm.detachDisk(IMAGE_SERIAL, signal);
     if (!keepsScratch) await vm.detachDisk(scratch.serial, signal);
+    if (image === undefined) return;
+    // Only a help: the image may have been removed meanwhile.
+    await prefetch(vm, agent, image, signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      options.log.info('VM that waits is not made ready for an image', { vm: vm.id, error });
+    });
   } finally {
     agent.close();
     await agent.closed;
   }
+}
+
+async function prefetch(
+  vm: Vm,
+  agent: Agent,
+  { serial, path, program }: StartedImage,
+  signal: AbortSignal,
+): Promise<void> {
+  await vm.attachDisk({ serial, path, readOnly: true }, signal);
+  await agent.prefetch({ imageSerial: serial, imageFsType: 'erofs', program });
 }
 
 async function runProgram(agent: Agent, exited: Promise<ProcessExit>): Promise<void> {

@@ -16,6 +16,8 @@ import type { VmShape } from './shape.ts';
 export interface VmSupply {
   /** A VM that waits for such a pod, running again; it is the caller's from now on. */
   takeWarm(request: VmRequest): Promise<WarmVm | undefined>;
+  /** Tells what a pod has started, so that VMs that wait for its like are made ready for it. */
+  noteStart(request: VmRequest, image: StartedImage): void;
   /**
    * Starts the VM of `spec`, whose shape is `shape`.
    *
@@ -43,6 +45,14 @@ export interface VmRequest {
   shape: VmShape;
   network: HyperPodSpec['network'];
   scratchMib: number;
+}
+
+/** What the pods to come are likely to start. */
+export interface StartedImage {
+  serial: string;
+  /** Of the image's read-only disk. */
+  path: string;
+  program: string;
 }
 
 export type VmOrigin = 'warm' | 'template' | 'cold';

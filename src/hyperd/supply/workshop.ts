@@ -13,7 +13,7 @@ import { rehearse } from './rehearsal.ts';
 import type { RehearsalOptions } from './rehearsal.ts';
 import { createScratchDisk } from './scratch.ts';
 import type { VmShape } from './shape.ts';
-import type { VmRequest, WarmVm } from './supply.ts';
+import type { StartedImage, VmRequest, WarmVm } from './supply.ts';
 import type { Template } from './templates.ts';
 import type { Uids } from './uids.ts';
 
@@ -43,6 +43,7 @@ export interface Workshop {
   startClone(spec: VmSpec, template: Template, signal: AbortSignal): Promise<Vm>;
   makeWarm(
     request: VmRequest,
+    image: StartedImage | undefined,
     start: (spec: VmSpec) => Promise<Vm>,
     signal: AbortSignal,
   ): Promise<WarmVm>;
@@ -120,7 +121,7 @@ export function createWorkshop(options: WorkshopOptions, imagePath: string): Wor
         throw error;
       }
     },
-    makeWarm: (request, start, signal) =>
+    makeWarm: (request, image, start, signal) =>
       withVm('warm', request.scratchMib, signal, async ({ id, uid, paths }) => {
         const port = await makePort(network, id, uid, request, signal);
         const limits = await backgroundLimits(hypervisor, request.shape);
@@ -129,7 +130,7 @@ export function createWorkshop(options: WorkshopOptions, imagePath: string): Wor
           ...{ id, uid, limits, directory: paths.vm, nic: nicOf(port) },
         });
         await rehearse(
-          { vm, scratch: scratchDisk(paths.scratch), port, keepsScratch: true },
+          { vm, scratch: scratchDisk(paths.scratch), port, keepsScratch: true, image },
           rehearsal,
           signal,
         );

@@ -22,6 +22,8 @@ export interface ScriptedGuest {
   setup: PodSetup | undefined;
   /** The setup of the rehearsal, where there was one. */
   rehearsal: PodSetup | undefined;
+  /** Serials of the images that it was to read before it was a pod's. */
+  readonly prefetched: string[];
   readonly containers: Map<string, ScriptedContainer>;
   readonly volumes: Map<string, VolumeFiles>;
   readonly signals: { id: string; signal: number }[];
@@ -97,6 +99,7 @@ export function createScriptedGuest(vm: FakeGuest): ScriptedGuest {
     vm,
     setup: undefined,
     rehearsal: undefined,
+    prefetched: [],
     containers: new Map(),
     volumes: new Map(),
     signals: [],
@@ -176,6 +179,8 @@ function makeAgent(
         guest.setup = setup;
         return { bootId: `boot-${guest.vm.spec.id}` };
       }),
+    prefetch: ({ imageSerial }) =>
+      answer('prefetch', imageSerial, () => void guest.prefetched.push(imageSerial)),
     endRehearsal: () => answer('endRehearsal', '', () => {}),
     startContainer: (spec) =>
       answer('startContainer', spec.id, () => {
