@@ -53,6 +53,7 @@ export function addRunCommands(program: Command, session: Session): void {
     .addOption(repeatable('-l, --label <NAME=value>', 'kept with the pod'))
     .option('--read-only', "the image's files cannot be written")
     .option('--privileged', 'all capabilities, inside of its own machine')
+    .option('--kernel <name>', 'of the pod\'s machine; see "hyperctl kernel ls"')
     .addOption(pullPolicy().default('missing'))
     .addOption(
       new Option('--restart <policy>', 'whether it is started again when it ends').choices(['no']),

@@ -9,6 +9,7 @@ import type { ConfigOverrides } from '../data.ts';
 import { readConfig } from '../data.ts';
 import { UsageError } from '../errors.ts';
 import { bringUp } from '../up.ts';
+import { parseWarmPool } from '../warm-pool.ts';
 import type { Place } from './connection.ts';
 
 export interface DaemonFlags {
@@ -19,6 +20,7 @@ export interface DaemonFlags {
   tlsCert?: string;
   tlsKey?: string;
   clientCa?: string;
+  warmPool?: string;
 }
 
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
@@ -26,7 +28,12 @@ const PORT_MAX = 65_535;
 
 /** hyperd alone, without Kubernetes, on the data directory. */
 export async function runDaemon(place: Place, flags: DaemonFlags): Promise<void> {
-  const overrides: ConfigOverrides = { ...cidrOverride(flags.cidr), ...doorOverride(flags) };
+  const { warmPool } = flags;
+  const overrides: ConfigOverrides = {
+    ...cidrOverride(flags.cidr),
+    ...doorOverride(flags),
+    ...(warmPool === undefined ? {} : { warmPool: parseWarmPool(warmPool) }),
+  };
   await bringUp(place.dataDir, 'standalone', overrides, flags.detach ?? false, 'daemon', MAIN);
 }
 

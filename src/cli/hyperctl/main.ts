@@ -71,6 +71,7 @@ program
   .argument('[action]', 'run, or stop')
   .option('--detach', 'return when it is ready')
   .option('--cidr <range>', 'addresses of pods (default 10.87.0.0/16)')
+  .option('--warm-pool <policy>', 'VMs that wait for pods: adaptive (default), off, or fixed:N')
   .option('--listen <host:port>', 'serve clients elsewhere by TLS; "none" ends that')
   .option('--tls-cert <file>', "hyperd's certificate, PEM")
   .option('--tls-key <file>', 'the key of it')

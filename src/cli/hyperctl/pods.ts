@@ -8,7 +8,7 @@ import { table } from '../table.ts';
 import { bytes, plain, printList } from './format.ts';
 import type { ListOptions } from './format.ts';
 import { findPod, imageName, isOfKubernetes, podName, refuseForeign } from './names.ts';
-import { untilPod } from './watch.ts';
+import { hasStarted, untilPod } from './watch.ts';
 
 interface Force {
   force?: boolean;
@@ -35,10 +35,15 @@ async function each(
   return exitCode;
 }
 
+/** Until their containers run, so that the next command finds them. */
 export function start(client: HyperdClient, names: string[], { force }: Force): Promise<number> {
   return each(client, names, async (pod) => {
     refuseForeign(pod, 'start', force);
     await client.startPod(pod.id);
+    const state = await untilPod(client, pod.id, hasStarted);
+    if (state?.reason === 'StartFailed') {
+      throw new UsageError(`Cannot start pod "${podName(pod)}": ${state.message}`);
+    }
   });
 }
 

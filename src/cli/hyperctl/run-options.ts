@@ -25,6 +25,7 @@ export interface RunOptions {
   label?: string[];
   readOnly?: boolean;
   privileged?: boolean;
+  kernel?: string;
   pull?: 'always' | 'missing' | 'never';
 }
 

@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import type { HyperdInfo, PodState, PullImage } from '../../api/hyperd.ts';
+import type { HyperdInfo, PullImage } from '../../api/hyperd.ts';
 import { isStatus } from '../../api/status.ts';
 import { systemRandom } from '../../base/random.ts';
 import type { HyperdClient } from '../../client/hyperd.ts';
@@ -11,7 +11,7 @@ import { readPodFile } from './pod-file.ts';
 import { podRequest } from './pod-spec.ts';
 import { RUN_CONTAINER, planRun } from './run-options.ts';
 import type { RunOptions } from './run-options.ts';
-import { untilPod } from './watch.ts';
+import { hasStarted, untilPod } from './watch.ts';
 
 const POLICIES: Record<NonNullable<RunOptions['pull']>, PullImage['policy']> = {
   always: 'always',
@@ -46,6 +46,7 @@ export async function run(
     info: await client.info(),
     whenDone: options.rm ? 'remove' : 'stop',
   });
+  if (options.kernel !== undefined) request.spec.kernel = options.kernel;
   const [container] = request.containers;
   if (container && options.user !== undefined) container.process.user = options.user;
   await client.createNewPod(request).catch((error: unknown) => {
@@ -109,12 +110,6 @@ async function reportStart(client: HyperdClient, name: string): Promise<number> 
   const why = plain(failed.exit?.message ?? '');
   process.stderr.write(`hyperctl: cannot start container "${failed.name}": ${why}\n`);
   return NOT_STARTED_EXIT_CODE;
-}
-
-function hasStarted({ phase, containers }: PodState): boolean {
-  if (phase === 'stopped' || phase === 'deleting') return true;
-  const isBegun = containers.every((container) => container.phase !== 'creating');
-  return phase === 'running' && containers.length > 0 && isBegun;
 }
 
 const NAME_CHARS_MAX = 40;

@@ -34,6 +34,13 @@ export async function untilPod(
   }
 }
 
+/** Whether its containers have been started, or never will be. */
+export function hasStarted({ phase, containers }: PodState): boolean {
+  if (phase === 'stopped' || phase === 'deleting') return true;
+  const isBegun = containers.every((container) => container.phase !== 'creating');
+  return phase === 'running' && isBegun;
+}
+
 /** Something at the beginning, and then whenever there may be something new; many are one. */
 function changesOf(client: HyperdClient, id: string, signal: AbortSignal): BoundedQueue<true> {
   const turns = new BoundedQueue<true>(1);

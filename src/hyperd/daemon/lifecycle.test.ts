@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { mkdir, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import type { CreatePod, HyperPodSpec } from '../../api/hyperd.ts';
+import type { NetworkSpec } from '../../network/driver.ts';
 import type { Daemon } from './daemon.ts';
 import {
   IMAGE_ID,
@@ -16,6 +19,7 @@ import {
   podUntil,
   runningPod,
 } from './testing/rig.ts';
+import type { Rig } from './testing/rig.ts';
 
 /** What pods do that nobody but hyperd looks after: created first, ended by themselves, paused. */
 
@@ -80,6 +84,23 @@ test('startPod() gives a pod that has ended another VM, and its containers anoth
   }
 });
 
+test('a pod that is removed while it is started again is gone, whoever is first', async () => {
+  await using rig = await createRig();
+  const daemon = await rig.start();
+  for (let turns = 0; turns < 40; turns++) {
+    await daemon.createNewPod(newPod('a', { network: null }, true));
+    await hasStarted(daemon, 'a');
+    await daemon.pod('a').stop();
+    const started = daemon.startPod('a').catch((error: Error) => error.message);
+    for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
+    await daemon.removePod('a');
+    await started;
+    assert.deepEqual(daemon.pods(), [], `after ${turns} turns`);
+    assert.deepEqual(await rig.podDirectories(), [], `after ${turns} turns`);
+    assert.equal(rig.hypervisor.running.size, 0);
+  }
+});
+
 test('a pod that was told to start is started by the next daemon', async () => {
   await using rig = await createRig();
   const first = await rig.start();
@@ -98,6 +119,51 @@ test('a pod that was told to start is started by the next daemon', async () => {
   const state = await hasStarted(daemon, 'a');
   assert.ok(state.containers.every(({ phase }) => phase === 'running'));
 });
+
+/** Makes a pod that has ended one whose VM had waited for it, with all that may be left of such a VM. */
+async function leaveWarmVm(rig: Rig, podId: string): Promise<void> {
+  const vmId = 'warm-1';
+  await mkdir(join(rig.directory, 'vms', vmId, 'vm'), { recursive: true });
+  await rm(join(rig.directory, 'vms', podId), { recursive: true });
+  await rig.network.ensurePort({ id: vmId, networkId: 'default', ownerUid: 1_000_000_001 });
+  await rig.editRecord(podId, (record) =>
+    Object.assign(record, { vmId, uid: 1_000_000_001, origin: 'warm' }),
+  );
+}
+
+for (const [when, phase] of [
+  ['has ended', 'stopped'],
+  ['a killed daemon was about to start', 'creating'],
+] as const) {
+  test(`a pod which ${when}, and whose VM had waited for it, gets one of its own`, async () => {
+    await using rig = await createRig();
+    const first = await rig.start();
+    await first.createNewPod(newPod('a', {}, true));
+    await hasStarted(first, 'a');
+    await first.pod('a').stop();
+    await first.close();
+    await rig.network.ensureNetwork(podSpec('a').network as NetworkSpec);
+    await leaveWarmVm(rig, 'a');
+    if (phase === 'creating') {
+      await rig.editRecord('a', (record) => Object.assign(record, { phase, timings: {} }));
+    }
+    const daemon = await rig.start();
+    if (phase === 'stopped') await daemon.startPod('a');
+    const { origin } = await podUntil(daemon, 'a', isRunning);
+    assert.equal(origin, 'cold');
+    assert.deepEqual([...rig.hypervisor.running.keys()], ['a']);
+    assert.deepEqual(await rig.podDirectories(), ['a', 'a']);
+    assert.equal(rig.hypervisor.running.get('a')?.guest.spec.uid, 1_000_000_001);
+    const { ports } = await rig.network.list();
+    assert.deepEqual(
+      ports.map(({ id }) => id),
+      ['a'],
+    );
+    assert.equal((await daemon.vms())[0]?.id, 'a');
+    await daemon.removePod('a');
+    assert.deepEqual(await rig.podDirectories(), []);
+  });
+}
 
 test('a container whose image is gone when its pod is started ends, and says why', async () => {
   await using rig = await createRig();

@@ -24,16 +24,23 @@ export function createRestarter(
       throw startConflict(record);
     }
     restarting.add(id);
+    const isRemoved = () => pods.get(id) !== pod || record.phase === 'deleting';
     try {
       // Its end may be known before all of it has been given back.
       await pod.stop();
       await pod.release();
+      if (isRemoved()) throw notFound('', 'pods', id);
       const paths = podPaths(podsDirectory, id);
       const renewed = structuredClone(record);
       const forgotten = renewPodRecord(renewed, clock.nowMs());
       await savePodRecord(paths, renewed);
       for (const each of forgotten) await rm(paths.logs(each), { recursive: true, force: true });
       const next = await adoptPod(renewed, dependencies);
+      if (isRemoved()) {
+        // Who removes it knows the life before alone.
+        await next.remove();
+        throw notFound('', 'pods', id);
+      }
       pods.set(id, next);
       onChange(id);
       return next.state();
