@@ -13,6 +13,7 @@ import { openImageStore } from '../../hyperd/image/index.ts';
 import { createLinuxNetwork } from '../../network/linux/driver.ts';
 import { cgroupParent, openHypervisor } from '../hypervisor.ts';
 import type { DataPaths } from '../config.ts';
+import { holdDirectory } from '../data-watch.ts';
 import { openKernels } from '../kernel/store.ts';
 import type { ComponentContext } from '../run.ts';
 import { versionString } from '../version.ts';
@@ -22,6 +23,7 @@ import { serveRegistry } from './registry.ts';
 /** hyperd, and on the server's machine the embedded registry beside it. */
 export async function runHyperd({ paths, config, signal, ready }: ComponentContext): Promise<void> {
   const log = createLog({ component: 'hyperd' });
+  await using directory = await holdDirectory(paths.hyperd);
   const common = { clock: systemClock, random: systemRandom, log };
   const apiServer = config.server ? new URL(config.server.url) : undefined;
   const network = await createLinuxNetwork({
@@ -62,7 +64,8 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
   if (!signal.aborted) await once(signal, 'abort');
   await door.close();
   await registry?.close();
-  const isGone = !existsSync(paths.hyperd);
+  // Where somebody has begun anew, what has this one's names is theirs by now.
+  const isGone = !(await directory.isThere()) && !existsSync(paths.config);
   if (isGone) await endLostPods(paths, daemon);
   await daemon.close();
   if (isGone) await removeResidue(paths);
