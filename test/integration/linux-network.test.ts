@@ -266,6 +266,25 @@ test('linux network: what a deleted state has left on the host goes at the next 
   }
 });
 
+test('linux network: what is deleted goes from the host also when that cannot be recorded', async () => {
+  const directory = await temporary();
+  try {
+    const driver = await make(directory);
+    await driver.ensureNetwork(GREEN);
+    await driver.ensurePort({ id: 'a', networkId: 'green', ownerUid: 70_001 });
+    assert.notDeepEqual(await remains(directory), []);
+    await rm(directory, { recursive: true });
+    await assert.rejects(driver.deletePort('a'), { code: 'ENOENT' });
+    await assert.rejects(driver.deleteNetwork('green'), { code: 'ENOENT' });
+    assert.deepEqual(await remains(directory), []);
+    assert.deepEqual(await driver.list(), { networks: [], ports: [] });
+  } finally {
+    // A driver that has no record of it removes whatever the test has found.
+    await make(directory);
+    await rm(directory, { recursive: true, force: true });
+  }
+});
+
 test('linux network: a device keeps its setting though the record of it was deleted', async () => {
   const directory = await temporary();
   const device = `hnw${namesOf(directory).scope}`;

@@ -16,6 +16,7 @@ import { createLinuxNetwork } from '../../network/linux/driver.ts';
 import { guestAssets } from '../assets.ts';
 import { cgroupParent, openHypervisor } from '../hypervisor.ts';
 import type { DataPaths, DoorConfig, MachineConfig } from '../config.ts';
+import { holdDirectory } from '../data-watch.ts';
 import { UsageError } from '../errors.ts';
 import { openKernels } from '../kernel/store.ts';
 import type { ComponentContext } from '../run.ts';
@@ -28,6 +29,7 @@ import { segment } from './segment.ts';
 /** hyperd, and on the server's machine the embedded registry beside it. */
 export async function runHyperd({ paths, config, signal, ready }: ComponentContext): Promise<void> {
   const log = createLog({ component: 'hyperd' });
+  await using directory = await holdDirectory(paths.hyperd);
   const common = { clock: systemClock, random: systemRandom, log };
   const network = await createLinuxNetwork({
     stateDirectory: paths.network,
@@ -69,7 +71,8 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
   if (!signal.aborted) await once(signal, 'abort');
   await door.close();
   await registry?.close();
-  const isGone = !existsSync(paths.hyperd);
+  // Where somebody has begun anew, what has this one's names is theirs by now.
+  const isGone = !(await directory.isThere()) && !existsSync(paths.config);
   if (isGone) await endLostPods(paths, daemon);
   await daemon.close();
   if (isGone) await removeResidue(paths);

@@ -1,7 +1,7 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import type { Clock } from '../../base/clock.ts';
 import { scratchDisk } from '../supply/devices.ts';
-import { vmPaths } from '../supply/paths.ts';
+import { makeVmDirectory, vmPaths } from '../supply/paths.ts';
 import type { VmPaths } from '../supply/paths.ts';
 import { createScratchDisk } from '../supply/scratch.ts';
 import type { VmShape } from '../supply/shape.ts';
@@ -69,7 +69,7 @@ export function createPodVm(owner: PodVmOwner, dependencies: PodDependencies): P
   const start = async (shape: VmShape, booted: Promise<unknown>): Promise<Vm> => {
     const { timings, uid } = record;
     const { vm: directory, scratch } = paths();
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeVmDirectory(paths());
     await bothOf(
       connectNetwork(record, network, signal).then(() => (timings.network = clock.nowMs())),
       createScratchDisk(scratch, spec.scratchMib, uid, signal).then(

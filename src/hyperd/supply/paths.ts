@@ -1,3 +1,4 @@
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 /**
@@ -15,4 +16,16 @@ export interface VmPaths {
 export function vmPaths(vmsDirectory: string, vmId: string): VmPaths {
   const root = join(vmsDirectory, vmId);
   return { root, vm: join(root, 'vm'), scratch: join(root, 'scratch.ext4') };
+}
+
+/**
+ * Makes the directories of a VM, but not what they lie in: a data directory that was deleted stays
+ * so. May be repeated.
+ */
+export async function makeVmDirectory({ root, vm }: VmPaths): Promise<void> {
+  for (const path of [root, vm]) {
+    await mkdir(path, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
+  }
 }

@@ -114,7 +114,7 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
     const startMs = clock.monotonicMs();
     try {
       await makeRoom();
-      await mkdir(template.directory, { recursive: true, mode: 0o700 });
+      await mkdir(template.directory, { mode: 0o700 });
       await options.build(template, life.signal);
       entry.files = await describeFiles(template.directory);
       status.createdAtMs = clock.nowMs();

@@ -1,4 +1,4 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import type { Clock } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import type { Log } from '../../base/log.ts';
@@ -7,7 +7,7 @@ import type { NetworkDriver, Port } from '../../network/driver.ts';
 import type { ConnectAgent } from '../agent/agent.ts';
 import type { Hypervisor, Vm, VmLimits, VmSpec } from '../vmm/hypervisor.ts';
 import { VMM_PROCESS_COUNT_MAX, nicOf, scratchDisk } from './devices.ts';
-import { vmPaths } from './paths.ts';
+import { makeVmDirectory, vmPaths } from './paths.ts';
 import type { VmPaths } from './paths.ts';
 import { rehearse } from './rehearsal.ts';
 import type { RehearsalOptions } from './rehearsal.ts';
@@ -77,7 +77,7 @@ export function createWorkshop(options: WorkshopOptions, imagePath: string): Wor
     const made = { id: `${kind}-${random.uuid()}`, uid: uids.draw() };
     const paths = vmPaths(vmsDirectory, made.id);
     try {
-      await mkdir(paths.vm, { recursive: true, mode: 0o700 });
+      await makeVmDirectory(paths);
       await createScratchDisk(paths.scratch, scratchMib, made.uid, signal);
       return await work({ ...made, paths });
     } catch (error) {

@@ -96,6 +96,8 @@ export async function createLinuxNetwork(options: LinuxNetworkOptions): Promise<
       inTurn(networkId, async () => {
         await removeNetwork(context, networkId);
         await hostInTurn(() => releaseHost(context));
+        // Last, so that what the kernel has goes also when nothing can be written.
+        await context.save();
       }),
     ensurePort: (request, signal) =>
       inTurn(request.networkId, () => ensurePort(context, request, signal)),
@@ -138,6 +140,7 @@ async function removeForgotten(context: Context): Promise<void> {
   const forgotten = guarded.filter((device) => present.has(device));
   state.forwardingWasOff = [...new Set([...state.forwardingWasOff, ...forgotten])];
   await releaseHost(context);
+  await context.save();
 }
 
 /** MTU of the way out, for whoever describes networks. */
@@ -242,6 +245,7 @@ async function ensureNamespace(
   }
 }
 
+/** The record of it goes too; to save that is the caller's. */
 async function removeNetwork(context: Context, networkId: string): Promise<void> {
   const { kernel, names, state } = context;
   const record = state.networks.get(networkId);
@@ -255,7 +259,6 @@ async function removeNetwork(context: Context, networkId: string): Promise<void>
   await kernel.deleteDevice(undefined, linkName(names, record.slot));
   await kernel.deleteNamespace(namespaceName(names, networkId));
   state.networks.delete(networkId);
-  await context.save();
 }
 
 /**
@@ -287,7 +290,7 @@ async function ensureHost(context: Context, signal?: AbortSignal): Promise<void>
 
 /**
  * With the last network that needs them go the host's rules and settings; the latter stay where
- * another daemon on this machine still needs them.
+ * another daemon on this machine still needs them. To save that they are gone is the caller's.
  */
 async function releaseHost(context: Context): Promise<void> {
   const { kernel, names, state } = context;
@@ -300,7 +303,6 @@ async function releaseHost(context: Context): Promise<void> {
   }
   await kernel.nft(undefined, hostRulesRemoval(names));
   state.forwardingWasOff = [];
-  await context.save();
 }
 
 async function ensurePort(
