@@ -130,7 +130,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   void probe().catch(() => {});
 
   const retries = new Set<Timer>();
+  const restarter = createRestarter(pods, dependencies);
   const remove = async (id: string): Promise<void> => {
+    // No await where there is nothing to wait for: from the call on the pod is being removed.
+    const settled = restarter.settled(id);
+    if (settled) await settled;
     const pod = pods.get(id);
     if (!pod) return;
     await pod.remove().catch((error) => {
@@ -167,7 +171,6 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     events.emit({ type: 'pod', pod: spec.id });
     return pod;
   };
-  const restart = createRestarter(pods, dependencies);
   const adopted = records.map(async (record) => {
     pods.set(record.spec.id, await adoptPod(record, dependencies));
   });
@@ -217,7 +220,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       if (pods.has(id)) throw alreadyExists('', 'pods', id);
       return (await add(request)).state();
     },
-    startPod: (id) => restart(id),
+    startPod: (id) => restarter.start(id),
     removePod: remove,
     async pullImage(request, signal, tell) {
       const present = options.images.get(request.reference);
