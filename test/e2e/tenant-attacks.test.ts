@@ -382,6 +382,9 @@ test("inside a pod: a cloud's metadata at its link-local address", async () => {
   const add = ['-n', host.namespace, 'addr', 'add', `${METADATA}/32`, 'dev', 'uplink0'];
   await run('ip', add);
   await run('ip', ['route', 'add', `${METADATA}/32`, 'via', host.address]);
+  // Replies come in by a device that is not the default route's; whether a new one forwards is the
+  // machine's setting, and where it does not, nothing is reached whatever the rules say.
+  await writeFile(`/proc/sys/net/ipv4/conf/${host.device}/forwarding`, '1');
   const folder = join(scene.cluster.dataDir, 'metadata');
   await mkdir(folder);
   await writeFile(join(folder, 'index.html'), 'credentials of the machine');
