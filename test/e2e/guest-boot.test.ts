@@ -301,7 +301,7 @@ describe('A pod in a VM', () => {
     connection.end('GET / HTTP/1.0\r\n\r\n');
     assert.match(await textOf(connection), /^HTTP\/1.[01] 200 OK\r\n[^]*page\n$/);
     const target = { type: 'http', scheme: 'http', host: '127.0.0.1', port: 80 } as const;
-    const get = (path: string) => agent.probe({ ...target, path, headers: [], timeoutMs: 5000 });
+    const get = (path: string) => agent.probe({ ...target, path, headers: [], timeoutMs: 45_000 });
     assert.deepEqual(await get('/'), { success: true, message: 'page\n' });
     assert.equal((await get('/none')).message, 'HTTP probe failed with statuscode: 404');
     await agent.removeContainer(id);

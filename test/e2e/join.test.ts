@@ -157,7 +157,7 @@ test('a pod runs there: its image comes from the cluster, its streams through th
   await using forward = await startForward(kubectl.path, cluster.kubeconfig, 'pod/far', 8080);
   const page = await fetch(`http://127.0.0.1:${forward.port}/`);
   assert.equal(await page.text(), 'page of far\n');
-  const api = 'nc -w 10 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT < /dev/null';
+  const api = 'nc -w 45 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT < /dev/null';
   await kubectl.ok(['exec', 'far', '--', 'sh', '-c', api]);
 });
 

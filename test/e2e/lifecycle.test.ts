@@ -93,7 +93,7 @@ interface PodEvent extends KubeObject {
 /** Events about a container of a pod (or about the pod), once one of `reason` is among them. */
 async function events(pod: string, reason: string, container?: string): Promise<string[]> {
   const path = container && `spec.containers{${container}}`;
-  const deadlineMs = systemClock.monotonicMs() + 10_000;
+  const deadlineMs = systemClock.monotonicMs() + POD_TIMEOUT_MS;
   for (;;) {
     const list = await cluster.client.list(EVENTS as Resource<PodEvent>, { namespace: 'default' });
     const mine = list.items.filter(
@@ -309,7 +309,7 @@ test('files follow their ConfigMap and annotations while the pod runs', async ()
   // A change of the pod is followed at once, and takes what else has changed along.
   await kubectl.ok(['annotate', 'pod', 'work', 'note=seen']);
   const script = 'until [ "$(cat /config/note)" = seen ]; do sleep 0.1; done; cat /config/app.conf';
-  const options = { timeoutMs: 30_000 };
+  const options = { timeoutMs: POD_TIMEOUT_MS };
   const command = ['exec', 'work', '-c', 'main', '--', 'sh', '-c', script];
   assert.equal((await kubectl(command, options)).stdout, 'level=2\n');
 });

@@ -13,7 +13,9 @@ import { hides, make, shows, works } from '../attack/support/attempt.ts';
 import type { Verdict } from '../attack/support/attempt.ts';
 import { KUBECTL_ATTEMPTS } from '../attack/attempts/running-pod.ts';
 import {
+  CONNECT_WAIT_SECONDS,
   POD,
+  REFUSED_WAIT_SECONDS,
   SERVED,
   TARGET,
   answer,
@@ -236,10 +238,14 @@ const linkOf = ({ paths }: ClusterScene) => namesOf(paths.network).linkPattern.r
 const uidOf = ({ target }: ClusterScene) => target.metadata.uid ?? '';
 const rootOf = ({ paths }: ClusterScene) => paths.root;
 
-const fetchFrom = (place: (scene: ClusterScene) => { host: string; port: number; path?: string }) =>
+const fetchFrom = (
+  place: (scene: ClusterScene) => { host: string; port: number; path?: string },
+  waitSeconds = REFUSED_WAIT_SECONDS,
+) =>
   inPod((here) => {
     const { host, port, path = '/' } = place(here);
-    return `printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' | nc -w 2 ${host} ${port}`;
+    const nc = `nc -w ${waitSeconds} ${host} ${port}`;
+    return `printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' | ${nc}`;
   });
 const CATALOG = '/v2/_catalog';
 const METADATA = '169.254.169.254';
@@ -280,7 +286,8 @@ const kubeletFromPod = Object.entries(SHOWN).map(([what, show]): ClusterAttempt 
     const { pair, token } = show(here);
     const request = requestText('/containerLogs/acme/web/main', token ? { token } : {});
     const port = here.cluster.kubeletPort;
-    return here.knockFromPod({ port, request, ...(pair ? { pair } : {}) });
+    const asked = { port, request, ...(pair ? { pair } : {}) };
+    return here.knockFromPod(asked, REFUSED_WAIT_SECONDS);
   },
   expect: isShutOut,
   // The same way out of the pod leads to the API server.
@@ -375,6 +382,9 @@ test("inside a pod: a cloud's metadata at its link-local address", async () => {
   const add = ['-n', host.namespace, 'addr', 'add', `${METADATA}/32`, 'dev', 'uplink0'];
   await run('ip', add);
   await run('ip', ['route', 'add', `${METADATA}/32`, 'via', host.address]);
+  // Replies come in by a device that is not the default route's; whether a new one forwards is the
+  // machine's setting, and where it does not, nothing is reached whatever the rules say.
+  await writeFile(`/proc/sys/net/ipv4/conf/${host.device}/forwarding`, '1');
   const folder = join(scene.cluster.dataDir, 'metadata');
   await mkdir(folder);
   await writeFile(join(folder, 'index.html'), 'credentials of the machine');
@@ -389,7 +399,7 @@ test("inside a pod: a cloud's metadata at its link-local address", async () => {
     await retry(fromNode);
     const wanted = { expect: shows<ClusterScene>('credentials of the machine') };
     const attack = fetchFrom(() => ({ host: METADATA, port: 80 }));
-    const there = fetchFrom(() => ({ host: host.address, port: 80 }));
+    const there = fetchFrom(() => ({ host: host.address, port: 80 }), CONNECT_WAIT_SECONDS);
     await attempt([
       // The machine reaches it, and the pod its server at another address.
       ...[

@@ -63,8 +63,8 @@ export interface ClusterScene extends Scene, AsyncDisposable {
   inPod(who: Who, command: string): Promise<Answer>;
   /** TLS to a port of the node. All that it says, until it ends or shows a canary. */
   knock(asked: Asked): Promise<Answer>;
-  /** The same by a connection that is made inside Bob's pod. */
-  knockFromPod(asked: Asked): Promise<Answer>;
+  /** The same by a connection that is made inside Bob's pod. @default CONNECT_WAIT_SECONDS */
+  knockFromPod(asked: Asked, waitSeconds?: number): Promise<Answer>;
 }
 
 export type Asked = Pick<Knock, 'port' | 'request'> & Partial<Pick<Knock, 'pair' | 'until'>>;
@@ -78,7 +78,11 @@ export const answer = (status: number, text: string): Answer => {
 export const POD = `/api/v1/namespaces/${TARGET.namespace}/pods/${TARGET.name}`;
 export const showsCanary = shows<ClusterScene>(({ canary }) => canary);
 
-const COMMAND_TIMEOUT_MS = 15_000;
+/** For what has to come: on a busy machine an emulated guest takes its time. */
+export const CONNECT_WAIT_SECONDS = 45;
+/** What must not come is waited for as long as it would take several times. */
+export const REFUSED_WAIT_SECONDS = 2;
+const COMMAND_TIMEOUT_MS = 60_000;
 const PASSWORD = 'correct horse battery staple';
 
 /** A cluster with both tenants, once their pods run. */
@@ -145,10 +149,11 @@ async function settle(base: Base, dispose: () => Promise<void>): Promise<Cluster
       return scene.kubectl(who, 'exec', '-n', namespace, name, '--', 'sh', '-c', command);
     },
     knock: (asked) => knock({ host: '127.0.0.1', until: isEnough, ...asked }),
-    async knockFromPod(asked) {
+    async knockFromPod(asked, waitSeconds = CONNECT_WAIT_SECONDS) {
       const [host, port] = [scene.nodeAddress, asked.port];
       const { namespace, name } = BASE;
-      const dial = ['exec', '-i', '-n', namespace, name, '--', 'nc', '-w', '2', host, `${port}`];
+      const nc = ['nc', '-w', `${waitSeconds}`, host, `${port}`];
+      const dial = ['exec', '-i', '-n', namespace, name, '--', ...nc];
       await using tunnel = openTunnel(kubectlPath, [...options('bob'), ...dial]);
       return await knock({ host, until: isEnough, ...asked, through: tunnel.stream });
     },

@@ -18,7 +18,8 @@ export interface Knock {
   until: (text: string) => boolean;
 }
 
-const PATIENCE_MS = 5_000;
+/** For an answer that has to come; one that is whole is not waited on, nor is a connection's end. */
+const PATIENCE_MS = 45_000;
 
 /** A request for a stream, or without `upgrade` an ordinary one, as bytes of HTTP/1.1. */
 export function requestText(
@@ -49,6 +50,14 @@ export function requestText(
   return `${lines.join('\r\n')}\r\n\r\n`;
 }
 
+/** Servers keep a connection open behind what they refuse. A stream (101) has no end to see. */
+function isWhole(text: string): boolean {
+  const [head = '', body] = text.split('\r\n\r\n', 2);
+  if (body === undefined || head.startsWith('HTTP/1.1 101')) return false;
+  const [, length] = /^content-length: (\d+)/im.exec(head) ?? [];
+  return length !== undefined && text.length - head.length - 4 >= Number(length);
+}
+
 /**
  * Speaks TLS with whoever answers, whatever certificate it shows. All that comes back is the text;
  * the status is 0 where that is not HTTP.
@@ -64,7 +73,7 @@ export async function knock(options: Knock): Promise<Answer> {
   socket.on('secureConnect', () => socket.write(request));
   socket.on('data', (chunk: Buffer) => {
     text += chunk.toString();
-    if (until(text)) resolve();
+    if (until(text) || isWhole(text)) resolve();
   });
   for (const event of ['end', 'error', 'close']) socket.on(event, () => resolve());
   await promise;

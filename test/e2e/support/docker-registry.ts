@@ -23,7 +23,7 @@ export interface DockerRegistry {
 /** bcrypt, the one hash that it accepts, of the password below. */
 const HTPASSWD = 'test:$2y$05$S2aURDFTZsAq1Rmx7HfZ0e8hWSDjaZ9bvHhawcSdPqHXgav53i7HO\n';
 const PASSWORD = 'not secret';
-const START_TIMEOUT_MS = 20_000;
+const START_TIMEOUT_MS = 60_000;
 
 /** @param options.secure TLS with a CA of its own and a password, instead of plain HTTP */
 export async function startDockerRegistry(options: { secure: boolean }): Promise<DockerRegistry> {

@@ -37,15 +37,30 @@ async function removeAbandoned(): Promise<void> {
   }
 }
 
-/** @param number below 64; picks the addresses, of 198.51.100.0/24 (RFC 5737) */
+/** Of 198.51.100.0/24 (RFC 5737), four addresses for each cable. */
+const CABLE_COUNT = 64;
+const cableAddress = (cable: number, end: 1 | 2) => `198.51.100.${cable * 4 + end}`;
+
+/** Another run of the same test on this machine may have the addresses that come first. */
+async function freeCable(first: number): Promise<number> {
+  const listed = JSON.parse(await run('ip', ['-json', '-4', 'addr', 'show'])) as {
+    addr_info: { local: string }[];
+  }[];
+  const taken = new Set(listed.flatMap(({ addr_info }) => addr_info.map(({ local }) => local)));
+  for (let tried = 0; tried < CABLE_COUNT; tried += 1) {
+    const cable = (first + tried) % CABLE_COUNT;
+    if (!taken.has(cableAddress(cable, 1))) return cable;
+  }
+  throw new Error(`All ${CABLE_COUNT} cables to test hosts are in use`);
+}
+
+/** @param number one for each host of a process, below 64 */
 export async function createHost(number: number): Promise<TestHost> {
   const namespace = namespaceOf(process.pid, number);
   const device = deviceOf(process.pid, number);
-  const [peer, address] = [1, 2].map((last) => `198.51.100.${number * 4 + last}`) as [
-    string,
-    string,
-  ];
   await removeAbandoned();
+  const cable = await freeCable(number);
+  const [peer, address] = [cableAddress(cable, 1), cableAddress(cable, 2)];
   await run('ip', ['netns', 'add', namespace]);
   const dispose = async () => {
     await execute('ip', ['link', 'delete', device]);
