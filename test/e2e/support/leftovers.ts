@@ -112,7 +112,7 @@ async function processes(dataDir: string, uids: Set<number>): Promise<string[]> 
     const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
     const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
     const uid = Number(/^Uid:\t(\d+)/m.exec(status)?.[1] ?? -1);
-    const isComponent = command.includes('/src/cli/main.ts');
+    const isComponent = /\/src\/cli\/(hyperctl\/)?main\.ts/.test(command);
     const isOurs = uids.has(uid) || (command.includes(dataDir) && !isComponent);
     if (!isOurs || command === '') return [];
     return [`${uid >= VM_UID_MIN ? 'vm' : 'host'} ${command.replaceAll('\0', ' ').slice(0, 80)}`];
