@@ -39,6 +39,7 @@ const ANSWER_TIMEOUT_MS = CONNECT_WAIT_SECONDS * 1000;
 let outside: TestHost;
 let cluster: TestCluster;
 let kubectl: Kubectl;
+let webServer: AsyncDisposable | undefined;
 let pages: string;
 /** A service of the host that is open to everybody but pods. */
 let hostService: Server;
@@ -49,7 +50,8 @@ before(async () => {
   outside = await createHost(2);
   // Where the way out is not the default route, forwarding is for the operator to turn on.
   await writeFile(`/proc/sys/net/ipv4/conf/${outside.device}/forwarding`, '1');
-  pages = await servePages();
+  pages = await mkdtemp(join(tmpdir(), 'hn-pages-'));
+  await servePages(pages);
   hostService = createServer((socket) => socket.end('host\n')).listen(0, '0.0.0.0');
   await once(hostService, 'listening');
   hostPort = (hostService.address() as AddressInfo).port;
@@ -69,21 +71,32 @@ before(async () => {
 after(async () => {
   await cluster?.[Symbol.asyncDispose]();
   hostService?.close();
-  await outside?.run('busybox', ['pkill', '-f', `httpd -p ${WEB_PORT} -h ${pages}`]);
+  await webServer?.[Symbol.asyncDispose]();
   await outside?.[Symbol.asyncDispose]();
   await rm(pages, { recursive: true, force: true });
 });
 
-/** httpd goes to the background when it listens. */
-async function servePages(): Promise<string> {
-  const directory = await mkdtemp(join(tmpdir(), 'hn-pages-'));
+/** Resolves when the server answers. */
+async function servePages(directory: string): Promise<void> {
   const script = join(directory, 'cgi-bin/who');
   await mkdir(join(directory, 'cgi-bin'));
   await writeFile(script, WHO);
   await chmod(script, 0o755);
-  const served = await outside.run('busybox', ['httpd', '-p', `${WEB_PORT}`, '-h', directory]);
-  assert.equal(served.exitCode, 0, served.stderr);
-  return directory;
+  const serve = ['busybox', 'httpd', '-f', '-p', `${WEB_PORT}`, '-h', directory];
+  const child = start('nsenter', [`--net=/run/netns/${outside.namespace}`, ...serve], {});
+  const exited = once(child, 'exit');
+  webServer = {
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGKILL');
+      await exited;
+    },
+  };
+  const answers = () => fetch(`http://${outside.address}:${WEB_PORT}/`).catch(() => undefined);
+  const deadlineMs = systemClock.monotonicMs() + ANSWER_TIMEOUT_MS;
+  while (!(await answers())) {
+    assert.ok(systemClock.monotonicMs() < deadlineMs, 'the web server does not answer');
+    await systemClock.sleep(50);
+  }
 }
 
 const WHO = '#!/bin/sh\necho "Content-type: text/plain"; echo; echo "$REMOTE_ADDR"\n';
