@@ -1,11 +1,11 @@
-import { Command, CommanderError, Option } from 'commander';
-import { describeError } from '../base/log.ts';
-import { CancelledError, UsageError } from './errors.ts';
+import { Command, Option } from 'commander';
+import { UsageError } from './errors.ts';
 import { addInsightCommands } from './insight.ts';
 import { addKernelCommands } from './kernel/commands.ts';
 import { addLoginCommands } from './login/commands.ts';
 import { refuseSecrets } from './login/secrets.ts';
 import { addPeopleCommands } from './people/commands.ts';
+import { runProgram } from './program.ts';
 import { addQuotaCommands, addTenantCommands } from './tenant/commands.ts';
 import { parseWarmPool } from './warm-pool.ts';
 
@@ -190,25 +190,4 @@ function parsePort(text: string): number {
   return value;
 }
 
-/** 128 and the number of SIGINT, as a shell has it. */
-const INTERRUPTED_EXIT_CODE = 130;
-
-try {
-  refuseSecrets(process.argv.slice(2));
-  await program.parseAsync();
-} catch (error) {
-  if (error instanceof CommanderError) {
-    process.exitCode = error.exitCode;
-  } else if (error instanceof CancelledError) {
-    process.exitCode = INTERRUPTED_EXIT_CODE;
-  } else {
-    const text = error instanceof UsageError ? error.message : describeCrash(error);
-    process.stderr.write(`hypernetes: ${text}\n`);
-    process.exitCode = 1;
-  }
-}
-
-function describeCrash(error: unknown): string {
-  const stack = process.env.HYPERNETES_DEBUG && error instanceof Error ? `\n${error.stack}` : '';
-  return `${describeError(error)}${stack}`;
-}
+await runProgram(program, { check: () => refuseSecrets(process.argv.slice(2)) });

@@ -1,7 +1,7 @@
-import { Command, CommanderError, Option } from 'commander';
-import { describeError } from '../../base/log.ts';
+import { Command, Option } from 'commander';
 import type { HyperdClient } from '../../client/hyperd.ts';
-import { CancelledError, UsageError } from '../errors.ts';
+import { UsageError } from '../errors.ts';
+import { runProgram } from '../program.ts';
 import {
   addImageCommands,
   addListCommands,
@@ -114,24 +114,4 @@ program
     for (const word of [...found, ...names]) process.stdout.write(`${word}\n`);
   });
 
-/** 128 and the number of SIGINT, as a shell has it. */
-const INTERRUPTED_EXIT_CODE = 130;
-
-try {
-  await program.parseAsync();
-} catch (error) {
-  if (error instanceof CommanderError) {
-    process.exitCode = error.exitCode;
-  } else if (error instanceof CancelledError) {
-    process.exitCode = INTERRUPTED_EXIT_CODE;
-  } else {
-    process.stderr.write(`hyperctl: ${plain(describeFailure(error))}\n`);
-    process.exitCode = 1;
-  }
-}
-
-function describeFailure(error: unknown): string {
-  if (error instanceof UsageError) return error.message;
-  const stack = process.env.HYPERNETES_DEBUG && error instanceof Error ? `\n${error.stack}` : '';
-  return `${describeError(error)}${stack}`;
-}
+await runProgram(program, { show: plain });

@@ -1,9 +1,9 @@
 import type { HyperContainerSpec, HyperPodSpec } from '../../api/hyperd.ts';
 import type { Random } from '../../base/random.ts';
 import type { GuestContainerSpec, PodSetup } from '../agent/agent.ts';
+import { freshEntropy } from '../agent/own-pod.ts';
 import type { GuestFiles } from '../guestkernel/files.ts';
 import { SCRATCH_SERIAL, VMM_PROCESS_COUNT_MAX, nicOf } from '../supply/devices.ts';
-import { ENTROPY_BYTES } from '../supply/rehearsal.ts';
 import type { VmShape } from '../supply/shape.ts';
 import type { VmLimits, VmSpec } from '../vmm/hypervisor.ts';
 import type { PodRecord } from './record.ts';
@@ -42,7 +42,7 @@ export function podSetup({ spec, port }: PodRecord, epochMs: number, random: Ran
     hostname: spec.hostname,
     domain: spec.domain,
     epochMs,
-    entropy: Buffer.from(random.bytes(ENTROPY_BYTES)).toString('base64'),
+    entropy: freshEntropy(random),
     network: port && {
       mac: port.mac,
       address: port.address,

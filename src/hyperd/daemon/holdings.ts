@@ -1,4 +1,5 @@
 import type { PodState, VmStatus } from '../../api/hyperd.ts';
+import { connectPort } from '../../network/connect.ts';
 import type { NetworkDriver } from '../../network/driver.ts';
 import type { ImageStore } from '../image/store.ts';
 import type { Vm } from '../vmm/hypervisor.ts';
@@ -13,10 +14,8 @@ export async function connectNetwork(
   signal: AbortSignal,
 ): Promise<void> {
   const { spec, vmId, uid } = record;
-  if (!spec.network) return;
-  await network.ensureNetwork(spec.network, signal);
-  const request = { id: vmId, networkId: spec.network.id, ownerUid: uid };
-  record.port = await network.ensurePort(request, signal);
+  const request = { id: vmId, ownerUid: uid };
+  record.port = await connectPort(network, spec.network, request, signal);
 }
 
 /** Takes back the place on the network and the image disks. May be repeated. */

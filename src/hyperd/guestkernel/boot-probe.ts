@@ -1,12 +1,15 @@
 import { chown, mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { abortable } from '../../base/abort.ts';
 import type { Clock } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import type { Log } from '../../base/log.ts';
 import { nameSuffix } from '../../base/random.ts';
 import type { Random } from '../../base/random.ts';
-import type { Agent, GuestContainerSpec } from '../agent/agent.ts';
+import type { Agent, PodSetup } from '../agent/agent.ts';
 import type { connectAgent } from '../agent/client.ts';
+import { freshEntropy, ownContainer, ownSetup } from '../agent/own-pod.ts';
+import { SCRATCH_SERIAL, scratchDisk } from '../supply/devices.ts';
 import { createScratchDisk } from '../supply/scratch.ts';
 import type { Hypervisor, Vm, VmExit } from '../vmm/hypervisor.ts';
 import type { GuestFiles } from './files.ts';
@@ -82,7 +85,7 @@ export async function bootProbe(
         cpuCount: 1,
         memoryMib: PROBE_MEMORY_MIB,
         ...files,
-        disks: [{ serial: 'scratch', path: scratch, readOnly: false, ephemeral: true }],
+        disks: [scratchDisk(scratch)],
         nic: undefined,
         uid: PROBE_UID,
         limits: { cpuMillis: 0, cpuWeightMillis: 1000, memoryMib: 1024, processCount: 64 },
@@ -109,7 +112,8 @@ async function examine(
 ): Promise<BootProbeResult> {
   const ended = vm.exited.then(throwExit);
   ended.catch(() => {});
-  const within = <T>(work: Promise<T>): Promise<T> => Promise.race([work, ended, aborted(signal)]);
+  const within = <T>(work: Promise<T>): Promise<T> =>
+    abortable(Promise.race([work, ended]), signal);
   const output: Buffer[] = [];
   const { promise: exited, resolve: onExit } = Promise.withResolvers<number>();
   let agent: Agent | undefined;
@@ -173,52 +177,28 @@ function throwExit({ message }: VmExit): never {
   throw new Error(message);
 }
 
-function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+function podSetup(epochMs: number, random: Random): PodSetup {
+  return ownSetup({
+    hostname: 'kernel-probe',
+    epochMs,
+    entropy: freshEntropy(random),
+    scratchSerial: SCRATCH_SERIAL,
+    volumes: [{ name: 'memory', type: 'memory', sizeLimitMib: 1 }],
   });
 }
 
-function podSetup(epochMs: number, random: Random): Parameters<Agent['setupPod']>[0] {
-  return {
-    hostname: 'kernel-probe',
-    domain: '',
-    epochMs,
-    entropy: Buffer.from(random.bytes(64)).toString('base64'),
-    network: null,
-    dns: { nameservers: [], searches: [], options: [] },
-    hostAliases: [],
-    sysctls: {},
-    shareProcessNamespace: false,
-    scratchSerial: 'scratch',
-    volumes: [{ name: 'memory', type: 'memory', sizeLimitMib: 1 }],
-  };
-}
-
-const CONTAINER: GuestContainerSpec = {
-  id: 'probe',
-  name: 'probe',
-  imageSerial: 'image',
-  imageFsType: 'erofs',
-  process: {
-    argv: ['/bin/sh', '-c', 'cat /sys/fs/cgroup/cgroup.controllers && echo ok > /written'],
-    env: ['PATH=/bin'],
-    workingDir: '/',
-    user: '',
-    supplementalGroups: [],
-    tty: false,
-    security: {
-      privileged: false,
-      runAsNonRoot: false,
-      noNewPrivileges: true,
-      capabilities: ['CAP_CHOWN'],
-      seccompDefault: true,
+const CONTAINER = ownContainer(
+  {
+    id: 'probe',
+    imageSerial: 'image',
+    process: {
+      argv: ['/bin/sh', '-c', 'cat /sys/fs/cgroup/cgroup.controllers && echo ok > /written'],
+      env: ['PATH=/bin'],
     },
+    capabilities: ['CAP_CHOWN'],
   },
-  readOnlyRootfs: false,
-  mounts: [{ volume: 'memory', path: '/memory', subPath: '', readOnly: false }],
-  resources: { cpuMillis: 1000, cpuWeightMillis: 100, memoryBytes: 64 << 20 },
-  terminationMessagePath: '/dev/termination-log',
-  stdin: false,
-};
+  {
+    mounts: [{ volume: 'memory', path: '/memory', subPath: '', readOnly: false }],
+    resources: { cpuMillis: 1000, cpuWeightMillis: 100, memoryBytes: 64 << 20 },
+  },
+);

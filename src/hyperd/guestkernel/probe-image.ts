@@ -1,6 +1,4 @@
-import { open } from 'node:fs/promises';
-import { writeSync } from 'node:fs';
-import { writeErofs } from '../image/erofs.ts';
+import { writeProgramDisk } from '../image/program-disk.ts';
 import { newNode } from '../image/tree.ts';
 import type { TreeNode } from '../image/tree.ts';
 
@@ -16,18 +14,7 @@ export async function createProbeImage(path: string, busybox: Buffer): Promise<v
     }),
     memory: directory({}),
   });
-  const file = await open(path, 'wx', 0o600);
-  try {
-    const { bytes } = writeErofs(
-      root,
-      { write: (chunk, position) => void writeSync(file.fd, chunk, 0, chunk.length, position) },
-      (_, offset, into) => void busybox.copy(into, 0, offset, offset + into.length),
-      UUID,
-    );
-    await file.truncate(bytes);
-  } finally {
-    await file.close();
-  }
+  await writeProgramDisk(path, root, busybox, UUID, { flags: 'wx', mode: 0o600 });
 }
 
 function directory(children: Record<string, TreeNode>): TreeNode {

@@ -2,6 +2,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { VmStatus } from '../../api/hyperd.ts';
+import { abortable } from '../../base/abort.ts';
 import { describeError } from '../../base/log.ts';
 import { HypervisorError } from '../vmm/hypervisor.ts';
 import type { Hypervisor, VmSpec } from '../vmm/hypervisor.ts';
@@ -89,10 +90,9 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       throw error;
     }
   };
-  const overheadMib = async () => (await hypervisor.probe()).overheadMemoryMib;
   let overhead = 0;
-  void overheadMib().then(
-    (mib) => (overhead = mib),
+  void hypervisor.probe().then(
+    ({ overheadMemoryMib }) => (overhead = overheadMemoryMib),
     () => {},
   );
   const pool = createPool({
@@ -191,9 +191,7 @@ function createBoots() {
     },
     /** Resolves when those that are under way now have ended. */
     async over(shape: VmShape, signal: AbortSignal): Promise<void> {
-      const stopped = new Promise((resolve) => signal.addEventListener('abort', resolve));
-      await Promise.race([stopped, Promise.allSettled(of(shape) ?? [])]);
-      signal.throwIfAborted();
+      await abortable(Promise.allSettled(of(shape) ?? []), signal);
     },
   };
 }

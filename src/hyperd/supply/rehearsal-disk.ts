@@ -1,5 +1,5 @@
-import { open, readFile, rename } from 'node:fs/promises';
-import { writeErofs } from '../image/erofs.ts';
+import { readFile, rename } from 'node:fs/promises';
+import { writeProgramDisk } from '../image/program-disk.ts';
 import { newNode } from '../image/tree.ts';
 import { REHEARSAL_PROGRAM } from './rehearsal.ts';
 
@@ -13,21 +13,9 @@ export async function createRehearsalDisk(path: string, programPath: string): Pr
   const program = Object.assign(newNode('file', 0), { mode: 0o755, size: content.length });
   const root = newNode('directory', 0);
   root.children.set(REHEARSAL_PROGRAM, program);
-  const parts: { bytes: Buffer; position: number }[] = [];
-  const { bytes: size } = writeErofs(
-    root,
-    { write: (bytes, position) => void parts.push({ bytes: Buffer.from(bytes), position }) },
-    (_node, offset, into) => void content.copy(into, 0, offset, offset + into.length),
-    Buffer.alloc(16),
-  );
   // VMs may have the old one open.
   const temporary = `${path}.new`;
-  const file = await open(temporary, 'w', 0o644);
-  try {
-    for (const { bytes, position } of parts) await file.write(bytes, 0, bytes.length, position);
-    await file.truncate(size);
-  } finally {
-    await file.close();
-  }
+  const uuid = Buffer.alloc(16);
+  await writeProgramDisk(temporary, root, content, uuid, { flags: 'w', mode: 0o644 });
   await rename(temporary, path);
 }

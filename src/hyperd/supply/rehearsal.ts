@@ -3,7 +3,8 @@ import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { Port } from '../../network/driver.ts';
-import type { Agent, ConnectAgent, GuestContainerSpec, PodSetup } from '../agent/agent.ts';
+import type { Agent, ConnectAgent, PodSetup } from '../agent/agent.ts';
+import { freshEntropy, ownContainer, ownSetup } from '../agent/own-pod.ts';
 import type { DiskSpec, Vm } from '../vmm/hypervisor.ts';
 import type { StartedImage } from './supply.ts';
 
@@ -33,7 +34,6 @@ export interface Rehearsal {
 
 /** The program's name in the image's root. It is hyperstart itself. */
 export const REHEARSAL_PROGRAM = 'rehearse';
-export const ENTROPY_BYTES = 64;
 
 const IMAGE_SERIAL = 'rehearsal';
 const CONTAINER_ID = 'rehearsal';
@@ -97,47 +97,20 @@ function rehearsalSetup(
   port: Port | null,
   { clock, random }: RehearsalOptions,
 ): PodSetup {
-  return {
+  return ownSetup({
     rehearsal: true,
     hostname: 'rehearsal',
-    domain: '',
     epochMs: clock.nowMs(),
-    entropy: Buffer.from(random.bytes(ENTROPY_BYTES)).toString('base64'),
+    entropy: freshEntropy(random),
     network: port && {
       ...{ mac: port.mac, address: port.address, gateway: port.gateway, mtu: port.mtu },
     },
-    dns: { nameservers: [], searches: [], options: [] },
-    hostAliases: [],
-    sysctls: {},
-    shareProcessNamespace: false,
     scratchSerial,
-    volumes: [],
-  };
+  });
 }
 
-const CONTAINER: GuestContainerSpec = {
+const CONTAINER = ownContainer({
   id: CONTAINER_ID,
-  name: CONTAINER_ID,
   imageSerial: IMAGE_SERIAL,
-  imageFsType: 'erofs',
-  process: {
-    argv: [`/${REHEARSAL_PROGRAM}`, '--rehearse'],
-    env: ['PATH=/'],
-    workingDir: '/',
-    user: '',
-    supplementalGroups: [],
-    tty: false,
-    security: {
-      privileged: false,
-      runAsNonRoot: false,
-      noNewPrivileges: true,
-      capabilities: [],
-      seccompDefault: true,
-    },
-  },
-  readOnlyRootfs: false,
-  mounts: [],
-  resources: { cpuMillis: 0, cpuWeightMillis: 100, memoryBytes: 0 },
-  terminationMessagePath: '/dev/termination-log',
-  stdin: false,
-};
+  process: { argv: [`/${REHEARSAL_PROGRAM}`, '--rehearse'], env: ['PATH=/'] },
+});

@@ -1,15 +1,13 @@
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
+import type { GuestFiles } from '../guestkernel/files.ts';
 
 /** What VMs must have in common to be started from one template. */
-export interface VmShape {
+export interface VmShape extends GuestFiles {
   /** Whose pods they are. VMs of two owners never share memory. Empty: of nobody, so alone. */
   owner: string;
   cpuCount: number;
   memoryMib: number;
-  kernelPath: string;
-  initrdPath: string;
-  kernelArguments: string[];
 }
 
 /** 128 bits are enough for names that nobody attacks: who could make VMs of another owner? */

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TemplateStatus } from '../../api/hyperd.ts';
+import { abortable } from '../../base/abort.ts';
 import type { Clock } from '../../base/clock.ts';
 import { readFileIfExists, writeFileAtomic } from '../../base/files.ts';
 import { describeError } from '../../base/log.ts';
@@ -271,14 +272,4 @@ async function findDamage({ template, files }: Entry): Promise<string | undefine
     if (sha256 !== null && (await digest(path, size)) !== sha256) return `"${name}" has changed`;
   }
   return undefined;
-}
-
-function abortable(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (signal === undefined) return work;
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    if (signal.aborted) return abort();
-    signal.addEventListener('abort', abort, { once: true });
-    void work.then(resolve).finally(() => signal.removeEventListener('abort', abort));
-  });
 }

@@ -3,8 +3,10 @@ import type { Clock } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import type { Log } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
-import type { NetworkDriver, Port } from '../../network/driver.ts';
+import { connectPort } from '../../network/connect.ts';
+import type { NetworkDriver } from '../../network/driver.ts';
 import type { ConnectAgent } from '../agent/agent.ts';
+import { withDeadline } from '../vmm/deadline.ts';
 import type { Hypervisor, Vm, VmLimits, VmSpec } from '../vmm/hypervisor.ts';
 import { VMM_PROCESS_COUNT_MAX, nicOf, scratchDisk } from './devices.ts';
 import { makeVmDirectory, vmPaths } from './paths.ts';
@@ -29,7 +31,7 @@ export interface WorkshopOptions {
   log: Log;
 }
 
-/** Of a VM of nobody yet: whatever else the host does comes first. */
+/** Of a VM of nobody yet: pods that ask for CPU come first. */
 const BACKGROUND_WEIGHT_MILLIS = 20;
 /** A guest from a template answers within 50 ms; on a machine that starts fifty, within seconds. */
 const ANSWER_TIMEOUT_MS = 30_000;
@@ -123,7 +125,7 @@ export function createWorkshop(options: WorkshopOptions, imagePath: string): Wor
     },
     makeWarm: (request, image, start, signal) =>
       withVm('warm', request.scratchMib, signal, async ({ id, uid, paths }) => {
-        const port = await makePort(network, id, uid, request, signal);
+        const port = await connectPort(network, request.network, { id, ownerUid: uid }, signal);
         const limits = await backgroundLimits(hypervisor, request.shape);
         const vm = await start({
           ...sharedSpec(request.shape),
@@ -146,40 +148,26 @@ async function answers(
   { connectAgent, clock, log }: RehearsalOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const limit = new AbortController();
-  const timer = clock.after(ANSWER_TIMEOUT_MS, () =>
-    limit.abort(new Error(`The guest does not answer within ${ANSWER_TIMEOUT_MS} ms`)),
+  await withDeadline(
+    clock,
+    ANSWER_TIMEOUT_MS,
+    'The answer of the guest',
+    signal,
+    async (bounded) => {
+      const connection = await vm.connectControl(bounded);
+      connection.on('error', () => {});
+      const agent = await connectAgent(connection, {
+        ...{ clock, log, signal: bounded, resumeOffsets: () => 0 },
+        ...{ onOutput: async () => {}, onContainerExit: async () => {} },
+      });
+      agent.close();
+      await agent.closed;
+    },
   );
-  const bounded = AbortSignal.any([signal, limit.signal]);
-  try {
-    const connection = await vm.connectControl(bounded);
-    connection.on('error', () => {});
-    const agent = await connectAgent(connection, {
-      ...{ clock, log, signal: bounded, resumeOffsets: () => 0 },
-      ...{ onOutput: async () => {}, onContainerExit: async () => {} },
-    });
-    agent.close();
-    await agent.closed;
-  } finally {
-    timer.cancel();
-  }
 }
 
-async function makePort(
-  network: NetworkDriver,
-  id: string,
-  ownerUid: number,
-  request: VmRequest,
-  signal: AbortSignal,
-): Promise<Port | null> {
-  if (request.network === null) return null;
-  await network.ensureNetwork(request.network, signal);
-  return network.ensurePort({ id, networkId: request.network.id, ownerUid }, signal);
-}
-
-function sharedSpec(shape: VmShape) {
-  const { cpuCount, memoryMib, kernelPath, initrdPath, kernelArguments } = shape;
-  return { cpuCount, memoryMib, kernelPath, initrdPath, kernelArguments, disks: [] };
+function sharedSpec({ owner: _, ...machine }: VmShape) {
+  return { ...machine, disks: [] };
 }
 
 async function backgroundLimits(hypervisor: Hypervisor, shape: VmShape): Promise<VmLimits> {

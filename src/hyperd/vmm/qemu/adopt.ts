@@ -5,7 +5,7 @@ import { HypervisorError } from '../hypervisor.ts';
 import type { Vm, VmSpec } from '../hypervisor.ts';
 import { SOCKET_NAMES, diskId, hotFdset } from './argv.ts';
 import { applyLimits, removeCgroups } from './cgroup.ts';
-import { withDeadline } from './deadline.ts';
+import { withDeadline } from '../deadline.ts';
 import type { Host, QemuOptions } from './driver.ts';
 import { connectSocket, isAlive, readJailProcesses } from './jail.ts';
 import type { JailProcesses } from './jail.ts';

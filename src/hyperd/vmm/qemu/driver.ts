@@ -28,7 +28,7 @@ import {
   removeUnusedParents,
 } from './cgroup.ts';
 import type { CgroupLayout } from './cgroup.ts';
-import { withDeadline } from './deadline.ts';
+import { withDeadline } from '../deadline.ts';
 import { hostDevices } from './devices.ts';
 import { connectSocket, killJail, readJailProcesses, startJail, awaitJailEnd } from './jail.ts';
 import { emulatorFirmware, emulatorLibraries } from './libraries.ts';

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { abortable } from '../../../base/abort.ts';
 
 /**
  * A client of QEMU's machine protocol: JSON objects, one a line. The emulator is not trusted
@@ -158,20 +159,6 @@ function readLines(
       start = end + 1;
       line(whole);
     }
-  });
-}
-
-/** Gives up waiting when the signal aborts; the command itself cannot be taken back. */
-function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  if (signal.aborted) {
-    promise.catch(() => {});
-    return Promise.reject(signal.reason);
-  }
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
   });
 }
 

@@ -8,7 +8,7 @@ import { HypervisorError } from '../hypervisor.ts';
 import type { DiskSpec, TemplateUse, Vm, VmExit, VmLimits, VmStats } from '../hypervisor.ts';
 import { validateLimits, validateSerial } from '../validate.ts';
 import { SCSI_BUS, SOCKET_NAMES, blockNode, diskId, hotFdset } from './argv.ts';
-import { withDeadline } from './deadline.ts';
+import { withDeadline } from '../deadline.ts';
 import { awaitJailEnd, connectSocket, killJail, processStat, readExitRecord } from './jail.ts';
 import type { JailProcesses } from './jail.ts';
 import { QmpError } from './qmp.ts';

@@ -1,5 +1,5 @@
-import type { Clock } from '../../../base/clock.ts';
-import { HypervisorError } from '../hypervisor.ts';
+import type { Clock } from '../../base/clock.ts';
+import { HypervisorError } from './hypervisor.ts';
 
 /** Runs `work` under a signal that aborts with `signal`, or with an error after `timeoutMs`. */
 export async function withDeadline<T>(
