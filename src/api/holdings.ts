@@ -10,7 +10,7 @@
 
 const HOLDING_PREFIX = 'holdings.hypernetes.io/';
 const ALLOWANCE_PREFIX = 'allowances.hypernetes.io/';
-const NOTHING = 'nothing';
+export const NOTHING = 'nothing';
 const BYTES = /^\d{1,15}$/;
 
 /** `nothing`: not even what is kept for later. */

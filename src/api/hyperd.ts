@@ -390,6 +390,9 @@ export interface TemplateStatus {
 }
 
 /** VMs that wait for pods of one kind. */
+/** Of a machine's memory: what all VMs that wait for pods may take. */
+export const POOL_MEMORY_FRACTION = 0.1;
+
 /** What the VMs that wait for one owner's pods may take together. */
 export interface PoolLimit {
   /** @default no limit of the owner's own */

@@ -185,7 +185,13 @@ class NodeHoldings implements Holdings {
         bytes === undefined ? null : String(bytes),
       ]),
     );
-    await client.patch(NODES, { name: nodeName }, 'merge', { metadata: { annotations } }, { signal });
+    await client.patch(
+      NODES,
+      { name: nodeName },
+      'merge',
+      { metadata: { annotations } },
+      { signal },
+    );
     for (const [tenant, bytes] of changes) {
       if (bytes === undefined) this.#told.delete(tenant);
       else this.#told.set(tenant, bytes);

@@ -96,7 +96,8 @@ test('an image goes with the only owner of pods that have run it', async () => {
   await store.acquire(mine.id, 'pod-1', 'a');
   await store.acquire(ours.id, 'pod-1', 'a');
   await store.acquire(ours.id, 'pod-2', 'b');
-  const names = () => store.list().map(({ references }) => /\w+(?=@)/.exec(references[0] ?? '')?.[0]);
+  const names = () =>
+    store.list().map(({ references }) => /\w+(?=@)/.exec(references[0] ?? '')?.[0]);
   await store.forget('a');
   assert.deepEqual(names(), ['mine', 'ours', 'spare'], 'a VM still has it');
   await store.acquire(mine.id, 'pod-1', 'a');

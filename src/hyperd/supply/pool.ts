@@ -1,4 +1,5 @@
 import { totalmem } from 'node:os';
+import { POOL_MEMORY_FRACTION } from '../../api/hyperd.ts';
 import type { PoolStatus } from '../../api/hyperd.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
@@ -57,9 +58,10 @@ export interface PoolOptions {
   isShortOfMemory: () => boolean;
 }
 
-/** A tenth of the machine, and no more than a few of each kind. */
+/** No more than a few of each kind. */
 export function defaultPolicy(): PoolPolicy {
-  return { kind: 'adaptive', count: 8, memoryMib: Math.floor(totalmem() / 10 / 2 ** 20) };
+  const memoryMib = Math.floor((totalmem() * POOL_MEMORY_FRACTION) / 2 ** 20);
+  return { kind: 'adaptive', count: 8, memoryMib };
 }
 
 /** Arrivals of this span are expected again. It is several times what making a VM takes. */
