@@ -62,7 +62,7 @@ before(async () => {
   await until('acme-web', 'job', isReady);
 });
 after(async () => {
-  hyperd.close();
+  hyperd?.close();
   await cluster[Symbol.asyncDispose]();
 });
 
