@@ -3,6 +3,7 @@ import { systemClock } from '../base/clock.ts';
 import { nameSuffix, systemRandom } from '../base/random.ts';
 import { createClient } from '../client/client.ts';
 import type { Client } from '../client/client.ts';
+import { createHyperdClient } from '../client/hyperd.ts';
 import { createHttpsTransport } from '../client/https.ts';
 import type { HttpsTransport } from '../client/https.ts';
 import { loadKubeconfig } from '../client/kubeconfig.ts';
@@ -14,8 +15,9 @@ import { queryStatus } from './control.ts';
 import { readConfig } from './data.ts';
 import { pushDemoImage } from './demo/demo-image.ts';
 import { execInPod } from './demo/exec.ts';
-import { renderTimelines, timelineOf } from './demo/timeline.ts';
+import { originOf, renderTimelines, timelineOf } from './demo/timeline.ts';
 import type { Timeline } from './demo/timeline.ts';
+import { waitForWaitingVm } from './demo/waiting-vm.ts';
 import { UsageError } from './errors.ts';
 import { table } from './table.ts';
 import { up } from './up.ts';
@@ -27,10 +29,15 @@ interface PodStory {
   hostname: string;
   address: string;
   kernel: string;
+  /** How the pod came to its VM: `warm`, `template` or `cold`. */
+  origin: string;
   timeline: Timeline;
 }
 
-const POD_COUNT = 2;
+const FIRST_PODS = ['hello-1', 'hello-2'];
+const NEXT_POD = 'hello-3';
+/** Making a template and a VM of it takes 5 to 10 s under emulation. */
+const WAITING_VM_TIMEOUT_MS = 10_000;
 const TICK_COUNT = 3;
 const WAIT_MS = 120_000;
 
@@ -65,7 +72,9 @@ export async function demo(
       kind: 'Namespace',
       metadata: { name: namespace },
     });
-    const stories = await runPods(client, transport, namespace, image, say, signal);
+    const run = (names: string[]) =>
+      runPods(client, transport, namespace, { names, image }, say, signal);
+    const stories = await run(FIRST_PODS);
     assertOwnVms(stories);
     say(
       '\nEach pod is a virtual machine of its own: another kernel boot, host name and address.\n',
@@ -76,9 +85,11 @@ export async function demo(
     if (exec !== stories[0]?.bootId)
       throw new Error(`exec in "${first}" is in another VM: ${exec}`);
     const followed = await followLog(transport, { namespace, name: first }, say, signal);
-    const timelines = new Map(stories.map(({ name, timeline }) => [name, timeline]));
+    say((await vmWaits(paths)) ? '\na VM waits for the next pod' : '\nno VM waits for a pod yet');
+    stories.push(...(await run([NEXT_POD])));
+    assertOwnVms(stories);
     say('\nWhat each start took, counted from the admission of the pod:\n');
-    say(renderTimelines(timelines));
+    say(renderTimelines(stories));
     const seconds = Number(((systemClock.monotonicMs() - startMs) / 1000).toFixed(1));
     say(nextSteps(paths, { namespace, image, kept: options.keep ?? false, seconds }));
     const result = { namespace, image, pods: stories, exec, followed, seconds };
@@ -100,6 +111,15 @@ async function ensureCluster(paths: DataPaths, say: (text: string) => void): Pro
   say(`the cluster is up and its node Ready after ${seconds} s`);
 }
 
+async function vmWaits(paths: DataPaths): Promise<boolean> {
+  const hyperd = createHyperdClient(paths.hyperdSocket);
+  try {
+    return await waitForWaitingVm(hyperd, WAITING_VM_TIMEOUT_MS);
+  } finally {
+    hyperd.close();
+  }
+}
+
 async function makeImage(
   paths: DataPaths,
   say: (text: string) => void,
@@ -116,13 +136,14 @@ async function runPods(
   client: Client,
   transport: HttpsTransport,
   namespace: string,
-  image: string,
+  { names, image }: { names: string[]; image: string },
   say: (text: string) => void,
   signal: AbortSignal,
 ): Promise<PodStory[]> {
-  const names = Array.from({ length: POD_COUNT }, (_, index) => `hello-${index + 1}`);
   for (const name of names) await client.create(PODS, podManifest(namespace, name, image));
-  say(`pods ${names.join(' and ')} are created in namespace ${namespace}`);
+  const isOne = names.length === 1;
+  const what = `${isOne ? 'pod' : 'pods'} ${names.join(' and ')} ${isOne ? 'is' : 'are'}`;
+  say(`${what} created in namespace ${namespace}`);
   return Promise.all(
     names.map((name) => readStory(client, transport, { namespace, name }, signal)),
   );
@@ -163,6 +184,7 @@ async function readStory(
     hostname: value('hostname'),
     address,
     kernel: value('kernel'),
+    origin: originOf(pod),
     timeline: timelineOf(pod),
   };
 }
