@@ -3,7 +3,6 @@ import { systemClock } from '../base/clock.ts';
 import { nameSuffix, systemRandom } from '../base/random.ts';
 import { createClient } from '../client/client.ts';
 import type { Client } from '../client/client.ts';
-import { createHyperdClient } from '../client/hyperd.ts';
 import { createHttpsTransport } from '../client/https.ts';
 import type { HttpsTransport } from '../client/https.ts';
 import { loadKubeconfig } from '../client/kubeconfig.ts';
@@ -19,6 +18,7 @@ import { originOf, renderTimelines, timelineOf } from './demo/timeline.ts';
 import type { Timeline } from './demo/timeline.ts';
 import { waitForWaitingVm } from './demo/waiting-vm.ts';
 import { UsageError } from './errors.ts';
+import { withHyperd } from './local-pods.ts';
 import { table } from './table.ts';
 import { up } from './up.ts';
 
@@ -85,7 +85,10 @@ export async function demo(
     if (exec !== stories[0]?.bootId)
       throw new Error(`exec in "${first}" is in another VM: ${exec}`);
     const followed = await followLog(transport, { namespace, name: first }, say, signal);
-    say((await vmWaits(paths)) ? '\na VM waits for the next pod' : '\nno VM waits for a pod yet');
+    const isVmWaiting = await withHyperd(paths.hyperdSocket, (hyperd) =>
+      waitForWaitingVm(hyperd, WAITING_VM_TIMEOUT_MS),
+    );
+    say(isVmWaiting ? '\na VM waits for the next pod' : '\nno VM waits for a pod yet');
     stories.push(...(await run([NEXT_POD])));
     assertOwnVms(stories);
     say('\nWhat each start took, counted from the admission of the pod:\n');
@@ -109,15 +112,6 @@ async function ensureCluster(paths: DataPaths, say: (text: string) => void): Pro
   await up(paths.root, { detach: true });
   const seconds = ((systemClock.monotonicMs() - startMs) / 1000).toFixed(1);
   say(`the cluster is up and its node Ready after ${seconds} s`);
-}
-
-async function vmWaits(paths: DataPaths): Promise<boolean> {
-  const hyperd = createHyperdClient(paths.hyperdSocket);
-  try {
-    return await waitForWaitingVm(hyperd, WAITING_VM_TIMEOUT_MS);
-  } finally {
-    hyperd.close();
-  }
 }
 
 async function makeImage(
