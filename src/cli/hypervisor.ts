@@ -6,6 +6,7 @@ import { createLog } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
 import { createQemuHypervisor } from '../hyperd/vmm/qemu/driver.ts';
+import type { MachineType } from '../hyperd/vmm/qemu/models.ts';
 import type { Hypervisor } from '../hyperd/vmm/hypervisor.ts';
 import { guestAssets } from './assets.ts';
 import type { DataPaths } from './config.ts';
@@ -20,12 +21,14 @@ export function cgroupParent(paths: DataPaths): string {
 /**
  * This machine's hypervisor, as hyperd and `doctor` use it.
  *
+ * @param machineType of the VMs that it starts
  * @param parent of all control groups; one for each that is open at the same time, because
  *   `close` removes it
  * @param directory where the result of the probe is kept
  */
 export async function openHypervisor(
   paths: DataPaths,
+  machineType: MachineType,
   parent: string,
   log?: Log,
   directory = join(paths.hyperd, 'vmm'),
@@ -33,6 +36,7 @@ export async function openHypervisor(
   const { jailPath, kernelPath } = await guestAssets(paths);
   return createQemuHypervisor({
     qemuPath: QEMU_PATH,
+    machineType,
     jailPath,
     directory,
     kernelPath,

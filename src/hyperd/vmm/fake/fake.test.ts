@@ -7,7 +7,8 @@ import type { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { systemClock } from '../../../base/clock.ts';
 import { hypervisorConformance } from '../conformance.ts';
-import type { VmSpec } from '../hypervisor.ts';
+import type { HypervisorUnderTest } from '../conformance-cases.ts';
+import type { HypervisorCapability, VmSpec } from '../hypervisor.ts';
 import { createFakeHypervisor } from './fake.ts';
 import type { FakeGuest } from './fake.ts';
 
@@ -50,9 +51,9 @@ function agent(connection: Duplex, guest: FakeGuest): void {
   });
 }
 
-hypervisorConformance('fake', async () => {
+async function underTest(capabilities?: HypervisorCapability[]): Promise<HypervisorUnderTest> {
   const directory = await mkdtemp(join(tmpdir(), 'hypernetes-fake-'));
-  const hypervisor = createFakeHypervisor({ clock: systemClock, agent });
+  const hypervisor = createFakeHypervisor({ clock: systemClock, agent, capabilities });
   let count = 0;
   return {
     hypervisor,
@@ -71,7 +72,10 @@ hypervisorConformance('fake', async () => {
     remains: async () => [...hypervisor.running.keys()],
     dispose: () => rm(directory, { recursive: true }),
   };
-});
+}
+
+hypervisorConformance('fake', () => underTest());
+hypervisorConformance('fake that can do no more than it must', () => underTest([]));
 
 test('fake: faults and ends can be injected', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'hypernetes-fake-'));

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import type { VmSpec } from '../hypervisor.ts';
 import { blockNode, launchPlan } from './argv.ts';
 import type { LaunchContext } from './argv.ts';
+import { DEVICE_MODELS } from './models.ts';
 
 const SPEC: VmSpec = {
   id: '0a1b2c3d-0000-4000-8000-000000000001',
@@ -25,6 +26,7 @@ const SPEC: VmSpec = {
 
 const CONTEXT: LaunchContext = {
   qemuPath: '/usr/bin/qemu-system-x86_64',
+  model: DEVICE_MODELS.microvm,
   accelerator: 'tcg',
   tscKhz: 2_445_424,
   libraries: ['/lib/x86_64-linux-gnu/libc.so.6', '/lib64/ld-linux-x86-64.so.2'],
