@@ -48,10 +48,11 @@ async function harness(machineType: MachineType): Promise<HypervisorUnderTest> {
   const known = harnesses.get(machineType);
   if (known !== undefined) return known;
   const { kernelPath, initrdPath } = await guestAssets(dataPaths(dataDirectory(undefined)));
-  const directory = join(base, machineType);
-  await mkdir(directory, { mode: 0o711 });
+  const workDirectory = join(base, machineType);
+  await mkdir(workDirectory, { mode: 0o711 });
   const made = await createQemuHarness({
-    ...{ machineType, directory, kernelPath, initrdPath },
+    ...{ machineType, workDirectory, kernelPath, initrdPath },
+    directory: join(workDirectory, 'vmm'),
     ...{ qemuPath: '/usr/bin/qemu-system-x86_64', jailPath: join(base, 'hyperjail') },
     agentPath: join(base, 'conformance'),
     cgroupParent: `hypernetes-e2e-${process.pid}-${machineType}`,

@@ -8,9 +8,9 @@ import { createQemuHypervisor } from './driver.ts';
 import type { QemuOptions } from './driver.ts';
 
 /** QEMU and its jail on this machine, as the conformance suite wants to have them. */
-export interface QemuHarnessOptions extends Omit<QemuOptions, 'directory' | 'cgroupParent'> {
-  /** Everything of it lies there. Made by the caller, and removed by the caller after `dispose`. */
-  directory: string;
+export interface QemuHarnessOptions extends QemuOptions {
+  /** VMs and disks lie there. Made by the caller, and removed by the caller after `dispose`. */
+  workDirectory: string;
   /** Nobody else's: what is left in it counts as left over. */
   cgroupParent: string;
   /** The initial file system of the product; its `/init` is replaced. */
@@ -22,14 +22,14 @@ export interface QemuHarnessOptions extends Omit<QemuOptions, 'directory' | 'cgr
 }
 
 export async function createQemuHarness(options: QemuHarnessOptions): Promise<HypervisorUnderTest> {
-  const { directory, kernelPath, cgroupParent, uidBase } = options;
+  const { workDirectory: directory, kernelPath, cgroupParent, uidBase } = options;
   const initrdPath = join(directory, 'initrd');
   // The kernel unpacks archives one after the other: the second replaces /init of the first.
   const content = await readFile(options.agentPath);
   const replacement = cpioArchive([{ path: 'init', mode: CPIO_FILE | 0o755, content }]);
   const initrd = Buffer.concat([await readFile(options.initrdPath), replacement]);
   await writeFile(initrdPath, initrd, { mode: 0o644 });
-  const open = () => createQemuHypervisor({ ...options, directory: join(directory, 'vmm') });
+  const open = () => createQemuHypervisor(options);
   const hypervisor = open();
   const places: string[] = [];
   let diskCount = 0;
