@@ -51,6 +51,8 @@ export type FakeStep =
   'create' | 'adopt' | 'connectControl' | 'attachDisk' | 'detachDisk' | 'saveTemplate' | 'kill';
 
 export interface FakeHypervisor extends Hypervisor {
+  /** What is taken out of it cannot be done from then on. */
+  readonly capabilities: Set<HypervisorCapability>;
   /** VMs that run, by id. For tests that end or inspect them from outside. */
   readonly running: ReadonlyMap<string, FakeMachine>;
 }
