@@ -21,7 +21,7 @@ export interface DeviceModel {
 }
 
 /** What a PC has and a pod has no use for. */
-const Q35_WITHOUT = ['sata', 'smbus', 'usb', 'vmport', 'i8042', 'hpet', 'graphics', 'smm'];
+const Q35_WITHOUT = ['sata', 'smbus', 'usb', 'vmport', 'i8042', 'hpet', 'smm'];
 
 export const DEVICE_MODELS: Record<MachineType, DeviceModel> = {
   microvm: {
