@@ -5,7 +5,7 @@ import type { Hypervisor, HypervisorCapability, VmLimits, VmSpec } from './hyper
 /** Below it are the host's own users; the jail refuses them too. */
 const UID_MIN = 1000;
 const UID_MAX = 2 ** 31 - 1;
-/** QEMU's `microvm` has 24 virtio slots; further disks are attached while the VM runs. */
+/** QEMU's `microvm` has 24 virtio slots, `q35` 30; further disks are attached while the VM runs. */
 const BOOT_DISK_COUNT_MAX = 16;
 const CPU_COUNT_MAX = 64;
 /** Less does not hold a Debian kernel and its initial file system. */
