@@ -108,6 +108,8 @@ export interface ImageStatus {
   references: string[];
   /** Of the read-only disk. */
   diskBytes: number;
+  /** Owners whose pods have run it; `*` for more than can be told apart. */
+  usedBy: string[];
   config: ImageConfig;
 }
 
@@ -388,6 +390,15 @@ export interface TemplateStatus {
 }
 
 /** VMs that wait for pods of one kind. */
+/** Of a machine's memory: what all VMs that wait for pods may take. */
+export const POOL_MEMORY_FRACTION = 0.1;
+
+/** What the VMs that wait for one owner's pods may take together. */
+export interface PoolLimit {
+  /** @default no limit of the owner's own */
+  memoryMib?: number;
+}
+
 export interface PoolStatus {
   owner: string;
   cpuCount: number;

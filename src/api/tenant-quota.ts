@@ -18,7 +18,7 @@ export type Amounts = Map<string, bigint>;
 export const VM_OVERHEAD_ANNOTATION = 'hypernetes.io/vm-overhead-memory';
 
 const ONE = 1_000_000_000n;
-const MEMORY_NAMES = ['memory', 'requests.memory', 'limits.memory'];
+export const MEMORY_NAMES = ['memory', 'requests.memory', 'limits.memory'];
 
 /** Names that only a tenant's quota has, and the store's resource behind each. */
 const TENANT_NAMES: Record<string, string> = {

@@ -21,6 +21,7 @@ import type { LineCache } from './watch/line-cache.ts';
 import type { TenantDirectory } from './tenancy/directory.ts';
 import type { QuotaLedger } from './tenancy/quota-ledger.ts';
 import type { VmOverhead } from './tenancy/vm-overhead.ts';
+import type { WarmPools } from './tenancy/warm-pools.ts';
 import type { ServiceAllocator } from './registry/strategies/service-allocator.ts';
 
 /** What the parts of one API server share. Made once, by `createApiServer`. */
@@ -40,6 +41,7 @@ export interface ServerContext {
   tenants: TenantDirectory;
   quotas: QuotaLedger;
   vmOverhead: VmOverhead;
+  warmPools: WarmPools;
   metrics: Metrics;
   /** Where there is one, every answered request is told to it. */
   audit: AuditTrail | undefined;

@@ -41,8 +41,9 @@ import { createPipeline } from './server/pipeline.ts';
 import { createTenantDirectory, TENANTS_RESOURCE } from './tenancy/directory.ts';
 import type { TenantDirectory } from './tenancy/directory.ts';
 import { createQuotaLedger } from './tenancy/quota-ledger.ts';
-import { writeQuotaStatus } from './tenancy/quota-status.ts';
+import { keepQuotas } from './tenancy/quota-status.ts';
 import { createVmOverhead } from './tenancy/vm-overhead.ts';
+import { createWarmPools } from './tenancy/warm-pools.ts';
 import type { UsageMeter } from './usage/meter.ts';
 import { createLineCache } from './watch/line-cache.ts';
 
@@ -122,6 +123,10 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   const indexing = { signal: closing.signal, log };
   follow(store, [TENANTS_RESOURCE], server.tenants, indexing);
   follow(store, ['nodes'], server.vmOverhead, indexing);
+  follow(store, ['nodes'], server.warmPools, indexing);
+  // One that is suspended has no VMs that wait.
+  const look = ({ metadata }: KubeObject) => server.warmPools.onChange(metadata.name ?? '');
+  follow(store, [TENANTS_RESOURCE], { set: look, delete: look }, indexing);
   server.quotas.start((resource, index) => follow(store, [resource], index, indexing));
   if (options.rbac) follow(store, RBAC_RESOURCES, options.rbac, indexing);
   if (options.nodeAuthorizer) {
@@ -148,9 +153,10 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   };
   await bootstrap(apiServer, server, options);
   const { clock, limits } = server;
-  const { quotas, tenants } = server;
+  const { quotas, tenants, warmPools } = server;
   const client = createClient(apiServer.loopback(BOOTSTRAP_USER), { userAgent: 'apiserver' });
-  void writeQuotaStatus({ client, quotas, tenants, clock, log, signal: closing.signal });
+  const keeping = { client, quotas, warmPools, tenants, clock, log, signal: closing.signal };
+  void keepQuotas(keeping);
   void expireEvents({ store, limits, clock, log, signal: closing.signal });
   return apiServer;
 }
@@ -184,6 +190,7 @@ function createContext(options: ApiServerOptions, closing: AbortSignal): ServerC
     usage: options.usage,
     quotas: createQuotaLedger(store, (resource) => servedResources(schema).has(resource)),
     vmOverhead: createVmOverhead(),
+    warmPools: createWarmPools(),
     metrics: createMetrics(),
     watchLines: createLineCache(limits.watchLineBytes),
     shares: {

@@ -50,6 +50,10 @@ export interface HyperdClient {
   templates(): Promise<TemplateStatus[]>;
   removeTemplate(id: string): Promise<void>;
   pools(): Promise<PoolStatus[]>;
+  /** @param memoryMib undefined takes the limit back */
+  limitPool(owner: string, memoryMib: number | undefined): Promise<void>;
+  /** Templates, waiting VMs and images of an owner. @throws StatusError Conflict while it has pods */
+  removeOwner(owner: string): Promise<void>;
   vms(): Promise<VmStatus[]>;
   pods(): Promise<PodState[]>;
   pod(id: string): Promise<PodState>;
@@ -154,6 +158,9 @@ export function createHyperdClient(address: HyperdAddress): HyperdClient {
     templates: () => call('GET', '/templates'),
     removeTemplate: (id) => call('DELETE', `/templates/${encodeURIComponent(id)}`),
     pools: () => call('GET', '/pools'),
+    limitPool: (owner, memoryMib) =>
+      call('PUT', `/owners/${encodeURIComponent(owner)}/pool`, { memoryMib }),
+    removeOwner: (owner) => call('DELETE', `/owners/${encodeURIComponent(owner)}`),
     vms: () => call('GET', '/vms'),
     pods: () => call('GET', '/pods'),
     pod: (id) => call('GET', pod(id)),

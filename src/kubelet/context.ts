@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { Client } from '../client/client.ts';
 import type { PodEvents } from './events.ts';
+import type { Holdings } from './holdings.ts';
 import type { HyperdClient } from '../client/hyperd.ts';
 import type { PodNetwork } from './pod-network.ts';
 import type { ReferencedObjects } from './objects.ts';
@@ -19,6 +20,7 @@ export interface NodeContext {
   clock: Clock;
   log: Log;
   events: PodEvents;
+  holdings: Pick<Holdings, 'claim'>;
   objects: ReferencedObjects;
   tokens: TokenSource;
   apiServer: ApiServerEndpoint;

@@ -12,6 +12,7 @@ import { createInformer } from '../client/informer.ts';
 import { NODES, PODS } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import type { NodeContext } from './context.ts';
+import { createHoldings } from './holdings.ts';
 import { createPodEvents } from './events.ts';
 import { LABEL } from './history.ts';
 import { createHyperdClient } from '../client/hyperd.ts';
@@ -96,7 +97,9 @@ export function createKubelet(options: KubeletOptions): Kubelet {
   let networkChanged = Promise.withResolvers<void>();
 
   const wake = (uid: string) => workers.get(uid)?.wake();
+  const holdings = createHoldings({ client, hyperd, clock, log, nodeName });
   const onNode = (node: Node) => {
+    holdings.observe(node);
     if (!network.observe(node)) return;
     networkChanged.resolve();
     networkChanged = Promise.withResolvers<void>();
@@ -128,6 +131,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
       clock,
       log,
       events: createPodEvents(recorder),
+      holdings,
       objects: createReferencedObjects(client, clock),
       tokens: createTokenSource(client, clock),
       apiServer: options.apiServer,
@@ -186,10 +190,14 @@ export function createKubelet(options: KubeletOptions): Kubelet {
         onReady,
       };
       const node = runNode(reported, signal);
+      const holding = Promise.all([own.synced, registered]).then(() => holdings.run(signal));
       const orphans = pods.synced.then(() =>
         removeOrphans(hyperd, sandboxes, workers, clock, log, signal),
       );
-      await Promise.all([following, node, Promise.race([orphans, aborted(signal)])]);
+      await Promise.all([
+        ...[following, node],
+        ...[orphans, holding].map((work) => Promise.race([work, aborted(signal)])),
+      ]);
       await Promise.all([...workers.values()].map((worker) => worker.close()));
       hyperd.close();
     },

@@ -1,5 +1,6 @@
 import { LABEL, sandboxId } from './history.ts';
 import type { Pod } from '../api/types.generated.ts';
+import { ownerOfTenant } from '../api/holdings.ts';
 import { POD_TENANT_ANNOTATION } from '../api/tenancy.ts';
 import type { HyperPodSpec, HyperVolume } from '../api/hyperd.ts';
 import { KERNEL_ANNOTATION } from '../api/kernels.ts';
@@ -67,7 +68,7 @@ export function sandboxSpec(
 /** Pods of one tenant may share a template; what is of no tenant is the operator's. */
 function podOwner({ metadata }: Pod): string {
   const tenant = metadata.annotations?.[POD_TENANT_ANNOTATION];
-  return tenant === undefined ? OPERATOR : `tenant/${tenant}`;
+  return tenant === undefined ? OPERATOR : ownerOfTenant(tenant);
 }
 
 function contentBytes(volume: HyperVolume): number {

@@ -75,7 +75,10 @@ export function createSandboxStarter(scope: PodScope): SandboxStarter {
         const spec = await specOf(view, stoppedMs);
         // The dead VM before the last one has been looked at by everyone who could.
         if (view.previous) await hyperd.deletePod(view.previous.id, signal);
-        const created = await hyperd.createPod(spec, signal);
+        await context.holdings.claim(spec.owner ?? '', signal);
+        signal.throwIfAborted();
+        // Once asked for, the answer is waited for: a VM that nobody knows of would never be removed.
+        const created = await hyperd.createPod(spec);
         if (created.phase === 'deleting') throw new Error(`VM "${spec.id}" is still being removed`);
         sandboxes.put(created);
         problem = undefined;

@@ -2,10 +2,15 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import type { PoolStatus } from '../../src/api/hyperd.ts';
 import type { Tenant } from '../../src/api/tenancy.ts';
 import type { ContainerStatus, Pod } from '../../src/api/types.generated.ts';
-import { pushDemoImage } from '../../src/cli/demo/demo-image.ts';
+import { demoImage, pushDemoImage } from '../../src/cli/demo/demo-image.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { createHyperdClient } from '../../src/client/hyperd.ts';
+import type { HyperdClient } from '../../src/client/hyperd.ts';
 import { PODS, TENANTS } from '../../src/client/resources.ts';
+import { buildImage, pushImage } from '../../src/hyperd/registry/build.ts';
 import { startCluster } from './support/cluster.ts';
 import type { TestCluster } from './support/cluster.ts';
 import { findKubectls } from './support/kubectl.ts';
@@ -20,19 +25,23 @@ import { waitFor } from './support/wait.ts';
  * what is left is found by looking at the machine.
  */
 let cluster: TestCluster;
+let hyperd: HyperdClient;
 let kubectl: Kubectl;
 /** The machine with the neighbour's pod and nothing else. */
 let alone: HostState;
 const uids = new Set<number>();
+const POOL_TIMEOUT_MS = 60_000;
 
 before(async () => {
-  cluster = await startCluster(['--warm-pool', 'off']);
+  cluster = await startCluster();
+  hyperd = createHyperdClient(join(cluster.dataDir, 'run/hyperd.sock'));
   const found = await findKubectls(cluster.kubeconfig, join(cluster.dataDir, 'kubectl-cache'));
   kubectl = found.at(-1) as Kubectl;
   assert.ok(kubectl, 'kubectl is needed');
   const image = await pushDemoImage(cluster.registryPort);
   await cluster.client.create(PODS, pod('default', 'neighbour', image));
   await until('default', 'neighbour', isReady);
+  await poolsAre(isFull);
   alone = await machine();
   await apply([
     {
@@ -45,10 +54,17 @@ before(async () => {
     },
   ]);
   await waitFor(cluster.client, TENANTS, { name: 'acme' }, (tenant) => phase(tenant) === 'Active');
-  await apply([pod('acme-web', 'job', image)]);
+  const own = `localhost:${cluster.registryPort}/acme/job:1`;
+  const label = { labels: { of: 'acme' } };
+  const spec = await demoImage();
+  await pushImage(own, await buildImage({ ...spec, config: { ...spec.config, ...label } }));
+  await apply([pod('acme-web', 'job', own)]);
   await until('acme-web', 'job', isReady);
 });
-after(() => cluster[Symbol.asyncDispose]());
+after(async () => {
+  hyperd?.close();
+  await cluster[Symbol.asyncDispose]();
+});
 
 async function apply(objects: object[]): Promise<void> {
   const file = join(cluster.dataDir, 'objects.json');
@@ -84,6 +100,21 @@ const hasVm = (one: Pod) =>
     ({ type, status }) => type === 'PodReadyToStartContainers' && status === 'True',
   );
 
+const OWNER = 'tenant/acme';
+const isFull = ({ waiting, making, wanted }: PoolStatus) => making === 0 && waiting === wanted;
+const isAcmes = ({ owner }: { owner: string }) => owner === OWNER;
+
+/** Resolves when there is a pool, and all are as wanted. */
+async function poolsAre(holds: (pool: PoolStatus) => boolean): Promise<PoolStatus[]> {
+  const deadlineMs = systemClock.monotonicMs() + POOL_TIMEOUT_MS;
+  for (;;) {
+    const pools = await hyperd.pools();
+    if (pools.length > 0 && pools.every(holds)) return pools;
+    assert.ok(systemClock.monotonicMs() < deadlineMs, JSON.stringify(pools));
+    await systemClock.sleep(100);
+  }
+}
+
 async function machine(): Promise<HostState> {
   for (const uid of await vmUids(cluster.dataDir)) uids.add(uid);
   return hostState(cluster.dataDir, uids);
@@ -94,9 +125,8 @@ function more(now: HostState, before: HostState): Record<string, string[]> {
   const kinds = Object.keys(now) as (keyof HostState)[];
   const added = kinds.map((kind) => {
     const known = new Set(before[kind]);
-    // Images stay for who comes next, and what this test writes is the test's.
-    const isKept = (one: string) =>
-      /^(?:hyperd\/(?:images|templates)\/|kubectl-cache|objects\.json)/.test(one);
+    // What this test writes, and pushes into the registry, is the test's.
+    const isKept = (one: string) => /^(?:hyperd\/registry\/|kubectl-cache|objects\.json)/.test(one);
     const fresh = now[kind].filter((one) => !known.has(one) && !isKept(one));
     return [kind, fresh] as const;
   });
@@ -136,6 +166,31 @@ test('kubectl shows a tenant, what it has and what it uses', async () => {
   assert.ok((await projects()).includes('acme'));
 });
 
+test('memory of VMs that wait counts, and gives way to pods', async () => {
+  const limit = (memory: string | null) =>
+    kubectl.ok([
+      ...['patch', 'tn', 'acme', '--type=merge', '-p'],
+      JSON.stringify({ spec: { quota: { hard: { 'limits.memory': memory } } } }),
+    ]);
+  const usedMib = (tenant: Tenant | undefined) =>
+    Number(/^(\d+)Mi$/.exec(tenant?.status?.quota?.used?.['limits.memory'] ?? '')?.[1] ?? 0);
+  const isUsed = (holds: (mib: number) => boolean) =>
+    waitFor(cluster.client, TENANTS, { name: 'acme' }, (one) => holds(usedMib(one)), 30_000);
+  await poolsAre(isFull);
+  assert.ok((await hyperd.pools()).some((pool) => isAcmes(pool) && pool.waiting > 0));
+  const { overhead } = await hyperd.info();
+  await limit('4Gi');
+  // The pod has no limit: it counts with what its VM costs, and so does what waits for its like.
+  const withPool = usedMib(await isUsed((mib) => mib > 2 * overhead.memoryMib));
+  await limit(`${overhead.memoryMib + 10}Mi`);
+  await poolsAre((pool) => !isAcmes(pool) || pool.waiting + pool.making === 0);
+  const alone = usedMib(await isUsed((mib) => mib > 0 && mib < withPool));
+  assert.equal(alone, overhead.memoryMib);
+  await limit(null);
+  await poolsAre(isFull);
+  assert.ok((await hyperd.pools()).some((pool) => isAcmes(pool) && pool.waiting > 0));
+});
+
 test('a suspended tenant has no VM, and everything goes on when it is resumed', async () => {
   await kubectl.ok(['patch', 'tn', 'acme', '--type=merge', '-p', '{"spec":{"suspended":true}}']);
   const stopped = await until(
@@ -150,19 +205,34 @@ test('a suspended tenant has no VM, and everything goes on when it is resumed', 
     await kubectl.ok(['get', 'pod', '-n', 'acme-web']),
     /job +0\/1 +TenantSuspended +0 /,
   );
-  const { processes, devices } = await machine();
-  assert.deepEqual([processes, devices], [alone.processes, alone.devices]);
+  await poolsAre((pool) => (isAcmes(pool) ? pool.waiting + pool.making === 0 : isFull(pool)));
+  // One that waited is out of the pool before it has ended.
+  const deadlineMs = systemClock.monotonicMs() + POOL_TIMEOUT_MS;
+  for (;;) {
+    const { processes, devices } = more(await machine(), alone);
+    if (processes === undefined && devices === undefined) break;
+    assert.ok(systemClock.monotonicMs() < deadlineMs, JSON.stringify([processes, devices]));
+    await systemClock.sleep(100);
+  }
   assert.match(await kubectl.ok(['get', 'tenant', 'acme']), /acme +Suspended /);
   await kubectl.ok(['patch', 'tn', 'acme', '--type=merge', '-p', '{"spec":{"suspended":false}}']);
   const again = await until('acme-web', 'job', isReady);
   assert.equal(again && main(again)?.restartCount, 1);
-  const exec = ['exec', '-n', 'acme-web', 'job', '--', 'cat', '/tmp/began'];
+  const began = 'until [ -s /tmp/began ]; do usleep 50000; done; cat /tmp/began';
+  const exec = ['exec', '-n', 'acme-web', 'job', '--', 'sh', '-c', began];
   assert.match(await kubectl.ok(exec), /\w/);
 });
 
 test('a deleted tenant leaves nothing on the machine, in the cluster and at identity', async () => {
   const before = await machine();
-  assert.notDeepEqual(more(before, alone), {}, 'a running pod would be seen');
+  const seen = more(before, alone);
+  for (const kind of ['processes', 'templates', 'files', 'devices']) {
+    assert.ok((seen[kind]?.length ?? 0) > 0, `${kind} would be seen`);
+  }
+  assert.ok(
+    (await hyperd.images()).some(({ usedBy }) => usedBy.includes(OWNER)),
+    'an image would be seen',
+  );
   await kubectl.ok(['delete', 'tenant', 'acme', '--timeout=90s']);
   assert.deepEqual(more(await machine(), alone), {});
   for (const kind of ['namespaces', 'pods', 'events', 'configmaps', 'tenants', 'leases']) {

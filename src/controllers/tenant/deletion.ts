@@ -1,12 +1,13 @@
+import { NOTHING, allowanceAnnotation, allowancesOf, holdingsOf } from '../../api/holdings.ts';
 import { IdentityConflictError } from '../../api/identity.ts';
 import type { IdentityProject, IdentityProvider } from '../../api/identity.ts';
 import { isStatus } from '../../api/status.ts';
 import { TENANT_FINALIZER } from '../../api/tenancy.ts';
 import type { Tenant } from '../../api/tenancy.ts';
-import type { Namespace, Pod } from '../../api/types.generated.ts';
+import type { Namespace, Node, Pod } from '../../api/types.generated.ts';
 import { describeError } from '../../base/log.ts';
 import type { Client } from '../../client/client.ts';
-import { NAMESPACES, PODS, TENANTS } from '../../client/resources.ts';
+import { NAMESPACES, NODES, PODS, TENANTS } from '../../client/resources.ts';
 import { someOf } from './conditions.ts';
 import type { Finding } from './conditions.ts';
 import { revokeMembers } from './members.ts';
@@ -17,6 +18,8 @@ export interface Belongings {
   subTenants: Tenant[];
   pods: Pod[];
   namespaces: Namespace[];
+  /** That have, or are told about, anything of the tenant beside its pods. */
+  nodes: Node[];
 }
 
 export interface DeletionContext {
@@ -50,6 +53,7 @@ const STEPS: Step[] = [
   },
   { type: 'PodsRemaining', reason: 'PodsAreStopping', remove: removePods },
   { type: 'NamespacesRemaining', reason: 'NamespacesAreEmptied', remove: removeNamespaces },
+  { type: 'NodesRemaining', reason: 'NodesAreCleared', remove: removeFromNodes },
   { type: 'IdentityRemaining', reason: 'ProjectIsDeleted', remove: removeIdentity },
 ];
 
@@ -100,6 +104,34 @@ async function removeNamespaces({ client, has }: DeletionContext): Promise<strin
   }
   const names = namespaces.map(({ metadata }) => metadata.name ?? '');
   return `${names.length} namespaces are being emptied: ${someOf(names)}`;
+}
+
+/**
+ * Templates, waiting VMs and images. A node says that it has nothing more; one that is away has to
+ * come back for that, or be deleted.
+ */
+async function removeFromNodes(context: DeletionContext): Promise<string | undefined> {
+  const { client, tenant, has } = context;
+  const { name = '' } = tenant.metadata;
+  const allow = async (node: Node, value: string | null) => {
+    const metadata = { annotations: { [allowanceAnnotation(name)]: value } };
+    await client
+      .patch(NODES, { name: node.metadata.name ?? '' }, 'merge', { metadata })
+      .catch((error: unknown) => {
+        if (!isStatus(error, 'NotFound')) throw error;
+      });
+  };
+  const held = has.nodes.filter((node) => holdingsOf(node).has(name));
+  for (const node of held) {
+    if (allowancesOf(node).get(name) !== NOTHING) await allow(node, NOTHING);
+  }
+  if (held.length > 0) {
+    const names = held.map(({ metadata }) => metadata.name ?? '');
+    return `${held.length} nodes still have templates, waiting VMs or images: ${someOf(names)}`;
+  }
+  // A tenant of this name that is made later may have VMs wait again.
+  for (const node of has.nodes) if (allowancesOf(node).has(name)) await allow(node, null);
+  return undefined;
 }
 
 /** A project that was made for the tenant goes with it; one that was there before is left. */

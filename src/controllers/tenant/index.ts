@@ -1,11 +1,12 @@
+import { allowancesOf, holdingsOf } from '../../api/holdings.ts';
 import type { IdentityProvider } from '../../api/identity.ts';
 import { isStatus } from '../../api/status.ts';
 import { PROJECT_DISABLED, TENANT_FINALIZER, TENANT_LABEL } from '../../api/tenancy.ts';
 import type { Tenant, TenantMember, TenantPhase, TenantStatus } from '../../api/tenancy.ts';
-import type { Namespace, Pod } from '../../api/types.generated.ts';
+import type { Namespace, Node, Pod } from '../../api/types.generated.ts';
 import { runController } from '../../client/controller.ts';
 import type { Informer } from '../../client/informer.ts';
-import { NAMESPACES, PODS, TENANTS } from '../../client/resources.ts';
+import { NAMESPACES, NODES, PODS, TENANTS } from '../../client/resources.ts';
 import { createWorkQueue } from '../../client/workqueue.ts';
 import type { WorkQueue } from '../../client/workqueue.ts';
 import type { ControllerContext } from '../common/context.ts';
@@ -30,6 +31,8 @@ const CONCURRENCY = 8;
 
 const BY_TENANT = 'tenant';
 const BY_PARENT = 'parent';
+/** Nodes, by the tenants that they have something of or are told about. */
+const BY_HELD = 'held';
 
 interface IdentityState {
   outcome: ProjectOutcome;
@@ -46,6 +49,7 @@ interface World {
   tenants: Informer<Tenant>;
   namespaces: Informer<Namespace>;
   pods: Informer<Pod>;
+  nodes: Informer<Node>;
   queue: WorkQueue;
   /** What the identity service said last: it is not asked for every pod that changes. */
   identityStates: Map<string, IdentityState>;
@@ -69,16 +73,18 @@ export function runTenantController(
     tenants: informers.informer(TENANTS),
     namespaces: informers.informer(NAMESPACES),
     pods: informers.informer(PODS),
+    nodes: informers.informer(NODES),
     queue: createWorkQueue(clock),
     identityStates: new Map(),
     claims: new Map(),
   };
   follow(world);
+  followNodes(world);
   if (identity) followProjects(world, identity);
   return runController({
     ...{ name: 'tenant', queue: world.queue, concurrency: CONCURRENCY, clock, log, signal },
     reconcile: (name) => reconcile(world, name),
-    informers: [world.tenants, world.namespaces, world.pods],
+    informers: [world.tenants, world.namespaces, world.pods, world.nodes],
   });
 }
 
@@ -117,6 +123,20 @@ function follow({ tenants, namespaces, pods, queue, identityStates, claims }: Wo
     if (!isCalm) queue.addAfter(tenant.metadata.name ?? '', SETTLE_MS);
   };
   pods.addHandler({ add: touchOwnerOf, update: touchOwnerOf, delete: touchOwnerOf });
+}
+
+/** A tenant that is going is looked at when a node has, or says that it has no more of, anything. */
+function followNodes({ tenants, nodes, queue }: World): void {
+  const heldBy = (node: Node) => [
+    ...new Set([...holdingsOf(node), ...allowancesOf(node)].map(([name]) => name)),
+  ];
+  nodes.addIndex(BY_HELD, heldBy);
+  const touch = (node: Node, old?: Node): void => {
+    for (const name of new Set([...heldBy(node), ...(old ? heldBy(old) : [])])) {
+      if (tenants.get(undefined, name)?.metadata.deletionTimestamp) queue.add(name);
+    }
+  };
+  nodes.addHandler({ add: touch, update: touch, delete: touch });
 }
 
 /** The tenants whose projects have changed are looked at, and no others: there may be thousands. */
@@ -325,7 +345,7 @@ async function patchStatus(
 // --- Deletion ----------------------------------------------------------------------------------
 
 async function reconcileDeletion(world: World, tenant: Tenant): Promise<void> {
-  const { context, identity, queue, tenants, namespaces } = world;
+  const { context, identity, queue, tenants, namespaces, nodes } = world;
   const { client, clock } = context;
   const { name = '', finalizers = [] } = tenant.metadata;
   if (!finalizers.includes(TENANT_FINALIZER)) return;
@@ -333,6 +353,7 @@ async function reconcileDeletion(world: World, tenant: Tenant): Promise<void> {
     subTenants: tenants.byIndex(BY_PARENT, name),
     pods: podsOf(world, name),
     namespaces: namespaces.byIndex(BY_TENANT, name),
+    nodes: nodes.byIndex(BY_HELD, name),
   };
   const { findings, isEmpty } = await removeBelongings({ client, identity, tenant, has });
   const ready: Finding = {

@@ -9,7 +9,7 @@ import {
 import type { IdentityAssignment, IdentityProject, IdentityProvider } from '../../api/identity.ts';
 import type { Tenant, TenantSpec } from '../../api/tenancy.ts';
 import type { Namespace, Pod } from '../../api/types.generated.ts';
-import { NAMESPACES, PODS, TENANTS } from '../../client/resources.ts';
+import { NAMESPACES, NODES, PODS, TENANTS } from '../../client/resources.ts';
 import { startTestCluster } from '../common/testing.fake.ts';
 import { runTenantController } from './index.ts';
 
@@ -283,6 +283,35 @@ test('a tenant goes in order, step by step, and with its project', async (t) => 
   assert.equal(get('acme'), undefined);
   assert.equal(identity.projects.size, 0);
   assert.deepEqual(identity.assignments, []);
+});
+
+test('a tenant stays until every node says that it has nothing of it any more', async (t) => {
+  const { api, put, get, condition, pass, context } = start(t);
+  const annotate = (name: string, annotations: Record<string, string>) =>
+    api.put(NODES, { apiVersion: 'v1', kind: 'Node', metadata: { name, annotations } });
+  const allowed = (name: string) =>
+    api.get(NODES, undefined, name)?.metadata.annotations?.['allowances.hypernetes.io/acme'];
+  put('acme');
+  annotate('n1', { 'holdings.hypernetes.io/acme': '0', 'holdings.hypernetes.io/other': '5' });
+  annotate('n2', { 'holdings.hypernetes.io/acme': '7', 'allowances.hypernetes.io/acme': '9' });
+  annotate('n3', { 'allowances.hypernetes.io/acme': '9' });
+  annotate('n4', { 'holdings.hypernetes.io/other': '0' });
+  await pass(1000);
+  await context.client.delete(TENANTS, { name: 'acme' });
+  await pass(3000);
+  assert.match(
+    condition('acme', 'NodesRemaining') ?? '',
+    /^True .*: 2 nodes still have .*: n1, n2/,
+  );
+  assert.match(condition('acme', 'IdentityRemaining') ?? '', /^Unknown NotYet/);
+  assert.deepEqual(['n1', 'n2', 'n3', 'n4'].map(allowed), ['nothing', 'nothing', '9', undefined]);
+  annotate('n1', { 'allowances.hypernetes.io/acme': 'nothing' });
+  await pass(1000);
+  assert.match(condition('acme', 'NodesRemaining') ?? '', /1 nodes still have .*: n2/);
+  api.remove(NODES, undefined, 'n2');
+  await pass(3000);
+  assert.equal(get('acme'), undefined);
+  assert.deepEqual(['n1', 'n3'].map(allowed), [undefined, undefined]);
 });
 
 test('a project that was there before is left, without the roles that were given', async (t) => {

@@ -160,6 +160,7 @@ test('what is sent is refused with the field and its limit', async () => {
     ],
     [() => push(unix), /reference: Invalid value: must be a string/],
     [() => unix.stopPod('a', undefined, 1e9), /"graceMs" must be at most 86400000/],
+    [() => unix.limitPool('o', -1), /memoryMib: Invalid value: must be a whole number from 0/],
     [() => unix.removeTemplate('t'), /templates "t" not found/],
   ];
   for (const [call, message] of refusals) await assert.rejects(call(), message);

@@ -4,6 +4,7 @@ import type {
   ExecRequest,
   HyperContainerSpec,
   HyperPodSpec,
+  PoolLimit,
   ProbeRequest,
   VolumeFiles,
 } from '../../api/hyperd.ts';
@@ -14,6 +15,7 @@ import {
   validateCreate,
   validateExec,
   validatePodSpec,
+  validatePoolLimit,
   validateProbe,
   validateVolumeFiles,
 } from '../daemon/validate.ts';
@@ -77,6 +79,25 @@ const MACHINE_ROUTES: Route[] = [
     '/v1/pools',
     { summary: 'VMs that wait for pods', answer: { type: 'PoolStatus', isList: true } },
     async ({ daemon }) => daemon.pools(),
+  ),
+  route(
+    'PUT',
+    '/v1/owners/{owner}/pool',
+    { summary: 'Limit the memory of VMs that wait for pods of an owner', body: 'PoolLimit' },
+    async ({ daemon, body }, owner = '') => {
+      const { memoryMib } = validatePoolLimit(await body<PoolLimit>());
+      daemon.limitPool(owner, memoryMib);
+    },
+  ),
+  route(
+    'DELETE',
+    '/v1/owners/{owner}',
+    {
+      summary:
+        'Remove what an owner without pods has: templates, VMs that wait, and images that nobody ' +
+        'else has run. Idempotent',
+    },
+    ({ daemon }, owner = '') => daemon.removeOwner(owner),
   ),
   route(
     'GET',

@@ -26,6 +26,7 @@ import {
   FILES,
   HTTP_PROBE,
   POD,
+  POOL_LIMIT,
   PORT,
   PROCESS,
   PULL,
@@ -99,6 +100,7 @@ const IMAGE: Fields<ImageStatus> = {
   digest: string,
   references: strings,
   diskBytes: count,
+  usedBy: strings,
   config: shape(IMAGE_CONFIG),
 };
 
@@ -261,6 +263,7 @@ export const TYPES = {
   PodStats: shape(STATS),
   KernelStatus: shape(KERNEL),
   TemplateStatus: shape(TEMPLATE),
+  PoolLimit: shape(POOL_LIMIT),
   PoolStatus: shape(POOL),
   VmStatus: shape(VM),
   Status: shape(STATUS),

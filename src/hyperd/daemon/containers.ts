@@ -108,7 +108,7 @@ class PodContainers implements Containers {
     this.#owner.assertRunning();
     const known = this.#containers.get(spec.id);
     if (known && known.record.state.phase !== 'creating') return known.record.state;
-    const acquired = images.acquire(spec.imageId, record.spec.id);
+    const acquired = images.acquire(spec.imageId, record.spec.id, record.spec.owner);
     if (!known) await acquired;
     const container = known ?? (await this.#add(spec));
     try {

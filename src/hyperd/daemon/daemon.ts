@@ -15,7 +15,7 @@ import type {
   TemplateStatus,
   VmStatus,
 } from '../../api/hyperd.ts';
-import { StatusError, alreadyExists, notFound } from '../../api/status.ts';
+import { StatusError, alreadyExists, conflict, notFound } from '../../api/status.ts';
 import type { Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import { KernelError } from '../guestkernel/store.ts';
@@ -74,6 +74,12 @@ export interface Daemon {
   /** @throws StatusError NotFound */
   removeTemplate(id: string): Promise<void>;
   pools(): PoolStatus[];
+  limitPool(owner: string, memoryMib: number | undefined): void;
+  /**
+   * Removes what there is of an owner beside its pods: templates, VMs that wait, images that nobody
+   * else has run. @throws StatusError Conflict while it has pods
+   */
+  removeOwner(owner: string): Promise<void>;
   /** Of pods, and those that wait for one. */
   vms(): Promise<VmStatus[]>;
   /** Lets go of everything; VMs run on. */
@@ -263,6 +269,17 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await supply.removeTemplate(id);
     },
     pools: () => supply.pools(),
+    limitPool: (owner, memoryMib) => supply.limitPool(owner, memoryMib),
+    async removeOwner(owner) {
+      const all = [...pods.values()].map((pod) => pod.state().spec);
+      const [first, ...others] = all.filter((spec) => spec.owner === owner).map(({ id }) => id);
+      if (first !== undefined) {
+        const more = others.length > 0 ? ` and ${others.length} more` : '';
+        throw conflict('', 'owners', owner, `pod "${first}"${more} has to be removed first`);
+      }
+      await supply.forget(owner);
+      await options.images.forget(owner);
+    },
     async vms() {
       const ofPods = await Promise.all([...pods.values()].map((pod) => pod.vmStatus()));
       return [...ofPods.filter((vm) => vm !== undefined), ...(await supply.idleVms())];
@@ -328,8 +345,8 @@ async function removeUnusedNetworks({ network, log }: DaemonOptions): Promise<vo
 }
 
 function toImageStatus(image: Image): ImageStatus {
-  const { id, digest, references, diskBytes, config } = image;
-  return { id, digest, references, diskBytes, config };
+  const { id, digest, references, diskBytes, usedBy, config } = image;
+  return { id, digest, references, diskBytes, usedBy, config };
 }
 
 function toKernelStatus(kernel: Kernel): KernelStatus {

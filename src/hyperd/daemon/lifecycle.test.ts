@@ -366,3 +366,13 @@ test('kernels, templates, pools and VMs are listed; what is no template cannot b
     [['a', 'a', 'running']],
   );
 });
+
+test('an owner goes after its pods', async () => {
+  await using rig = await createRig();
+  const daemon = await rig.start();
+  await daemon.createPod(podSpec('a', { owner: 'tenant/x' }));
+  await assert.rejects(daemon.removeOwner('tenant/x'), /pod "a" has to be removed first/);
+  await daemon.removeOwner('tenant/y');
+  await daemon.removePod('a');
+  await daemon.removeOwner('tenant/x');
+});

@@ -5,6 +5,7 @@ import type {
   ExecRequest,
   HyperContainerSpec,
   HyperPodSpec,
+  PoolLimit,
   PortMapping,
   ProbeRequest,
   PullImage,
@@ -288,6 +289,13 @@ export function validatePush(request: PushImage): PushImage {
 /** @throws StatusError Invalid */
 export function validateVolumeFiles(name: string, content: VolumeFiles): VolumeFiles {
   return validate('VolumeFiles', name, FILES, content);
+}
+
+export const POOL_LIMIT: Fields<PoolLimit> = { memoryMib: optional(integer(0, 2 ** 31)) };
+
+/** @throws StatusError Invalid */
+export function validatePoolLimit(limit: PoolLimit): PoolLimit {
+  return validate('PoolLimit', '', POOL_LIMIT, limit);
 }
 
 /** @throws StatusError Invalid */

@@ -29,11 +29,13 @@ export interface Catalog {
   removeLease(lease: ImageLease): Promise<void>;
 }
 
-export interface ImageRecord extends Image {
+export interface ImageRecord extends Omit<Image, 'usedBy'> {
   /** Blobs of its layers. */
   layers: Digest[];
   access: ImageAccess;
   pulledAtMs: number;
+  /** Owners of pods that have run it; see `users.ts`. @default none */
+  usedBy?: string[];
 }
 
 const CATALOG_VERSION = 2;

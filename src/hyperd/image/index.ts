@@ -23,6 +23,7 @@ import { pushImage } from './push.ts';
 import { saveArchive } from './save.ts';
 import { formatReference, parseReference, repositoryName } from './reference.ts';
 import type { RegistriesConfig } from './registries.ts';
+import { isOnlyUser, withUser } from './users.ts';
 import { ImageError } from './store.ts';
 import type { Image, ImageStore } from './store.ts';
 
@@ -151,7 +152,7 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
     },
     list: () => catalog.images().map(toImage),
     remove: (reference) => removeReference(context, reference),
-    async acquire(imageId, owner) {
+    async acquire(imageId, owner, user) {
       if (!isOwner(owner)) {
         throw new RangeError(
           `Cannot use "${owner.slice(0, 200)}" as owner of an image: want 1 to ` +
@@ -161,9 +162,11 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
       // The same lock as `remove` takes: a disk is either pinned or gone.
       const unlock = await context.lock(`image ${imageId}`);
       try {
-        if (!catalog.find(imageId))
-          throw new ImageError('NotFound', `image "${imageId}": not found`);
+        const record = catalog.find(imageId);
+        if (!record) throw new ImageError('NotFound', `image "${imageId}": not found`);
         await catalog.addLease({ imageId, owner });
+        const usedBy = user ? withUser(record.usedBy ?? [], user) : undefined;
+        if (usedBy) await catalog.put({ ...record, usedBy });
         return catalog.diskPath(imageId);
       } finally {
         unlock();
@@ -171,6 +174,11 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
     },
     release: (imageId, owner) => catalog.removeLease({ imageId, owner }),
     leases: () => catalog.leases(),
+    async forget(user) {
+      for (const { id, usedBy } of catalog.images()) {
+        if (usedBy?.includes(user)) await forgetUser(context, id, user);
+      }
+    },
     collectGarbage: () => collectGarbage(context),
     async close() {
       closing.abort(new Error('The image store is closed'));
@@ -192,8 +200,8 @@ function transferError(what: string, error: unknown): unknown {
 }
 
 function toImage(record: ImageRecord): Image {
-  const { id, digest, references, diskBytes, config } = record;
-  return structuredClone({ id, digest, references, diskBytes, config });
+  const { id, digest, references, diskBytes, usedBy = [], config } = record;
+  return structuredClone({ id, digest, references, diskBytes, usedBy, config });
 }
 
 /** @throws ImageError NotFound */
@@ -221,6 +229,28 @@ function canonical(text: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+async function forgetUser(context: PullContext, imageId: string, user: string): Promise<void> {
+  const { catalog } = context;
+  const unlock = await context.lock(`image ${imageId}`);
+  try {
+    const record = catalog.find(imageId);
+    if (!record?.usedBy) return;
+    const isLeased = catalog.leases().some((lease) => lease.imageId === imageId);
+    if (isOnlyUser(record.usedBy, user) && !isLeased) {
+      await removeRecord(context, record);
+    } else {
+      await catalog.put({ ...record, usedBy: record.usedBy.filter((one) => one !== user) });
+    }
+  } finally {
+    unlock();
+  }
+}
+
+async function removeRecord(context: PullContext, { id, layers }: ImageRecord): Promise<void> {
+  await context.catalog.remove(id);
+  await removeBlobs(context, new Set([id, ...layers]));
 }
 
 /**
@@ -251,8 +281,7 @@ async function removeReference(context: PullContext, text: string): Promise<void
         `image "${text}" is in use by ${users.length} containers: ${names}`,
       );
     }
-    await catalog.remove(record.id);
-    await removeBlobs(context, new Set([record.id, ...record.layers]));
+    await removeRecord(context, record);
   } finally {
     release();
   }

@@ -86,6 +86,30 @@ test('get(), list() and remove() know images by every name they have', async () 
   await assert.rejects(store.acquire(image.id, '../../x'), RangeError);
 });
 
+test('an image goes with the only owner of pods that have run it', async () => {
+  const [mine, ours, spare] = [await build('mine'), await build('ours'), await build('spare')];
+  for (const [name, image] of Object.entries({ mine, ours, spare })) {
+    publish(rig.upstream, name, '1', image);
+    await pull(`${name}:1`);
+  }
+  const { store } = rig.fixture;
+  await store.acquire(mine.id, 'pod-1', 'a');
+  await store.acquire(ours.id, 'pod-1', 'a');
+  await store.acquire(ours.id, 'pod-2', 'b');
+  const names = () =>
+    store.list().map(({ references }) => /\w+(?=@)/.exec(references[0] ?? '')?.[0]);
+  await store.forget('a');
+  assert.deepEqual(names(), ['mine', 'ours', 'spare'], 'a VM still has it');
+  await store.acquire(mine.id, 'pod-1', 'a');
+  for (const id of [mine.id, ours.id]) await store.release(id, 'pod-1');
+  await pull('mine:1');
+  await store.forget('a');
+  assert.deepEqual(names(), ['ours', 'spare']);
+  await store.release(ours.id, 'pod-2');
+  await store.forget('b');
+  assert.deepEqual(names(), ['spare']);
+});
+
 test('a tag that moves leaves the old image with its digest alone', async () => {
   const [old, next] = [await build('old'), await build('new')];
   publish(rig.upstream, 'app', 'latest', old);

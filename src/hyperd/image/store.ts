@@ -38,11 +38,17 @@ export interface ImageStore {
   list(): Image[];
   /** Removes the reference, and the disk when nothing refers to it. @throws ImageError InUse */
   remove(reference: string): Promise<void>;
-  /** Pins the disk of an image while a VM uses it. */
-  acquire(imageId: string, owner: string): Promise<string>;
+  /**
+   * Pins the disk of an image while a VM uses it.
+   *
+   * @param user whose pod runs it, where it is somebody's
+   */
+  acquire(imageId: string, owner: string, user?: string): Promise<string>;
   release(imageId: string, owner: string): Promise<void>;
   /** Who holds which disk; kept over restarts. */
   leases(): ImageLease[];
+  /** Removes what nobody's pods but this user's have run, as far as no VM uses it. */
+  forget(user: string): Promise<void>;
   close(): Promise<void>;
 }
 

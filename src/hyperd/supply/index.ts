@@ -55,6 +55,8 @@ function coldSupply({ hypervisor }: SupplyOptions): VmSupply {
     templates: () => [],
     removeTemplate: async () => {},
     pools: () => [],
+    limitPool: () => {},
+    forget: async () => {},
     idleVms: async () => [],
     close: async () => {},
   };
@@ -149,6 +151,12 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
     templates: () => templates.list(),
     removeTemplate: (id) => templates.remove(id),
     pools: () => pool.status(),
+    limitPool: (owner, memoryMib) => pool.limit(owner, memoryMib),
+    async forget(owner) {
+      // A VM that is being made may be waiting for its template.
+      await pool.forget(owner);
+      await templates.forget(owner);
+    },
     async idleVms() {
       const all = await Promise.all(pool.waiting().map(idleVmStatus));
       return all.filter((vm) => vm !== undefined);

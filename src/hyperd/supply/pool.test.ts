@@ -186,3 +186,47 @@ test('close() ends all that wait, and what is just being made', async () => {
   await settle();
   assert.deepEqual(rig.ended, rig.made);
 });
+
+test('an owner has no more waiting than its limit, whatever the pool could hold', async () => {
+  const rig = createRig();
+  const { pool } = rig;
+  const countOf = (owner: string) =>
+    pool.waiting().filter(({ request: { shape } }) => shape.owner === owner).length;
+  for (const owner of ['a', 'a', 'a', 'b', 'b']) pool.take(request(owner));
+  await settle();
+  assert.deepEqual([countOf('a'), countOf('b')], [3, 2]);
+  pool.limit('a', 199);
+  await settle();
+  assert.deepEqual([countOf('a'), countOf('b')], [1, 2]);
+  assert.equal(rig.ended.length, 2);
+  pool.take(request('a'));
+  await settle();
+  assert.equal(countOf('a'), 1, 'one is made for the one that was taken, and no more');
+  pool.limit('a', 0);
+  pool.take(request('a'));
+  await settle();
+  assert.equal(countOf('a'), 0);
+  pool.limit('a', undefined);
+  await settle();
+  assert.ok(countOf('a') > 1);
+  await pool.close();
+});
+
+test('of an owner that is forgotten nothing waits and nothing is being made', async () => {
+  const rig = createRig();
+  const { pool } = rig;
+  pool.take(request('a'));
+  pool.take(request('b'));
+  await settle();
+  pool.take(request('a'));
+  await pool.forget('a');
+  await settle();
+  assert.deepEqual(
+    pool.status().map(({ owner }) => owner),
+    ['b'],
+  );
+  const ofA = (ids: string[]) => ids.filter((id) => id.startsWith('a')).sort();
+  assert.deepEqual(ofA(rig.ended), ofA(rig.made).slice(1), 'all but the one that was taken');
+  await pool.forget('nobody');
+  await pool.close();
+});

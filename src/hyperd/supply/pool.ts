@@ -1,4 +1,5 @@
 import { totalmem } from 'node:os';
+import { POOL_MEMORY_FRACTION } from '../../api/hyperd.ts';
 import type { PoolStatus } from '../../api/hyperd.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
@@ -20,6 +21,13 @@ export interface Pool {
   status(): PoolStatus[];
   /** Those that wait at the moment. */
   waiting(): { request: VmRequest; warm: WarmVm }[];
+  /**
+   * How much memory an owner's VMs may take while they wait: what is over it ends. Holds until it is
+   * set again. @param memoryMib undefined for no limit but the pool's own
+   */
+  limit(owner: string, memoryMib: number | undefined): void;
+  /** Ends all that is, or is being made, for an owner; resolves when it is gone. */
+  forget(owner: string): Promise<void>;
   /** Ends all that wait. */
   close(): Promise<void>;
 }
@@ -50,9 +58,10 @@ export interface PoolOptions {
   isShortOfMemory: () => boolean;
 }
 
-/** A tenth of the machine, and no more than a few of each kind. */
+/** No more than a few of each kind. */
 export function defaultPolicy(): PoolPolicy {
-  return { kind: 'adaptive', count: 8, memoryMib: Math.floor(totalmem() / 10 / 2 ** 20) };
+  const memoryMib = Math.floor((totalmem() * POOL_MEMORY_FRACTION) / 2 ** 20);
+  return { kind: 'adaptive', count: 8, memoryMib };
 }
 
 /** Arrivals of this span are expected again. It is several times what making a VM takes. */
@@ -73,7 +82,8 @@ interface Kind {
   /** What was started last. */
   image: StartedImage | undefined;
   waiting: WarmVm[];
-  isMaking: boolean;
+  /** The one that is being made; settles when it has been, or has failed. */
+  making: { done: Promise<void>; life: AbortController } | undefined;
   arrivalsMs: number[];
   usedAtMs: number;
   /** In a row. */
@@ -91,6 +101,8 @@ export function createPool(options: PoolOptions): Pool {
 class WarmPool implements Pool {
   readonly #options: PoolOptions;
   readonly #kinds = new Map<string, Kind>();
+  /** MiB, by owner. */
+  readonly #limits = new Map<string, number>();
   readonly #life = new AbortController();
   readonly #ending = new Set<Promise<void>>();
   readonly #makers = new Set<Promise<void>>();
@@ -130,7 +142,7 @@ class WarmPool implements Pool {
           request,
           image: undefined,
           waiting: [],
-          isMaking: false,
+          making: undefined,
           arrivalsMs: [],
           usedAtMs: 0,
           failures: 0,
@@ -144,7 +156,7 @@ class WarmPool implements Pool {
   }
 
   #forgetOldest(): void {
-    const idle = [...this.#kinds].filter(([, { isMaking }]) => !isMaking);
+    const idle = [...this.#kinds].filter(([, { making }]) => making === undefined);
     const [oldest] = idle.sort(([, a], [, b]) => a.usedAtMs - b.usedAtMs);
     if (oldest === undefined) return;
     this.#kinds.delete(oldest[0]);
@@ -164,45 +176,63 @@ class WarmPool implements Pool {
   #next(): Kind | undefined {
     const { policy, memoryMibOf, clock } = this.#options;
     const kinds = [...this.#kinds.values()];
-    const used = kinds.reduce(
-      (sum, kind) =>
-        sum + (kind.waiting.length + Number(kind.isMaking)) * memoryMibOf(kind.request),
-      0,
-    );
+    const used = this.#usedMib(kinds);
     const nowMs = clock.monotonicMs();
     const lack = (kind: Kind) => this.#wanted(kind) - kind.waiting.length;
     const candidates = kinds.filter(
       (kind) =>
         lack(kind) > 0 &&
-        !kind.isMaking &&
+        kind.making === undefined &&
         nowMs >= kind.notBeforeMs &&
-        used + memoryMibOf(kind.request) <= policy.memoryMib,
+        used + memoryMibOf(kind.request) <= policy.memoryMib &&
+        this.#usedMib(this.#kindsOf(kind)) + memoryMibOf(kind.request) <= this.#limitOf(kind),
     );
     return candidates.sort((a, b) => lack(b) - lack(a) || b.usedAtMs - a.usedAtMs)[0];
+  }
+
+  #usedMib(kinds: Kind[]): number {
+    const count = ({ waiting, making }: Kind) => waiting.length + Number(making !== undefined);
+    const { memoryMibOf } = this.#options;
+    return kinds.reduce((sum, kind) => sum + count(kind) * memoryMibOf(kind.request), 0);
+  }
+
+  /** All of its owner's. */
+  #kindsOf({ request }: Kind): Kind[] {
+    return this.#ofOwner(request.shape.owner);
+  }
+
+  #ofOwner(owner: string): Kind[] {
+    return [...this.#kinds.values()].filter(({ request }) => request.shape.owner === owner);
+  }
+
+  #limitOf({ request }: Kind): number {
+    return this.#limits.get(request.shape.owner) ?? Number.POSITIVE_INFINITY;
   }
 
   #wake(): void {
     while (!this.#life.signal.aborted && this.#makers.size < MAKERS_MAX) {
       const kind = this.#next();
       if (kind === undefined) return;
-      kind.isMaking = true;
-      const maker = this.#makeOne(kind).finally(() => {
-        kind.isMaking = false;
-        this.#makers.delete(maker);
+      const life = new AbortController();
+      const done = this.#makeOne(kind, life.signal).finally(() => {
+        if (kind.making?.done === done) kind.making = undefined;
+        this.#makers.delete(done);
         this.#wake();
       });
-      this.#makers.add(maker);
+      kind.making = { done, life };
+      this.#makers.add(done);
     }
   }
 
-  async #makeOne(kind: Kind): Promise<void> {
+  async #makeOne(kind: Kind, life: AbortSignal): Promise<void> {
     const { clock, log, make } = this.#options;
+    const signal = AbortSignal.any([life, this.#life.signal]);
     try {
-      const warm = await make(kind.request, kind.image, this.#life.signal);
+      const warm = await make(kind.request, kind.image, signal);
       kind.failures = 0;
       this.#keep(kind, warm);
     } catch (error) {
-      if (this.#life.signal.aborted) return;
+      if (signal.aborted) return;
       const delayMs = Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** kind.failures);
       kind.failures += 1;
       kind.notBeforeMs = clock.monotonicMs() + delayMs;
@@ -213,9 +243,12 @@ class WarmPool implements Pool {
   }
 
   #keep(kind: Kind, warm: WarmVm): void {
-    const isForgotten = !this.#kinds.has(JSON.stringify(kind.request));
+    const isForgotten = this.#kinds.get(JSON.stringify(kind.request)) !== kind;
     if (isForgotten || this.#life.signal.aborted) return void this.#end(warm);
+    // It is counted once: as one that waits.
+    kind.making = undefined;
     kind.waiting.push(warm);
+    this.#enforceLimit(kind.request.shape.owner);
     void warm.vm.exited.then(() => {
       const at = kind.waiting.indexOf(warm);
       if (at < 0) return;
@@ -252,7 +285,7 @@ class WarmPool implements Pool {
       memoryMib: kind.request.shape.memoryMib,
       network: kind.request.network?.id ?? '',
       waiting: kind.waiting.length,
-      making: Number(kind.isMaking),
+      making: Number(kind.making !== undefined),
       wanted: this.#wanted(kind),
       hits: kind.hits,
       misses: kind.misses,
@@ -263,6 +296,37 @@ class WarmPool implements Pool {
     return [...this.#kinds.values()].flatMap(({ request, waiting }) =>
       waiting.map((warm) => ({ request, warm })),
     );
+  }
+
+  limit(owner: string, memoryMib: number | undefined): void {
+    if (memoryMib === undefined) this.#limits.delete(owner);
+    else this.#limits.set(owner, memoryMib);
+    this.#enforceLimit(owner);
+    this.#wake();
+  }
+
+  /** Those of the kind that was asked for longest ago end first. */
+  #enforceLimit(owner: string): void {
+    const limitMib = this.#limits.get(owner);
+    if (limitMib === undefined) return;
+    const kinds = this.#ofOwner(owner).sort((a, b) => a.usedAtMs - b.usedAtMs);
+    while (this.#usedMib(kinds) > limitMib) {
+      const kind = kinds.find(({ waiting }) => waiting.length > 0);
+      if (kind === undefined) return;
+      this.#drain(kind, kind.waiting.length - 1);
+    }
+  }
+
+  async forget(owner: string): Promise<void> {
+    const kinds = this.#ofOwner(owner);
+    this.#limits.delete(owner);
+    for (const kind of kinds) {
+      this.#kinds.delete(JSON.stringify(kind.request));
+      kind.making?.life.abort(new Error(`"${owner}" is forgotten`));
+      this.#drain(kind, 0);
+    }
+    await Promise.all(kinds.map(({ making }) => making?.done));
+    await Promise.all(this.#ending);
   }
 
   async close(): Promise<void> {

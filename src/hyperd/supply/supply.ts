@@ -34,6 +34,10 @@ export interface VmSupply {
   /** Also while VMs start from it. Unknown ids are fine. */
   removeTemplate(id: string): Promise<void>;
   pools(): PoolStatus[];
+  /** How much memory of an owner's VMs may wait for its pods; undefined: as much as anybody's. */
+  limitPool(owner: string, memoryMib: number | undefined): void;
+  /** Ends and removes what there is of an owner; resolves when it is gone. It must have no pods. */
+  forget(owner: string): Promise<void>;
   /** VMs that wait for pods. */
   idleVms(): Promise<VmStatus[]>;
   /** Ends the VMs that wait. Templates stay for the next daemon. */

@@ -163,3 +163,26 @@ test('condemned templates go; a daemon that ends does not wait for one that is b
   assert.equal(await waiting, undefined);
   assert.deepEqual(await readdir(directory), []);
 });
+
+test('of an owner that is forgotten nothing is left, not even what is being made', async () => {
+  const templates = await open();
+  await templates.find(shape('a'));
+  await templates.find(shape('b'));
+  const begun = Promise.withResolvers<void>();
+  build = async (_, signal) => {
+    begun.resolve();
+    await new Promise((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+    });
+  };
+  const finding = templates.find(shape('a', { memoryMib: 256 }));
+  await begun.promise;
+  await templates.forget('a');
+  assert.equal(await finding, undefined);
+  assert.deepEqual(
+    templates.list().map(({ owner }) => owner),
+    ['b'],
+  );
+  assert.equal((await readdir(directory)).length, 1);
+  await templates.close();
+});

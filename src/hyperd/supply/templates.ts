@@ -31,6 +31,8 @@ export interface Templates {
   condemn(template: Template, why: string): Promise<void>;
   list(): TemplateStatus[];
   remove(id: string): Promise<void>;
+  /** Removes all of an owner's; those that are being made are given up. */
+  forget(owner: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -81,6 +83,8 @@ interface Entry {
   usedAtMs: number;
   /** Of one that is being made: settles when that has ended, well or not. */
   making: Promise<void> | undefined;
+  /** Ends with it. */
+  life: AbortController;
 }
 
 const MANIFEST = 'template.json';
@@ -116,7 +120,7 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
     try {
       await makeRoom();
       await mkdir(template.directory, { mode: 0o700 });
-      await options.build(template, life.signal);
+      await options.build(template, AbortSignal.any([life.signal, entry.life.signal]));
       entry.files = await describeFiles(template.directory);
       status.createdAtMs = clock.nowMs();
       const manifest: Manifest = {
@@ -130,7 +134,9 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
       log.info('template made', { template: template.id, owner: status.owner, tookMs });
     } catch (error) {
       await rm(template.directory, { recursive: true, force: true });
-      if (life.signal.aborted) return void entries.delete(template.id);
+      if (life.signal.aborted || entry.life.signal.aborted) {
+        return void entries.delete(template.id);
+      }
       Object.assign(status, { phase: 'resting', message: describeError(error), diskBytes: 0 });
       log.warn('template cannot be made: VMs boot', { template: template.id, error });
     } finally {
@@ -190,6 +196,12 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
       await entry.making;
       await drop(entry);
     },
+    async forget(owner) {
+      const all = [...entries.values()].filter(({ status }) => status.owner === owner);
+      for (const { life } of all) life.abort(new Error(`"${owner}" is forgotten`));
+      await Promise.all(all.map(({ making }) => making));
+      await Promise.all(all.map(drop));
+    },
     async close() {
       life.abort(new Error('The daemon is ending'));
       await Promise.all([...entries.values()].map(({ making }) => making));
@@ -209,6 +221,7 @@ function newEntry(template: Template, nowMs: number): Entry {
     files: [],
     usedAtMs: nowMs,
     making: undefined,
+    life: new AbortController(),
   };
 }
 

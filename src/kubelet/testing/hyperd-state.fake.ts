@@ -6,14 +6,16 @@ import type {
   HyperdInfo,
   ImageStatus,
   PodState,
+  PoolStatus,
   ProbeResult,
   ProcessExit,
   PullImage,
+  TemplateStatus,
   VolumeFiles,
 } from '../../api/hyperd.ts';
 import { splitIntoRecords } from '../../api/hyperlog.ts';
 import type { LogRecord } from '../../api/hyperlog.ts';
-import { StatusError, notFound } from '../../api/status.ts';
+import { StatusError, conflict, notFound } from '../../api/status.ts';
 import type { Clock } from '../../base/clock.ts';
 
 export interface FakeHyperdOptions {
@@ -110,7 +112,12 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
     specs,
     logs,
     images,
+    templates: [] as TemplateStatus[],
+    pools: [] as PoolStatus[],
+    /** MiB that may wait, by owner; `null` once the limit was taken back. */
+    poolLimits: new Map<string, number | null>(),
     kernels,
+    onCreatePod: () => {},
     listeners,
     requests: [] as string[],
     volumes: new Map<string, VolumeFiles>(),
@@ -128,6 +135,7 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
         digest: `${reference}@sha256:${hex}`,
         references: [reference],
         diskBytes: 1024,
+        usedBy: [],
         config: {
           architecture: 'amd64',
           user: '',
@@ -144,6 +152,14 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
       };
       images.push(image);
       return image;
+    },
+    removeOwner(owner: string): void {
+      for (const { id, spec } of pods.values()) {
+        if (spec.owner === owner) throw conflict('', 'owners', owner, `it has the pod "${id}"`);
+      }
+      const others = (all: { owner: string }[]) => all.filter((each) => each.owner !== owner);
+      this.templates = others(this.templates) as TemplateStatus[];
+      this.pools = others(this.pools) as PoolStatus[];
     },
     createPod(spec: HyperPodSpec): PodState {
       const found = pods.get(spec.id);

@@ -12,6 +12,7 @@ import type {
   HyperdEvent,
   ImageStatus,
   PodState,
+  PoolLimit,
   ProbeResult,
   ProcessExit,
   PullImage,
@@ -42,6 +43,12 @@ export interface FakeHyperd {
   readonly requests: string[];
   readonly volumes: ReadonlyMap<string, VolumeFiles>;
   readonly specs: ReadonlyMap<string, HyperContainerSpec>;
+  /** Owners' memory limits of waiting VMs, in MiB; `null` once one was taken back. */
+  readonly poolLimits: ReadonlyMap<string, number | null>;
+  /** Called when a pod is asked for, before there is one. */
+  onCreatePod: () => void;
+  /** What a hyperd would have after pods of this owner. */
+  addKept(owner: string, waiting: number): void;
   addImage(reference: string, config?: Partial<ImageStatus['config']>): ImageStatus;
   /** What a pull of this reference answers instead of succeeding; undefined ends that. */
   failPull(reference: string, error: StatusError | undefined): void;
@@ -77,6 +84,15 @@ export async function startFakeHyperd(options: FakeHyperdOptions): Promise<FakeH
     requests: state.requests,
     volumes: state.volumes,
     specs: state.specs,
+    poolLimits: state.poolLimits,
+    set onCreatePod(listener: () => void) {
+      state.onCreatePod = listener;
+    },
+    addKept(owner, waiting) {
+      const size = { owner, cpuCount: 1, memoryMib: 100 };
+      const counts = { making: 0, wanted: waiting, hits: 0, misses: 0 };
+      state.pools.push({ ...size, ...counts, network: '', waiting });
+    },
     addImage: state.addImage,
     failPull: (reference, error) =>
       void (error ? state.pullErrors.set(reference, error) : state.pullErrors.delete(reference)),
@@ -103,13 +119,31 @@ type Handler = (
 const ROUTES: [string, RegExp, Handler][] = [
   ['GET', /^\/v1\/info$/, (state) => ({ ...INFO, podCount: state.pods.size })],
   ['GET', /^\/v1\/images$/, (state) => state.images],
+  ['GET', /^\/v1\/templates$/, (state) => state.templates],
+  ['GET', /^\/v1\/pools$/, (state) => state.pools],
+  [
+    'PUT',
+    /^\/v1\/owners\/([^/]+)\/pool$/,
+    (state, [owner = ''], _query, body) => {
+      const { memoryMib = null } = body() as PoolLimit;
+      state.poolLimits.set(decodeURIComponent(owner), memoryMib);
+    },
+  ],
+  [
+    'DELETE',
+    /^\/v1\/owners\/([^/]+)$/,
+    (state, [owner = '']) => state.removeOwner(decodeURIComponent(owner)),
+  ],
   ['POST', /^\/v1\/images\/pull$/, (state, _, _query, body) => state.pull(body() as PullImage)],
   ['GET', /^\/v1\/pods$/, (state) => [...state.pods.values()]],
   ['GET', /^\/v1\/pods\/([^/]+)$/, (state, [id = '']) => state.pod(id)],
   [
     'PUT',
     /^\/v1\/pods\/([^/]+)$/,
-    (state, _, _query, body) => state.createPod(body() as HyperPodSpec),
+    (state, _, _query, body) => {
+      state.onCreatePod();
+      return state.createPod(body() as HyperPodSpec);
+    },
   ],
   ['POST', /^\/v1\/pods\/([^/]+)\/stop$/, (state, [id = '']) => state.stopPod(id)],
   ['DELETE', /^\/v1\/pods\/([^/]+)$/, (state, [id = '']) => state.deletePod(id)],

@@ -24,9 +24,10 @@ export interface HostState {
   sockets: string[];
   /** In the data directory, without logs and the server's store. */
   files: string[];
+  templates: string[];
 }
 
-export const NOTHING: Omit<HostState, 'files'> = {
+export const NOTHING: Omit<HostState, 'files' | 'templates'> = {
   processes: [],
   namespaces: [],
   devices: [],
@@ -38,7 +39,7 @@ export const NOTHING: Omit<HostState, 'files'> = {
 
 /** Directories whose content is not hyperd's, or only text about what happened. */
 const OTHERS = ['log', 'server', 'node'];
-/** Templates stay for the pods that come next: they are bounded, and nobody's leftovers. */
+/** Templates stay for the pods of their owner that come next: they are bounded, and no pod's. */
 const TEMPLATES = 'hyperd/templates/';
 const TEMPLATE_WAIT_MS = 60_000;
 /** The VMs' own user ids begin here (`src/hyperd/supply/uids.ts`). */
@@ -71,7 +72,7 @@ export async function hostState(dataDir: string, vmUids: Iterable<number>): Prom
       .split('\n')
       .filter((line) => line.includes(dataDir)),
     sockets: await sockets(dataDir),
-    files: await files(dataDir),
+    ...(await files(dataDir)),
   });
 }
 
@@ -157,17 +158,20 @@ async function groups(parent: string): Promise<string[]> {
   });
 }
 
-async function files(dataDir: string): Promise<string[]> {
+async function files(dataDir: string): Promise<Pick<HostState, 'files' | 'templates'>> {
   const found: string[] = [];
   const walk = async (directory: string): Promise<void> => {
     for (const entry of await readdir(directory, { withFileTypes: true })) {
       const path = join(directory, entry.name);
       if (directory === dataDir && OTHERS.includes(entry.name)) continue;
-      if (relative(dataDir, path).startsWith(TEMPLATES)) continue;
       found.push(relative(dataDir, path));
       if (entry.isDirectory() && (await stat(path).catch(() => undefined))) await walk(path);
     }
   };
   await walk(dataDir);
-  return found;
+  const isTemplate = (path: string) => path.startsWith(TEMPLATES);
+  return {
+    files: found.filter((path) => !isTemplate(path)),
+    templates: found.filter(isTemplate),
+  };
 }

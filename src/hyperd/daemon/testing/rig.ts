@@ -134,7 +134,8 @@ function createFakeImages(): FakeImages {
     labels: {},
   };
   const references = ['localhost/test:1'];
-  const image: Image = { id: IMAGE_ID, digest: IMAGE_ID, references, diskBytes: 4096, config };
+  const size = { diskBytes: 4096, usedBy: [] };
+  const image: Image = { id: IMAGE_ID, digest: IMAGE_ID, references, ...size, config };
   const present = new Map([[IMAGE_ID, image]]);
   let leases: ImageLease[] = [];
   const release = async (imageId: string, owner: string) => {
@@ -180,6 +181,7 @@ function createFakeImages(): FakeImages {
     },
     release,
     leases: () => leases,
+    forget: async () => {},
     close: async () => {},
   };
 }
