@@ -4,6 +4,7 @@ import { systemClock } from '../src/base/clock.ts';
 import { silentLog } from '../src/base/log.ts';
 import { nameSuffix, systemRandom } from '../src/base/random.ts';
 import type { DataPaths } from '../src/cli/config.ts';
+import { readConfig } from '../src/cli/data.ts';
 import { openHypervisor } from '../src/cli/hypervisor.ts';
 import { openKernels } from '../src/cli/kernel/store.ts';
 import { connectAgent } from '../src/hyperd/agent/client.ts';
@@ -34,7 +35,9 @@ export async function benchKernels(paths: DataPaths, count = COUNT): Promise<Ben
   const names = (await store.list()).flatMap((kernel) => kernel.names.slice(0, 1));
   const directory = await mkdtemp(join(paths.kernels, `.new-${process.pid}-`));
   const parent = `hypernetes-bench-${process.pid}`;
-  const hypervisor = await openHypervisor(paths, parent, undefined, join(directory, 'vmm'));
+  const machine = (await readConfig(paths))?.machine ?? 'microvm';
+  const place = join(directory, 'vmm');
+  const hypervisor = await openHypervisor(paths, machine, parent, undefined, place);
   const samples = new Map(names.map((name): [string, Sample[]] => [name, []]));
   try {
     const { accelerator } = await hypervisor.probe();
@@ -62,7 +65,9 @@ export async function benchKernels(paths: DataPaths, count = COUNT): Promise<Ben
           'MiB',
         ),
       ]),
-      notes: [`VMs of ${MEMORY_MIB} MiB and one CPU, without disks and network.`],
+      notes: [
+        `VMs of ${MEMORY_MIB} MiB and one CPU, without disks and network, on ${hypervisor.name}.`,
+      ],
     };
   } finally {
     await hypervisor.close();

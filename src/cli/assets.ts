@@ -52,6 +52,21 @@ export async function guestAssets(paths: DataPaths): Promise<InstalledAssets> {
   return { ...assets, kernelRelease };
 }
 
+/**
+ * What the suite of hypervisors is run with.
+ * @throws UsageError when set-up has not been completed
+ */
+export async function conformanceGuest(
+  paths: DataPaths,
+): Promise<{ agentPath: string; initrdPath: string }> {
+  const { initrdPath } = await guestAssets(paths);
+  const agentPath = join(paths.assets, 'conformance');
+  await access(agentPath).catch(() => {
+    throw new UsageError(`There is no "${agentPath}": run "./hypernetes setup".`);
+  });
+  return { agentPath, initrdPath };
+}
+
 function releasePath(paths: DataPaths): string {
   return join(paths.assets, 'kernel-release');
 }

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
+import type { MachineType } from '../hyperd/vmm/qemu/models.ts';
 
 /** Where everything of one machine's Hypernetes lies, beneath one data directory. */
 export interface DataPaths {
@@ -86,6 +87,8 @@ export interface MachineConfig {
   registryPort: number;
   /** For a node: where the server is, and how to join it. */
   server: { url: string; token: string } | null;
+  /** The device model of VMs that are started; those that run keep theirs. */
+  machine: MachineType;
   /** VMs that wait for pods on this machine: `adaptive`, `off`, or `fixed:N` of each kind. */
   warmPool: string;
   clusterCidr: string;

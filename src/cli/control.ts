@@ -17,6 +17,8 @@ export interface MachineStatus {
   version: string;
   role: string;
   nodeName: string;
+  /** Device model of the VMs that are started. */
+  machine: string;
   startedAtMs: number;
   components: ComponentStatus[];
 }

@@ -1,6 +1,7 @@
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { readFileIfExists, writeFileAtomic } from '../base/files.ts';
+import { MACHINE_TYPES } from '../hyperd/vmm/qemu/models.ts';
 import { DATA_VERSION, DEFAULT_PORTS, defaultNodeName } from './config.ts';
 import type { DataPaths, MachineConfig } from './config.ts';
 import { UsageError } from './errors.ts';
@@ -69,7 +70,13 @@ export async function readConfig(paths: DataPaths): Promise<MachineConfig | unde
     );
   }
   // What machines that were set up earlier do not say.
-  return { ...config, hyperctlCidr: config.hyperctlCidr ?? HYPERCTL_CIDR };
+  const { hyperctlCidr = HYPERCTL_CIDR, machine = 'microvm' } = config;
+  if (!MACHINE_TYPES.includes(machine)) {
+    throw new UsageError(
+      `Cannot use ${paths.config}: machine is "${machine}", wanted ${MACHINE_TYPES.join(' or ')}.`,
+    );
+  }
+  return { ...config, hyperctlCidr, machine };
 }
 
 function parse(text: string, path: string): MachineConfig {
@@ -93,6 +100,7 @@ function defaultConfig(role: MachineConfig['role']): MachineConfig {
     kubeletPort: DEFAULT_PORTS.kubelet,
     registryPort: DEFAULT_PORTS.registry,
     server: null,
+    machine: 'microvm',
     warmPool: 'adaptive',
     clusterCidr: '10.88.0.0/16',
     serviceCidr: '10.96.0.0/16',

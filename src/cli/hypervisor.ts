@@ -6,6 +6,8 @@ import { createLog } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
 import { createQemuHypervisor } from '../hyperd/vmm/qemu/driver.ts';
+import type { QemuOptions } from '../hyperd/vmm/qemu/driver.ts';
+import type { MachineType } from '../hyperd/vmm/qemu/models.ts';
 import type { Hypervisor } from '../hyperd/vmm/hypervisor.ts';
 import { guestAssets } from './assets.ts';
 import type { DataPaths } from './config.ts';
@@ -20,26 +22,32 @@ export function cgroupParent(paths: DataPaths): string {
 /**
  * This machine's hypervisor, as hyperd and `doctor` use it.
  *
+ * @param machineType of the VMs that it starts
  * @param parent of all control groups; one for each that is open at the same time, because
  *   `close` removes it
  * @param directory where the result of the probe is kept
  */
 export async function openHypervisor(
   paths: DataPaths,
+  machineType: MachineType,
   parent: string,
   log?: Log,
-  directory = join(paths.hyperd, 'vmm'),
+  directory?: string,
 ): Promise<Hypervisor> {
+  return createQemuHypervisor(await qemuOptions(paths, machineType, parent, log, directory));
+}
+
+/** As `openHypervisor` takes them. */
+export async function qemuOptions(
+  paths: DataPaths,
+  machineType: MachineType,
+  cgroupParent: string,
+  log = createLog({ component: 'hypernetes', level: 'error' }),
+  directory = join(paths.hyperd, 'vmm'),
+): Promise<QemuOptions> {
   const { jailPath, kernelPath } = await guestAssets(paths);
-  return createQemuHypervisor({
-    qemuPath: QEMU_PATH,
-    jailPath,
-    directory,
-    kernelPath,
-    cgroupParent: parent,
-    exec: execute,
-    clock: systemClock,
-    random: systemRandom,
-    log: log ?? createLog({ component: 'hypernetes', level: 'error' }),
-  });
+  return {
+    ...{ qemuPath: QEMU_PATH, machineType, jailPath, directory, kernelPath, cgroupParent, log },
+    ...{ exec: execute, clock: systemClock, random: systemRandom },
+  };
 }

@@ -55,10 +55,10 @@ export async function endLeftovers(paths: DataPaths): Promise<number> {
   const ended = Promise.withResolvers<void>();
   const specs = componentSpecs(paths, ['hyperd']);
   const about = { pid: process.pid, version: versionString(), startedAtMs };
-  const { role, nodeName } = config;
+  const { role, nodeName, machine } = config;
   // Whoever calls "up" meanwhile is told that this data directory is in use.
   const control = await serveControl(paths.supervisorSocket, {
-    status: () => ({ ...about, role, nodeName, components: supervisor.status() }),
+    status: () => ({ ...about, role, nodeName, machine, components: supervisor.status() }),
     stop: () => ended.promise,
   });
   const supervisor = superviseComponents(specs, { clock: systemClock, log });

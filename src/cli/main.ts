@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { MACHINE_TYPES } from '../hyperd/vmm/qemu/models.ts';
 import { UsageError } from './errors.ts';
 import { addInsightCommands } from './insight.ts';
 import { addKernelCommands } from './kernel/commands.ts';
@@ -32,6 +33,9 @@ const warmPool = () =>
     'VMs that wait for pods: adaptive (default), off, or fixed:N of each kind',
   ).argParser(parseWarmPool);
 
+const machine = () =>
+  new Option('--machine <model>', 'device model of VMs (default microvm)').choices(MACHINE_TYPES);
+
 program
   .command('demo')
   .description('start a cluster if none runs, and show pods in their own VMs')
@@ -48,6 +52,7 @@ program
   .addOption(port('api-port', 'port of the Kubernetes API (default 6443)'))
   .addOption(port('kubelet-port', 'port of the kubelet (default 10250)'))
   .addOption(port('registry-port', 'port of the embedded registry (default 5000)'))
+  .addOption(machine())
   .addOption(warmPool())
   .addOption(
     new Option('--tenant-nodes <how>', 'whether tenants see nodes (default hidden)').choices([
@@ -76,6 +81,7 @@ program
   .option('--node-name <name>', 'name of this machine in the cluster')
   .addOption(port('kubelet-port', 'port of the kubelet (default 10250)'))
   .addOption(port('registry-port', "port of the server's registry (default 5000)"))
+  .addOption(machine())
   .addOption(warmPool())
   .action(async (options) => (await import('./join.ts')).joinNode(dataDir(), options));
 
@@ -95,6 +101,7 @@ program
   .command('doctor')
   .description('find out what this machine can do, by doing it')
   .option('--json', 'print it as JSON')
+  .option('--full', 'run the suite of hypervisors without KVM too, which takes a minute')
   .action(async (options) => (await import('./doctor.ts')).doctor(dataDir(), options));
 
 program

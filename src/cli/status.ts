@@ -28,8 +28,10 @@ export async function status(
       String(restartCount),
       lastExit || '-',
     ]);
-    const { role, nodeName, version } = machine;
-    process.stdout.write(`${role} ${nodeName}, version ${version}, ${paths.root}\n\n`);
+    const { role, nodeName, version, machine: model } = machine;
+    process.stdout.write(
+      `${role} ${nodeName}, version ${version}, VMs of ${model}, ${paths.root}\n\n`,
+    );
     process.stdout.write(table(['COMPONENT', 'STATE', 'PID', 'RESTARTS', 'LAST EXIT'], rows));
   }
   if (!machine) process.exitCode = 3;

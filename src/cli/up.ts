@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { join, resolve } from 'node:path';
 import { start } from '../base/exec.ts';
 import { parseKeystoneUrl } from '../identity/keystone/options.ts';
+import type { MachineType } from '../hyperd/vmm/qemu/models.ts';
 import { systemClock } from '../base/clock.ts';
 import { createLog } from '../base/log.ts';
 import { dataDirectory, dataPaths } from './config.ts';
@@ -26,6 +27,7 @@ export interface MachineOptions {
   nodeName?: string;
   kubeletPort?: number;
   registryPort?: number;
+  machine?: MachineType;
   warmPool?: string;
 }
 
@@ -167,6 +169,7 @@ async function runForeground(paths: DataPaths, config: MachineConfig): Promise<v
       version: versionString(),
       role: config.role,
       nodeName: config.nodeName,
+      machine: config.machine,
       startedAtMs,
       components: supervisor?.status() ?? [],
     }),

@@ -102,7 +102,13 @@ test('limits hold: processes, memory', async () => {
   const eater = await runToEnd(await cell(['eat']));
   assert.equal(eater?.signal, 9);
   assert.ok((eater?.oomKills ?? 0) > 0, 'the verdict tells of the memory limit');
-  const exit = judgeExit({ record: eater, shutdownReason: undefined, console: '', errors: '' });
+  const exit = judgeExit({
+    record: eater,
+    shutdownReason: undefined,
+    isGivenUp: false,
+    console: '',
+    errors: '',
+  });
   assert.match(exit.message, /memory limit on the host/);
   assert.deepEqual(await groups(), []);
 });

@@ -221,7 +221,13 @@ test('outside of a cell the same program does all of it', async () => {
 test('a call that no monitor makes ends the cell, and the verdict tells why', async () => {
   const record = await runToEnd(await cell(['unshare']));
   assert.deepEqual([record?.exitCode, record?.signal], [null, SIGSYS]);
-  const exit = judgeExit({ record, shutdownReason: undefined, console: '', errors: '' });
+  const exit = judgeExit({
+    record,
+    shutdownReason: undefined,
+    isGivenUp: false,
+    console: '',
+    errors: '',
+  });
   assert.match(exit.message, /SIGSYS: it made a system call that no emulator needs/);
   assert.equal((await runToEnd(await cell(['unshare']), unfiltered))?.exitCode, 0);
 });

@@ -6,11 +6,17 @@ import type { DataPaths } from '../config.ts';
  */
 export interface Check {
   name: string;
+  /** @default 2 minutes */
+  limitMs?: number;
   run(context: CheckContext): Promise<Finding>;
 }
 
 export interface CheckContext {
   paths: DataPaths;
+  /** Of this call of `doctor`, which removes it. */
+  directory: string;
+  /** Whether what takes long is done where it is not needed to find out what the machine can do. */
+  full: boolean;
   signal: AbortSignal;
 }
 

@@ -1,16 +1,17 @@
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '../../base/clock.ts';
 import { execute } from '../../base/exec.ts';
 import { describeError } from '../../base/log.ts';
 import { nameSuffix, systemRandom } from '../../base/random.ts';
 import type { Hypervisor, HypervisorInfo } from '../../hyperd/vmm/hypervisor.ts';
+import type { MachineType } from '../../hyperd/vmm/qemu/models.ts';
 import { probeSpec } from '../../hyperd/vmm/qemu/probe.ts';
 import { guestAssets } from '../assets.ts';
+import { readConfig } from '../data.ts';
 import { openHypervisor } from '../hypervisor.ts';
 import { good, limit, missing } from './check.ts';
-import type { Check, Finding } from './check.ts';
+import type { Check, CheckContext, Finding } from './check.ts';
 
 /** A kernel needs 0.3 s under KVM; emulated on a busy machine it may be a hundred times slower. */
 const BOOT_TIMEOUT_MS = 60_000;
@@ -22,26 +23,40 @@ const CONSOLE_BYTES = 4096;
  */
 export const hypervisorCheck: Check = {
   name: 'virtual machines',
-  async run({ paths, signal }) {
-    const directory = await mkdtemp(join(tmpdir(), 'hypernetes-doctor-'));
+  async run(context) {
+    const { paths, directory, signal } = context;
     try {
-      const parent = `hypernetes-doctor-${process.pid}`;
-      const hypervisor = await openHypervisor(paths, parent, undefined, directory);
-      try {
-        const found = await hypervisor.probe(signal);
+      return await withProbedHypervisor(context, async ({ hypervisor, info }) => {
         const { kernelPath } = await guestAssets(paths);
-        const bootMs = await bootProbeVm(hypervisor, kernelPath, directory, signal);
-        return judge(found, bootMs);
-      } finally {
-        await hypervisor.close();
-      }
+        return judge(info, await bootProbeVm(hypervisor, kernelPath, directory, signal));
+      });
     } catch (error) {
       return missing(describeError(error), 'No VM could be booted: pods cannot run.');
-    } finally {
-      await rm(directory, { recursive: true, force: true });
     }
   },
 };
+
+/** The device model that this node's pods get. */
+export async function nodeMachine({ paths }: CheckContext): Promise<MachineType> {
+  return (await readConfig(paths))?.machine ?? 'microvm';
+}
+
+/** The machine is probed by the first of the checks that want it. */
+export async function withProbedHypervisor<T>(
+  context: CheckContext,
+  work: (probed: { hypervisor: Hypervisor; info: HypervisorInfo }) => Promise<T>,
+): Promise<T> {
+  const { paths, directory, signal } = context;
+  const machine = await nodeMachine(context);
+  const parent = `hypernetes-doctor-${process.pid}`;
+  const place = join(directory, 'vmm');
+  const hypervisor = await openHypervisor(paths, machine, parent, undefined, place);
+  try {
+    return await work({ hypervisor, info: await hypervisor.probe(signal) });
+  } finally {
+    await hypervisor.close();
+  }
+}
 
 function judge(found: HypervisorInfo, bootMs: number): Finding {
   const { accelerator, acceleratorReason, version } = found;

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { resolve } from 'node:path';
+import type { MachineType } from '../../hyperd/vmm/qemu/models.ts';
 import { parseCidr } from '../../network/address.ts';
 import { describeError } from '../../base/log.ts';
 import { dataDirectory, dataPaths } from '../config.ts';
@@ -20,6 +21,7 @@ export interface DaemonFlags {
   tlsCert?: string;
   tlsKey?: string;
   clientCa?: string;
+  machine?: MachineType;
   warmPool?: string;
 }
 
@@ -28,10 +30,11 @@ const PORT_MAX = 65_535;
 
 /** hyperd alone, without Kubernetes, on the data directory. */
 export async function runDaemon(place: Place, flags: DaemonFlags): Promise<void> {
-  const { warmPool } = flags;
+  const { machine, warmPool } = flags;
   const overrides: ConfigOverrides = {
     ...cidrOverride(flags.cidr),
     ...doorOverride(flags),
+    machine,
     ...(warmPool === undefined ? {} : { warmPool: parseWarmPool(warmPool) }),
   };
   await bringUp(place.dataDir, 'standalone', overrides, flags.detach ?? false, 'daemon', MAIN);

@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander';
 import type { HyperdClient } from '../../client/hyperd.ts';
+import { MACHINE_TYPES } from '../../hyperd/vmm/qemu/models.ts';
 import { UsageError } from '../errors.ts';
 import { runProgram } from '../program.ts';
 import {
@@ -71,6 +72,9 @@ program
   .argument('[action]', 'run, or stop')
   .option('--detach', 'return when it is ready')
   .option('--cidr <range>', 'addresses of pods (default 10.87.0.0/16)')
+  .addOption(
+    new Option('--machine <model>', 'device model of VMs (default microvm)').choices(MACHINE_TYPES),
+  )
   .option('--warm-pool <policy>', 'VMs that wait for pods: adaptive (default), off, or fixed:N')
   .option('--listen <host:port>', 'serve clients elsewhere by TLS; "none" ends that')
   .option('--tls-cert <file>', "hyperd's certificate, PEM")

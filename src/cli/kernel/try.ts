@@ -8,16 +8,23 @@ import { connectAgent } from '../../hyperd/agent/client.ts';
 import { bootProbe } from '../../hyperd/guestkernel/boot-probe.ts';
 import type { BootProbeResult } from '../../hyperd/guestkernel/boot-probe.ts';
 import { writeGuestFiles } from '../../hyperd/guestkernel/files.ts';
+import type { GuestFiles } from '../../hyperd/guestkernel/files.ts';
 import type { KernelContent } from '../../hyperd/guestkernel/store.ts';
+import { MACHINE_TYPES } from '../../hyperd/vmm/qemu/models.ts';
+import type { MachineType } from '../../hyperd/vmm/qemu/models.ts';
 import { guestAssets } from '../assets.ts';
 import type { DataPaths } from '../config.ts';
+import { readConfig } from '../data.ts';
 import { UsageError } from '../errors.ts';
 import { openHypervisor } from '../hypervisor.ts';
 
 const BUSYBOX_PATH = '/bin/busybox';
 
 /**
- * Runs a pod with a kernel that is not in the store yet.
+ * Runs a pod with a kernel that is not in the store yet, on each device model: the node may be given
+ * another later, and then all its kernels have to do.
+ *
+ * @returns how it was on the node's own
  * @throws KernelError Refused, naming what is missing
  */
 export async function tryKernel(
@@ -32,10 +39,30 @@ export async function tryKernel(
   const { hyperstartPath } = await guestAssets(paths);
   // Beneath the data directory: in others the VM's user may not come to its files.
   const directory = await mkdtemp(join(paths.kernels, `.new-${process.pid}-`));
-  const parent = `hypernetes-kernel-${process.pid}`;
-  const hypervisor = await openHypervisor(paths, parent, undefined, join(directory, 'vmm'));
   try {
     const files = await writeGuestFiles(directory, content, hyperstartPath);
+    const results = new Map<MachineType, BootProbeResult>();
+    for (const machineType of MACHINE_TYPES) {
+      results.set(machineType, await tryOn(machineType, files, paths, directory, signal));
+    }
+    const { machine = 'microvm' } = (await readConfig(paths)) ?? {};
+    return results.get(machine) as BootProbeResult;
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function tryOn(
+  machineType: MachineType,
+  files: GuestFiles,
+  paths: DataPaths,
+  directory: string,
+  signal: AbortSignal,
+): Promise<BootProbeResult> {
+  const parent = `hypernetes-kernel-${process.pid}`;
+  const place = join(directory, 'vmm');
+  const hypervisor = await openHypervisor(paths, machineType, parent, undefined, place);
+  try {
     return await bootProbe(
       files,
       {
@@ -51,6 +78,5 @@ export async function tryKernel(
     );
   } finally {
     await hypervisor.close();
-    await rm(directory, { recursive: true, force: true });
   }
 }

@@ -47,7 +47,7 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
     ...common,
     directory: paths.hyperd,
     version: versionString(),
-    hypervisor: await openHypervisor(paths, cgroupParent(paths), log),
+    hypervisor: await openHypervisor(paths, config.machine, cgroupParent(paths), log),
     images,
     network,
     connectAgent,

@@ -34,6 +34,7 @@ const HYPERVISOR_REASONS: Record<HypervisorError['reason'], string> = {
   Invalid: 'BadRequest',
   Failed: 'InternalError',
   Gone: 'Conflict',
+  Unsupported: 'BadRequest',
 };
 
 export function toStatusError(error: unknown): StatusError {

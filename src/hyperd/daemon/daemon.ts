@@ -27,6 +27,7 @@ import type { SupplyOptions } from '../supply/index.ts';
 import { vmPaths } from '../supply/paths.ts';
 import { createUids } from '../supply/uids.ts';
 import type { HypervisorInfo } from '../vmm/hypervisor.ts';
+import { requireCapability } from '../vmm/validate.ts';
 import { createEventHub } from './events.ts';
 import type { EventHub } from './events.ts';
 import { adoptPod, createPod } from './pod.ts';
@@ -106,7 +107,12 @@ const PODS_MAX = 1000;
 const OVERHEAD_CPU_MILLIS = 50;
 const REMOVE_RETRY_MS = 5_000;
 
+/**
+ * @throws HypervisorError Unsupported where disks cannot come to a VM that runs: containers, and with
+ *   them images, are made after it
+ */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  requireCapability(options.hypervisor, 'disk-hotplug');
   const podsDirectory = join(options.directory, 'pods');
   const events = createEventHub();
   const pods = new Map<string, Pod>();

@@ -238,6 +238,25 @@ test('a paused pod refuses what needs its guest, and goes on with the right time
   await assert.rejects(pod.pause(), /does not run, it is stopped/);
 });
 
+test('a pod whose hypervisor cannot pause refuses to, and runs on', async () => {
+  await using rig = await createRig();
+  rig.hypervisor.capabilities.delete('pause');
+  const daemon = await rig.start();
+  await runningPod(daemon, 'a');
+  await assert.rejects(
+    daemon.pod('a').pause(),
+    /Hypervisor "fake" cannot do this: it has no pause/,
+  );
+  assert.equal(daemon.pod('a').state().paused, false);
+  await daemon.pod('a').stats();
+});
+
+test('a hypervisor to whose VMs no disk can come is refused at the start', async () => {
+  await using rig = await createRig();
+  rig.hypervisor.capabilities.delete('disk-hotplug');
+  await assert.rejects(rig.start(), /Hypervisor "fake" cannot do this: it has no disk-hotplug/);
+});
+
 test('a paused pod is one for the next daemon too, which can end it and let it go on', async () => {
   await using rig = await createRig();
   const first = await rig.start();

@@ -111,7 +111,7 @@ describe('bootProbe()', () => {
     [
       'no erofs',
       refuses('startContainer', 'Invalid', 'cannot mount the image "image": No such device'),
-      /does not run a pod: cannot mount the image .*lack CONFIG_EROFS_FS/,
+      /does not run a pod on fake: cannot mount the image .*lack CONFIG_EROFS_FS/,
     ],
     [
       'no ext4',

@@ -95,7 +95,7 @@ export async function bootProbe(
     return await examine(vm, image, startMs, options, bounded);
   } catch (error) {
     signal.throwIfAborted();
-    throw await refusal(vm, limit.signal.aborted ? limit.signal.reason : error);
+    throw await refusal(hypervisor.name, vm, limit.signal.aborted ? limit.signal.reason : error);
   } finally {
     timer.cancel();
     await vm?.kill();
@@ -156,7 +156,11 @@ function judge(exitCode: number, output: string): void {
   throw new Error(`no controller for ${missing.join(', ')} in control groups`);
 }
 
-async function refusal(vm: Vm | undefined, error: unknown): Promise<KernelError> {
+async function refusal(
+  hypervisor: string,
+  vm: Vm | undefined,
+  error: unknown,
+): Promise<KernelError> {
   const why = printable(describeError(error));
   // What the machine cannot do is not the kernel's fault.
   if (!vm) return new KernelError('Refused', `Cannot boot a VM to try the kernel: ${why}`);
@@ -165,7 +169,10 @@ async function refusal(vm: Vm | undefined, error: unknown): Promise<KernelError>
   const last = printable(printed.trim().split('\n').slice(-CONSOLE_LINES_SHOWN).join(' | '));
   const told = last === '' ? 'Its console is empty' : `Its console ends with "${last}"`;
   const hint = options.length > 0 ? ` It seems to lack ${options.join(', ')}.` : '';
-  return new KernelError('Refused', `The kernel does not run a pod: ${why}.${hint} ${told}`);
+  return new KernelError(
+    'Refused',
+    `The kernel does not run a pod on ${hypervisor}: ${why}.${hint} ${told}`,
+  );
 }
 
 /** The words are the kernel's: they may be meant for a terminal. */

@@ -13,7 +13,7 @@ const SYMPTOMS: [pattern: RegExp, options: string[]][] = [
   [/no controller for .*memory/, ['MEMCG']],
   [/no controller for .*cpu/, ['CGROUP_SCHED', 'FAIR_GROUP_SCHED']],
   [/no controller for .*pids/, ['CGROUP_PIDS']],
-  [/no control port/, ['VIRTIO_CONSOLE', 'VIRTIO_MMIO', 'ACPI']],
+  [/no control port/, ['VIRTIO_CONSOLE', 'VIRTIO_MMIO', 'VIRTIO_PCI', 'ACPI']],
   [/(?:signals|uevents): Function not implemented/, ['SIGNALFD', 'EPOLL', 'TIMERFD', 'NET']],
   [/scratchSerial: no disk/, ['VIRTIO_BLK']],
   [/cannot mount the scratch disk/, ['EXT4_FS']],

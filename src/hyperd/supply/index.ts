@@ -97,8 +97,10 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
     ({ overheadMemoryMib }) => (overhead = overheadMemoryMib),
     () => {},
   );
+  const policy = options.policy ?? defaultPolicy();
   const pool = createPool({
-    policy: options.policy ?? defaultPolicy(),
+    // A guest that waits and cannot be stopped would cost what a pod costs.
+    policy: hypervisor.capabilities.has('pause') ? policy : { ...policy, kind: 'off' },
     clock,
     log,
     isShortOfMemory: () => freemem() < totalmem() * FREE_SHARE_MIN,

@@ -1,10 +1,11 @@
 /**
- * The seam below which a virtual machine is an emulator process. Implementations: `qemu` and
- * `fake`; both pass `conformance.ts`. A VM outlives the daemon that started it: `adopt` finds it
- * again from its directory after a restart.
+ * The seam below which a virtual machine is an emulator process. Implementations: `qemu`, with two
+ * device models, and `fake`; all pass `conformance.ts`, and docs/hypervisors.md tells how to add one.
+ * A VM outlives the daemon that started it: `adopt` finds it again from its directory after a restart.
  */
 export interface Hypervisor {
-  readonly name: 'qemu' | 'fake';
+  /** Of the driver and the device model: what one has saved as a template another cannot start. */
+  readonly name: string;
   /** What its VMs can do beyond the rest of this interface; callers do without what is not in it. */
   readonly capabilities: ReadonlySet<HypervisorCapability>;
   /** What this machine can do, found out by booting a probe VM; cached for the boot of the host. */
@@ -26,6 +27,8 @@ export interface Hypervisor {
 }
 
 /**
+ * What is not declared rejects with `Unsupported` where it is asked for all the same.
+ *
  * - `template`: a VM can be saved and others started from it, sharing its memory until they write
  * - `pause`: `pause` and `resume`
  * - `disk-hotplug`: `attachDisk` and `detachDisk`
@@ -151,12 +154,19 @@ export interface VmExit {
   message: string;
 }
 
+/**
+ * - `Invalid`: the request
+ * - `Failed`: the machine
+ * - `Gone`: the VM has ended
+ * - `Unsupported`: the driver cannot, and has not declared it
+ */
+export type HypervisorErrorReason = 'Invalid' | 'Failed' | 'Gone' | 'Unsupported';
+
 /** A VM that could not be started or told something. `message` says which and why. */
 export class HypervisorError extends Error {
   override name = 'HypervisorError';
-  /** `Invalid`: the request; `Failed`: the machine; `Gone`: the VM has ended. */
-  readonly reason: 'Invalid' | 'Failed' | 'Gone';
-  constructor(reason: 'Invalid' | 'Failed' | 'Gone', message: string, cause?: unknown) {
+  readonly reason: HypervisorErrorReason;
+  constructor(reason: HypervisorErrorReason, message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
     this.reason = reason;
   }

@@ -1,11 +1,11 @@
 import { isAbsolute } from 'node:path';
 import { HypervisorError } from './hypervisor.ts';
-import type { VmLimits, VmSpec } from './hypervisor.ts';
+import type { Hypervisor, HypervisorCapability, VmLimits, VmSpec } from './hypervisor.ts';
 
 /** Below it are the host's own users; the jail refuses them too. */
 const UID_MIN = 1000;
 const UID_MAX = 2 ** 31 - 1;
-/** QEMU's `microvm` has 24 virtio slots; further disks are attached while the VM runs. */
+/** QEMU's `microvm` has 24 virtio slots, `q35` 30; further disks are attached while the VM runs. */
 const BOOT_DISK_COUNT_MAX = 16;
 const CPU_COUNT_MAX = 64;
 /** Less does not hold a Debian kernel and its initial file system. */
@@ -69,6 +69,18 @@ export function validateLimits(limits: VmLimits): void {
 
 export function validateSerial(serial: string): void {
   requireMatch('disk serial', serial, /^[A-Za-z0-9]{1,20}$/, '1 to 20 of [A-Za-z0-9]');
+}
+
+/** @throws HypervisorError Unsupported, naming the driver and what it cannot do */
+export function requireCapability(
+  { name, capabilities }: Pick<Hypervisor, 'name' | 'capabilities'>,
+  wanted: HypervisorCapability,
+): void {
+  if (capabilities.has(wanted)) return;
+  throw new HypervisorError(
+    'Unsupported',
+    `Hypervisor "${name}" cannot do this: it has no ${wanted}`,
+  );
 }
 
 function requirePath(field: string, value: string): void {

@@ -14,7 +14,7 @@ import type {
   VmLimits,
   VmSpec,
 } from '../hypervisor.ts';
-import { validateLimits, validateSerial, validateVmSpec } from '../validate.ts';
+import { requireCapability, validateLimits, validateSerial, validateVmSpec } from '../validate.ts';
 
 /** What a pretended VM's inside is told to do. */
 export interface FakeGuest {
@@ -34,6 +34,8 @@ export interface FakeGuest {
 
 export interface FakeHypervisorOptions {
   clock: Clock;
+  /** @default all that there are */
+  capabilities?: HypervisorCapability[];
   /**
    * The agent inside: called with the guest's end of each control connection. The default one
    * reads and says nothing.
@@ -49,6 +51,8 @@ export type FakeStep =
   'create' | 'adopt' | 'connectControl' | 'attachDisk' | 'detachDisk' | 'saveTemplate' | 'kill';
 
 export interface FakeHypervisor extends Hypervisor {
+  /** What is taken out of it cannot be done from then on. */
+  readonly capabilities: Set<HypervisorCapability>;
   /** VMs that run, by id. For tests that end or inspect them from outside. */
   readonly running: ReadonlyMap<string, FakeMachine>;
 }
@@ -73,6 +77,8 @@ const STATE_FILE = 'vm.json';
 const EXIT_FILE = 'exit.json';
 const TEMPLATE_FILE = 'state';
 
+const ALL_CAPABILITIES: HypervisorCapability[] = ['template', 'pause', 'disk-hotplug'];
+
 /** Its pids name no process: they lie above what Linux hands out. */
 const PID_BASE = 2 ** 23;
 
@@ -89,9 +95,10 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
     signal?.throwIfAborted();
     if (error !== undefined) throw error;
   };
+  const self = { name: 'fake', capabilities: new Set(options.capabilities ?? ALL_CAPABILITIES) };
+  const made = { ...options, require: requireCapability.bind(undefined, self) };
   return {
-    name: 'fake',
-    capabilities: new Set<HypervisorCapability>(['template', 'pause', 'disk-hotplug']),
+    ...self,
     running,
     probe: async (): Promise<HypervisorInfo> => ({
       accelerator: 'fake',
@@ -101,13 +108,14 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
     }),
     async create(spec, signal) {
       validateVmSpec(spec);
+      if (spec.template !== undefined) made.require('template');
       if (running.has(spec.id)) {
         throw new HypervisorError('Invalid', `Cannot start VM "${spec.id}": it runs already`);
       }
       await step('create', spec.id, signal);
       const memory = await readTemplate(spec);
       await writeFile(join(spec.directory, STATE_FILE), JSON.stringify(spec));
-      const machine = createMachine(spec, memory, nextPid++, options, step, () =>
+      const machine = createMachine(spec, memory, nextPid++, made, step, () =>
         running.delete(spec.id),
       );
       running.set(spec.id, machine);
@@ -121,7 +129,7 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
       await step('adopt', spec.id, signal);
       const machine = running.get(spec.id);
       if (machine !== undefined) return machine.vm;
-      const dead = createMachine(spec, new Map(), nextPid++, options, step, () => {});
+      const dead = createMachine(spec, new Map(), nextPid++, made, step, () => {});
       dead.end(await readExit(directory));
       return dead.vm;
     },
@@ -155,7 +163,7 @@ function createMachine(
   spec: VmSpec,
   memory: Map<string, string>,
   pid: number,
-  options: FakeHypervisorOptions,
+  options: FakeHypervisorOptions & { require: (capability: HypervisorCapability) => void },
   step: (name: FakeStep, vmId: string, signal?: AbortSignal) => Promise<void>,
   gone: () => void,
 ): Machine {
@@ -214,12 +222,14 @@ function createMachine(
       return ours;
     },
     async attachDisk(disk, signal) {
+      options.require('disk-hotplug');
       validateSerial(disk.serial);
       await step('attachDisk', spec.id, signal);
       requireAlive();
       if (!disks.has(disk.serial)) disks.set(disk.serial, disk);
     },
     async detachDisk(serial, signal) {
+      options.require('disk-hotplug');
       await step('detachDisk', spec.id, signal);
       requireAlive();
       if (boot.has(serial)) {
@@ -229,10 +239,12 @@ function createMachine(
       disks.delete(serial);
     },
     async pause() {
+      options.require('pause');
       requireAlive();
       machine.paused = true;
     },
     async resume() {
+      options.require('pause');
       requireAlive();
       machine.paused = false;
     },

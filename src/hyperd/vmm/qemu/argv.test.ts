@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import type { VmSpec } from '../hypervisor.ts';
 import { blockNode, launchPlan } from './argv.ts';
 import type { LaunchContext } from './argv.ts';
+import { DEVICE_MODELS, MACHINE_TYPES } from './models.ts';
 
 const SPEC: VmSpec = {
   id: '0a1b2c3d-0000-4000-8000-000000000001',
@@ -25,6 +26,7 @@ const SPEC: VmSpec = {
 
 const CONTEXT: LaunchContext = {
   qemuPath: '/usr/bin/qemu-system-x86_64',
+  model: DEVICE_MODELS.microvm,
   accelerator: 'tcg',
   tscKhz: 2_445_424,
   libraries: ['/lib/x86_64-linux-gnu/libc.so.6', '/lib64/ld-linux-x86-64.so.2'],
@@ -38,8 +40,6 @@ const CONTEXT: LaunchContext = {
   lendPath: '/var/lib/hypernetes/assets/hyperlend.so',
 };
 
-const GOLDEN = join(import.meta.dirname, 'argv.golden.txt');
-
 /** One option with its value on a line, so that a reviewer sees what changes. */
 function lines(args: string[]): string {
   return args.reduce((text, a, i) => {
@@ -49,26 +49,40 @@ function lines(args: string[]): string {
   }, '');
 }
 
-test('the command line of jail and emulator is that of the golden file', async () => {
-  const kvm = { ...CONTEXT, accelerator: 'kvm' as const };
-  const directory = '/var/lib/hypernetes/hyperd/templates/1';
-  const source: VmSpec = {
+const TEMPLATE = '/var/lib/hypernetes/hyperd/templates/1';
+const SPECS: Record<string, VmSpec> = {
+  'disks and network': SPEC,
+  'no disk, no network, no initial file system': {
+    ...SPEC,
+    disks: [],
+    nic: undefined,
+    initrdPath: '',
+  },
+  'source of a template': {
     ...SPEC,
     disks: [],
     nic: { mac: '02:00:00:00:00:01' },
-    template: { role: 'source', directory },
-  };
-  const clone: VmSpec = { ...SPEC, disks: [], template: { role: 'clone', directory } };
-  const bare = { ...SPEC, disks: [], nic: undefined, initrdPath: '' };
-  const text = [
-    `# tcg\n${lines(launchPlan(SPEC, CONTEXT).arguments)}\n`,
-    `# kvm, no disk, no network, no initial file system\n${lines(launchPlan(bare, kvm).arguments)}\n`,
-    `# tcg, source of a template\n${lines(launchPlan(source, CONTEXT).arguments)}\n`,
-    `# tcg, clone of it\n${lines(launchPlan(clone, CONTEXT).arguments)}\n`,
-  ].join('\n');
-  if (process.env.UPDATE_GOLDEN === '1') await writeFile(GOLDEN, text);
-  assert.equal(text, await readFile(GOLDEN, 'utf8'));
-});
+    template: { role: 'source', directory: TEMPLATE },
+  },
+  'clone of it': { ...SPEC, disks: [], template: { role: 'clone', directory: TEMPLATE } },
+};
+
+for (const machineType of MACHINE_TYPES) {
+  test(`the command line of jail and ${machineType} is that of the golden file`, async () => {
+    const golden = join(import.meta.dirname, `argv.${machineType}.golden.txt`);
+    const sections = (['tcg', 'kvm'] as const).flatMap((accelerator) =>
+      Object.entries(SPECS).map(([title, spec]) => {
+        const model = DEVICE_MODELS[machineType];
+        const firmware = model.firmware.map((name) => `/usr/share/qemu/${name}`);
+        const context = { ...CONTEXT, accelerator, model, firmware };
+        return `# ${accelerator}, ${title}\n${lines(launchPlan(spec, context).arguments)}\n`;
+      }),
+    );
+    const text = sections.join('\n');
+    if (process.env.UPDATE_GOLDEN === '1') await writeFile(golden, text);
+    assert.equal(text, await readFile(golden, 'utf8'));
+  });
+}
 
 test('blockNode() opens block devices as such; what is read-only it neither writes nor locks', () => {
   const disk = { serial: 'a', path: '/dev/x', readOnly: true };

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { kernelArguments } from '../../guestkernel/arguments.ts';
 import type { DiskSpec, VmSpec } from '../hypervisor.ts';
+import type { DeviceModel } from './models.ts';
 
 /**
  * A VM's specification turned into the command lines of jail and emulator. Pure; a golden file
@@ -14,6 +15,7 @@ export interface LaunchPlan {
 
 export interface LaunchContext {
   qemuPath: string;
+  model: DeviceModel;
   accelerator: 'kvm' | 'tcg';
   /** Of the host's time stamp counter, which an emulated guest reads and cannot measure. */
   tscKhz: number;
@@ -129,12 +131,12 @@ function hasInitrd(spec: VmSpec): boolean {
 }
 
 function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
-  const { accelerator } = context;
+  const { accelerator, model } = context;
   return [
     context.qemuPath,
     ...['-name', `hypernetes-${spec.id}`],
-    ...['-machine', `microvm,acpi=on,rtc=on,ioapic2=on${spec.template ? MEMORY_BACKEND : ''}`],
-    ...['-global', 'virtio-mmio.force-legacy=false'],
+    ...['-machine', `${model.machine}${spec.template ? MEMORY_BACKEND : ''}`],
+    ...model.globals.flatMap((setting) => ['-global', setting]),
     ...['-accel', accelerator === 'kvm' ? 'kvm' : `tcg,tb-size=${TRANSLATION_BUFFER_MIB}`],
     ...['-cpu', accelerator === 'kvm' ? 'host' : 'max'],
     ...['-m', String(spec.memoryMib)],
@@ -150,18 +152,22 @@ function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
     ...monitorArguments('monitor', FD.monitor),
     ...monitorArguments('attach', FD.attach),
     ...['-chardev', `socket,id=control,fd=${FD.control},server=on,wait=off`],
-    ...['-device', 'virtio-serial-device,max_ports=2'],
+    ...virtioDevice(model, 'serial', 'max_ports=2'),
     ...[
       '-device',
       `virtserialport,id=${CONTROL_PORT_ID},chardev=control,name=${CONTROL_PORT_NAME},nr=1`,
     ],
-    ...['-device', 'virtio-rng-device'],
-    ...['-device', 'virtio-scsi-device,id=scsi,num_queues=1'],
+    ...virtioDevice(model, 'rng'),
+    ...virtioDevice(model, 'scsi', 'id=scsi', 'num_queues=1'),
     ...spec.disks.flatMap((disk, i) =>
-      bootDiskArguments(disk, i, context.blockDevices[i] ?? false),
+      bootDiskArguments(disk, i, context.blockDevices[i] ?? false, model),
     ),
-    ...nicArguments(spec),
+    ...nicArguments(spec, model),
   ];
+}
+
+function virtioDevice(model: DeviceModel, kind: string, ...properties: string[]): string[] {
+  return ['-device', [`virtio-${kind}-${model.transport}`, ...properties].join(',')];
 }
 
 const MEMORY_BACKEND = ',memory-backend=memory';
@@ -236,22 +242,26 @@ export function blockNode(disk: DiskSpec, fdset: number, blockDevice: boolean): 
   };
 }
 
-function bootDiskArguments(disk: DiskSpec, index: number, blockDevice: boolean): string[] {
+function bootDiskArguments(
+  disk: DiskSpec,
+  index: number,
+  blockDevice: boolean,
+  model: DeviceModel,
+): string[] {
   const fdset = FIRST_DISK_FDSET + index;
   const id = diskId(disk.serial);
   return [
     ...['-add-fd', `fd=${FD.firstDisk + index},set=${fdset}`],
     ...['-blockdev', JSON.stringify(blockNode(disk, fdset, blockDevice))],
-    ...['-device', `virtio-blk-device,id=${id},drive=${id},serial=${disk.serial}`],
+    ...virtioDevice(model, 'blk', `id=${id}`, `drive=${id}`, `serial=${disk.serial}`),
   ];
 }
 
-function nicArguments(spec: VmSpec): string[] {
-  const { nic } = spec;
+function nicArguments({ nic }: VmSpec, model: DeviceModel): string[] {
   if (nic === undefined) return [];
-  if (nic.tap === undefined) return ['-device', `virtio-net-device,mac=${nic.mac}`];
+  if (nic.tap === undefined) return virtioDevice(model, 'net', `mac=${nic.mac}`);
   return [
     ...['-netdev', `tap,id=nic,fd=${FD.tap}`],
-    ...['-device', `virtio-net-device,netdev=nic,mac=${nic.mac}`],
+    ...virtioDevice(model, 'net', 'netdev=nic', `mac=${nic.mac}`),
   ];
 }

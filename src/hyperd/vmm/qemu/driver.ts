@@ -32,6 +32,8 @@ import { withDeadline } from '../deadline.ts';
 import { hostDevices } from './devices.ts';
 import { connectSocket, killJail, readJailProcesses, startJail, awaitJailEnd } from './jail.ts';
 import { emulatorFirmware, emulatorLibraries } from './libraries.ts';
+import { DEVICE_MODELS } from './models.ts';
+import type { MachineType } from './models.ts';
 import { probeMachine } from './probe.ts';
 import type { Machine } from './probe.ts';
 import { connectQmp } from './qmp.ts';
@@ -42,6 +44,8 @@ import { createQemuVm } from './vm.ts';
 export interface QemuOptions {
   /** Absolute path of qemu-system-x86_64. */
   qemuPath: string;
+  /** Of the VMs that it starts. Those of the other can be adopted too. */
+  machineType: MachineType;
   /** Absolute path of the compiled hyperjail. */
   jailPath: string;
   /** Firmware of QEMU. @default Debian's directories */
@@ -85,7 +89,10 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
   const host = once(async (): Promise<Host> => {
     const cgroups = await detectCgroups(options.cgroupParent ?? 'hypernetes');
     await prepareCgroups(cgroups);
-    const firmware = await emulatorFirmware(options.firmwareDirectories ?? FIRMWARE_DIRECTORIES);
+    const firmware = await emulatorFirmware(
+      DEVICE_MODELS[options.machineType].firmware,
+      options.firmwareDirectories ?? FIRMWARE_DIRECTORIES,
+    );
     return { cgroups, libraries: await emulatorLibraries(options.qemuPath), firmware };
   });
   const machine = once(async (): Promise<Machine> => {
@@ -117,7 +124,7 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
   };
 
   return {
-    name: 'qemu',
+    name: `qemu-${options.machineType}`,
     capabilities: new Set<HypervisorCapability>(['template', 'pause', 'disk-hotplug']),
     async probe() {
       const { accelerator, acceleratorReason, version, overheadMemoryMib } = await machine();
@@ -155,6 +162,7 @@ async function launchContext(
   });
   return {
     qemuPath: options.qemuPath,
+    model: DEVICE_MODELS[options.machineType],
     accelerator: found.accelerator,
     tscKhz: found.tscKhz,
     libraries: host.libraries,

@@ -12,7 +12,10 @@ test('emulatorFirmware() takes each file that is needed from the first directory
     const files = ['first/pvh.bin', 'first/slof.bin', 'second/pvh.bin', 'second/bios-256k.bin'];
     for (const directory of [first, second]) await mkdir(directory);
     for (const file of files) await writeFile(join(base, file), '');
-    const found = await emulatorFirmware([first, join(base, 'nowhere'), second]);
+    const found = await emulatorFirmware(
+      ['bios-256k.bin', 'pvh.bin'],
+      [first, join(base, 'nowhere'), second],
+    );
     assert.deepEqual(found, [join(second, 'bios-256k.bin'), join(first, 'pvh.bin')]);
   } finally {
     await rm(base, { recursive: true });

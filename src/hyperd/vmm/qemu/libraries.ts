@@ -4,15 +4,6 @@ import { run } from '../../../base/exec.ts';
 
 const TRANSLATOR_MODULE = 'accel-tcg-x86_64.so';
 
-/** What `microvm` and `q35` boot a kernel with, of some hundred files for all of QEMU's machines. */
-const FIRMWARE = [
-  'bios-256k.bin',
-  'bios-microvm.bin',
-  'kvmvapic.bin',
-  'linuxboot_dma.bin',
-  'pvh.bin',
-];
-
 /**
  * Files that a dynamically linked emulator needs beside itself: its libraries, its loader, and
  * the translator that Debian ships as a module. They are all that its cell shows it.
@@ -31,9 +22,9 @@ export async function emulatorLibraries(qemuPath: string): Promise<string[]> {
  * Each file of firmware from the first directory that has it, as QEMU looks for it. One that is
  * nowhere is not missed here: QEMU names it when a machine needs it.
  */
-export async function emulatorFirmware(directories: string[]): Promise<string[]> {
+export async function emulatorFirmware(names: string[], directories: string[]): Promise<string[]> {
   const found: string[] = [];
-  for (const name of FIRMWARE) {
+  for (const name of names) {
     for (const path of directories.map((directory) => join(directory, name))) {
       const exists = await access(path).then(
         () => true,

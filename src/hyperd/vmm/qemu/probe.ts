@@ -136,7 +136,8 @@ async function cacheKey(options: QemuOptions, version: string): Promise<string> 
     () => 'kvm',
     () => 'no-kvm',
   );
-  return [bootId.trim(), kvm, version, options.kernelPath, kernel.size, kernel.mtimeMs].join(' ');
+  const guest = [options.machineType, options.kernelPath, kernel.size, kernel.mtimeMs];
+  return [bootId.trim(), kvm, version, ...guest].join(' ');
 }
 
 function parseCache(text: string | undefined, key: string): Machine | undefined {

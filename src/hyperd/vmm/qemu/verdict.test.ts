@@ -11,7 +11,13 @@ const CLEAN: ExitRecord = {
   cpuMicros: 1,
   atMs: 1,
 };
-const NOTHING: ExitEvidence = { record: CLEAN, shutdownReason: undefined, console: '', errors: '' };
+const NOTHING: ExitEvidence = {
+  record: CLEAN,
+  shutdownReason: undefined,
+  isGivenUp: false,
+  console: '',
+  errors: '',
+};
 const PANIC = 'x\n[    3.1] Kernel panic - not syncing: Attempted to kill init!\n[ 3.2] CPU: 0\n';
 
 test('judgeExit() tells each end by its evidence', () => {

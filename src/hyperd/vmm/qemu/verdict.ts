@@ -15,6 +15,8 @@ export interface ExitEvidence {
   record: ExitRecord | undefined;
   /** Reason of the last SHUTDOWN event, where a daemon was there to hear it. */
   shutdownReason: string | undefined;
+  /** KVM could not run the guest on, and it was ended for that. */
+  isGivenUp: boolean;
   /** End of the guest's console. */
   console: string;
   /** What emulator and jail printed. */
@@ -55,8 +57,13 @@ export function judgeExit(evidence: ExitEvidence): VmExit {
     return { reason: 'killed', exitCode: undefined, signal: 'SIGKILL', message };
   }
   const exitCode = record.exitCode ?? undefined;
+  const detail = printable(evidence.errors);
   const signal =
     record.signal === null ? undefined : (SIGNAL_NAMES[record.signal] ?? String(record.signal));
+  if (evidence.isGivenUp) {
+    const message = `KVM cannot run the guest on${detail && `: ${detail}`}`;
+    return { reason: 'failed', exitCode, signal, message };
+  }
   if (signal !== undefined) {
     const killed = record.signal === SIGKILL;
     return {
@@ -67,7 +74,6 @@ export function judgeExit(evidence: ExitEvidence): VmExit {
     };
   }
   if (exitCode !== 0) {
-    const detail = printable(evidence.errors);
     const message = `The emulator failed with exit code ${exitCode}${detail && `: ${detail}`}`;
     return { reason: 'failed', exitCode, signal, message };
   }

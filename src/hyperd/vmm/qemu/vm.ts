@@ -11,6 +11,7 @@ import { SCSI_BUS, SOCKET_NAMES, blockNode, diskId, hotFdset } from './argv.ts';
 import { withDeadline } from '../deadline.ts';
 import { awaitJailEnd, connectSocket, killJail, processStat, readExitRecord } from './jail.ts';
 import type { JailProcesses } from './jail.ts';
+import { watchGivenUp } from './given-up.ts';
 import { QmpError } from './qmp.ts';
 import type { QmpClient } from './qmp.ts';
 import { saveState, statePath } from './template.ts';
@@ -57,10 +58,15 @@ const EVIDENCE_BYTES = 16 << 10;
 export function createQemuVm(options: QemuVmOptions): Vm {
   const { id, directory, processes, qmp, clock, log } = options;
   let shutdownReason: string | undefined;
+  let isGivenUp = false;
   let released = false;
   let ended = false;
   qmp.onEvent((event) => {
     if (event.name === 'SHUTDOWN') shutdownReason = String(event.data.reason);
+  });
+  watchGivenUp(qmp, () => {
+    isGivenUp = true;
+    void killJail(processes);
   });
 
   const consoleTail = async (bytesMax: number) => {
@@ -86,6 +92,7 @@ export function createQemuVm(options: QemuVmOptions): Vm {
     return judgeExit({
       record: await readExitRecord(directory),
       shutdownReason,
+      isGivenUp,
       console: await consoleTail(EVIDENCE_BYTES),
       errors: (await readTail(join(directory, 'vmm.log'), EVIDENCE_BYTES)).toString('utf8'),
     });

@@ -1,6 +1,5 @@
 // The guest that the hypervisor's conformance suite talks to, as PID 1. Loads the modules of the
-// initial file system and answers lines on the control port: see src/hyperd/vmm/conformance.ts.
-#define _GNU_SOURCE
+// initial file system and answers lines on the control port: see src/hyperd/vmm/conformance-cases.ts.
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -38,7 +37,7 @@ static int open_port(void) {
 static bool has_serial(const char *disk, const char *serial) {
   static const struct { const char *file; int skip; } PLACES[] = {{"serial", 0}, {"device/vpd_pg80", 4}};
   for (int i = 0; i < 2; i++) {
-    char path[160], text[128] = "";
+    char path[320], text[128] = "";
     snprintf(path, sizeof path, "/sys/block/%s/%s", disk, PLACES[i].file);
     int fd = open(path, O_RDONLY);
     if (fd < 0) continue;
@@ -54,7 +53,7 @@ static bool read_disk(const char *serial, char *content) {
   DIR *disks = opendir("/sys/block");
   for (struct dirent *e; disks && !found && (e = readdir(disks));) {
     if (e->d_name[0] == '.' || !has_serial(e->d_name, serial)) continue;
-    char path[160];
+    char path[320];
     snprintf(path, sizeof path, "/dev/%s", e->d_name);
     int fd = open(path, O_RDONLY);
     found = fd >= 0 && read(fd, content, 16) == 16;
@@ -78,7 +77,7 @@ static void answer(int port, char *line) {
   if (!strncmp(line, "ECHO ", 5)) dprintf(port, "%s\n", line);
   if (!strncmp(line, "DISK ", 5)) answer_disk(port, line + 5);
   if (!strncmp(line, "KEEP ", 5)) {
-    snprintf(kept, sizeof kept, "%s", line + 5);
+    snprintf(kept, sizeof kept, "%.63s", line + 5);
     dprintf(port, "KEEP %s\n", kept);
   }
   if (!strcmp(line, "KEPT")) dprintf(port, "KEPT %s\n", kept);
