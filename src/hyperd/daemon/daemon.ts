@@ -243,7 +243,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     async removeAllPods() {
       isEnding = true;
       const left = new Map<string, unknown>();
-      const removed = [...pods.keys()].map((id) => remove(id).catch((error) => left.set(id, error)));
+      const removed = [...pods.keys()].map((id) =>
+        remove(id).catch((error) => left.set(id, error)),
+      );
       await Promise.all(removed);
       return left;
     },

@@ -28,6 +28,7 @@ import { processSpec } from '../../agent/testing/guest.ts';
 import { createFakeKernels } from '../../guestkernel/store.fake.ts';
 import { createScriptedGuest } from './guest.fake.ts';
 import type { ScriptedGuest } from './guest.fake.ts';
+import type { MortalProcess } from './crash.ts';
 
 /** A daemon whose VMs, network and images are pretended; its files are real. */
 export interface Rig {
@@ -35,8 +36,11 @@ export interface Rig {
   hypervisor: FakeHypervisor;
   network: NetworkDriver;
   images: FakeImages;
-  /** A daemon on what is there. The one before it has to be closed. */
-  start(): Promise<Daemon>;
+  /**
+   * A daemon on what is there. The one before it has to be closed, or to have died.
+   * @param process in which it runs. @default one that lives
+   */
+  start(process?: MortalProcess): Promise<Daemon>;
   /** The VM of a pod as its guest sees it. Throws where there is none. */
   guest(podId: string): ScriptedGuest;
   fault: (step: FakeStep, vmId: string) => Promise<Error | undefined> | Error | undefined;
@@ -79,23 +83,26 @@ export async function createRig(...kernels: string[]): Promise<Rig> {
     images: createFakeImages(),
     fault: () => undefined,
     onBoot: () => {},
-    async start() {
+    async start(process) {
+      const part = <T extends object>(name: string, whole: T): T =>
+        process ? process.part(name, whole) : whole;
       const daemon = await startDaemon({
         directory,
         version: 'test',
-        hypervisor,
-        images: rig.images,
-        network: rig.network,
+        hypervisor: part('hypervisor', hypervisor),
+        images: part('images', rig.images),
+        network: part('network', rig.network),
         connectAgent: async (connection: Duplex, options: AgentOptions) => {
+          void process?.died.then(() => connection.destroy());
           const [id] = (await once(connection, 'data')) as [Buffer];
-          return rig.guest(id.toString()).open(connection, options);
+          return part('agent', rig.guest(id.toString()).open(connection, options));
         },
-        clock: systemClock,
+        clock: process ? process.clock(systemClock) : systemClock,
         random,
         log: silentLog,
-        kernels: createFakeKernels(...kernels),
+        kernels: part('kernels', createFakeKernels(...kernels)),
       });
-      daemons.push(daemon);
+      if (!process) daemons.push(daemon);
       return daemon;
     },
     guest(podId) {
