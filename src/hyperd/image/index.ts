@@ -161,8 +161,17 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
       // The same lock as `remove` takes: a disk is either pinned or gone.
       const unlock = await context.lock(`image ${imageId}`);
       try {
-        if (!catalog.find(imageId))
-          throw new ImageError('NotFound', `image "${imageId}": not found`);
+        const record = catalog.find(imageId);
+        if (!record) throw new ImageError('NotFound', `image "${imageId}": not found`);
+        const problem = await catalog.findDamage(record);
+        if (problem !== undefined) {
+          context.log.error('image is damaged: the next pull makes it anew', { imageId, problem });
+          await catalog.forget(imageId);
+          throw new ImageError(
+            'NotFound',
+            `image "${imageId}" is damaged, ${problem}: pull it again`,
+          );
+        }
         await catalog.addLease({ imageId, owner });
         return catalog.diskPath(imageId);
       } finally {
