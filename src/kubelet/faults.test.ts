@@ -49,6 +49,25 @@ for (const [graceSeconds, endsMs] of [
   });
 }
 
+test('a container that is not alive, in a guest that answers no signal, gets another VM', async () => {
+  await start();
+  const livenessProbe = { exec: { command: ['exit', '1'] }, failureThreshold: 1 };
+  rig.addPod('frozen', { ...one({ livenessProbe }), terminationGracePeriodSeconds: 3 });
+  await rig.waitUntil(() => rig.hyperd.pods.get(rig.uid('frozen'))?.phase === 'running');
+  rig.hyperd.freeze(rig.uid('frozen'));
+  await rig.until('frozen', running);
+  await rig.settle();
+  // The probe, the grace period, and what KILL has.
+  for (const ms of [0, 3_000, 10_000]) {
+    await rig.clock.advance(ms);
+    await rig.settle();
+  }
+  const pod = await rig.until('frozen', (each) => status(each)?.restartCount === 1);
+  assert.equal(status(pod)?.lastState?.terminated?.exitCode, 137);
+  assert.ok((await rig.events('frozen')).includes('FailedKillPod'));
+  assert.ok(rig.hyperd.pods.has(`${rig.uid('frozen')}-1`));
+});
+
 for (const jumpMs of [-HOUR_MS, HOUR_MS]) {
   const way = jumpMs < 0 ? 'back' : 'forward';
   test(`a clock that is set ${way} holds up neither restarts nor pulls`, async () => {

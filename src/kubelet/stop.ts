@@ -67,7 +67,10 @@ export async function runHook(
   }
 }
 
-/** Stops a container within `graceMs`. Resolves when it is dead or its VM is. */
+/**
+ * Stops a container within `graceMs`. Resolves when it is dead or its VM is: one whose guest answers
+ * no signal, not even after that, is ended.
+ */
 export async function stopContainer(
   context: NodeContext,
   target: RunningContainer,
@@ -109,10 +112,13 @@ export async function stopContainer(
   if (graceMs > 0) {
     const name = target.container.lifecycle?.stopSignal ?? (await stopSignal(context, attempt));
     if (await end(name, leftMs)) return;
-    if (!isAnswering) log.warn('guest does not answer a signal', { pod: sandboxId, name });
   }
-  const dead = await end('KILL', GRACE_MIN_MS);
-  if (isAnswering && !dead) await context.sandboxes.waitFor(isDead, KILL_TIMEOUT_MS, signal);
+  const patienceMs = pod.metadata.deletionTimestamp ? GRACE_MIN_MS : KILL_TIMEOUT_MS;
+  if ((await end('KILL', patienceMs)) || signal.aborted) return;
+  if (isAnswering) return void (await context.sandboxes.waitFor(isDead, KILL_TIMEOUT_MS, signal));
+  const failure = 'The guest does not answer: its VM is ended';
+  events.emit(pod, 'Warning', 'FailedKillPod', failure, container.name);
+  await hyperd.stopPod(sandboxId, signal);
 }
 
 function isContainerDead(context: NodeContext, sandboxId: string, id: string): boolean {
