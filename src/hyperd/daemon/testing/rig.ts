@@ -12,6 +12,7 @@ import type {
 } from '../../../api/hyperd.ts';
 import { decodeLogRecords } from '../../../api/hyperlog.ts';
 import { systemClock } from '../../../base/clock.ts';
+import type { Clock } from '../../../base/clock.ts';
 import { silentLog } from '../../../base/log.ts';
 import { seededRandom } from '../../../base/random.ts';
 import { createFakeNetwork } from '../../../network/fake.ts';
@@ -36,6 +37,8 @@ export interface Rig {
   hypervisor: FakeHypervisor;
   network: NetworkDriver;
   images: FakeImages;
+  /** Of the daemons that are started from now on. @default the system's */
+  clock: Clock;
   /**
    * A daemon on what is there. The one before it has to be closed, or to have died.
    * @param process in which it runs. @default one that lives
@@ -81,6 +84,7 @@ export async function createRig(...kernels: string[]): Promise<Rig> {
     hypervisor,
     network: createFakeNetwork({ random }),
     images: createFakeImages(),
+    clock: systemClock,
     fault: () => undefined,
     onBoot: () => {},
     async start(process) {
@@ -97,7 +101,7 @@ export async function createRig(...kernels: string[]): Promise<Rig> {
           const [id] = (await once(connection, 'data')) as [Buffer];
           return part('agent', rig.guest(id.toString()).open(connection, options));
         },
-        clock: process ? process.clock(systemClock) : systemClock,
+        clock: process ? process.clock(rig.clock) : rig.clock,
         random,
         log: silentLog,
         kernels: part('kernels', createFakeKernels(...kernels)),
