@@ -6,6 +6,8 @@ import type { Clock, Timer } from './clock.ts';
  */
 export class FakeClock implements Clock {
   #nowMs: number;
+  /** What somebody has set the wall clock by. */
+  #offsetMs = 0;
   #pending: { dueMs: number; order: number; fire: () => void }[] = [];
   #order = 0;
 
@@ -14,7 +16,7 @@ export class FakeClock implements Clock {
   }
 
   nowMs(): number {
-    return this.#nowMs;
+    return this.#nowMs + this.#offsetMs;
   }
 
   monotonicMs(): number {
@@ -47,6 +49,11 @@ export class FakeClock implements Clock {
       };
       signal?.addEventListener('abort', abort, { once: true });
     });
+  }
+
+  /** Sets the wall clock; the monotonic one and all timers go on as they did. */
+  jump(deltaMs: number): void {
+    this.#offsetMs += deltaMs;
   }
 
   /** How many timers are waiting. Tests use it to see that nothing is left behind. */

@@ -74,7 +74,8 @@ export interface HyperdClient {
   ): Promise<ContainerState>;
   /** As it was started. */
   containerSpec(pod: string, id: string): Promise<HyperContainerSpec>;
-  signalContainer(pod: string, id: string, signal: string): Promise<void>;
+  /** @param until ends the wait for the guest's answer, not the signal */
+  signalContainer(pod: string, id: string, name: string, until?: AbortSignal): Promise<void>;
   deleteContainer(pod: string, id: string): Promise<void>;
   logs(pod: string, id: string, query: LogQuery, signal: AbortSignal): AsyncIterable<LogRecord>;
   exec(pod: string, id: string, request: ExecRequest, signal: AbortSignal): Promise<Duplex>;
@@ -176,8 +177,10 @@ export function createHyperdClient(address: HyperdAddress): HyperdClient {
       call('PUT', `${pod(id)}/volumes/${encodeURIComponent(name)}`, content),
     startContainer: (id, spec, signal) => call('PUT', container(id, spec.id), spec, signal),
     containerSpec: (id, containerId) => call('GET', container(id, containerId)),
-    signalContainer: (id, containerId, signal) =>
-      call('POST', `${container(id, containerId)}/signal?signal=${encodeURIComponent(signal)}`),
+    signalContainer(id, containerId, name, until) {
+      const path = `${container(id, containerId)}/signal?signal=${encodeURIComponent(name)}`;
+      return call('POST', path, undefined, until);
+    },
     deleteContainer: (id, containerId) => call('DELETE', container(id, containerId)),
     async *logs(id, containerId, query, signal) {
       const search = new URLSearchParams({ follow: String(query.follow) });

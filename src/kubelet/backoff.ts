@@ -5,6 +5,8 @@
 export const BACKOFF_MIN_MS = 10_000;
 export const BACKOFF_MAX_MS = 300_000;
 const BACKOFF_RESET_MS = 600_000;
+/** By how much the clocks of a node and its guests may differ without anybody having set one. */
+const CLOCK_ERROR_MS = 60_000;
 
 /** The wait after `failures` + 1 failures in a row. */
 export function backoffMs(failures: number): number {
@@ -24,6 +26,15 @@ export function restartAfter(run: { streak: number; startedMs: number; finishedM
   const ranMs = run.startedMs > 0 ? run.finishedMs - run.startedMs : 0;
   const streak = ranMs >= BACKOFF_RESET_MS ? 0 : run.streak;
   return { delayMs: streak === 0 ? 0 : backoffMs(streak - 1), streak: streak + 1 };
+}
+
+/**
+ * What is left of a wait that began at `sinceMs`, by the wall clock. A beginning that lies in the
+ * future was told by a clock that has been set back since: that wait is taken for over.
+ */
+export function waitLeftMs(sinceMs: number, delayMs: number, nowMs: number): number {
+  const leftMs = sinceMs + delayMs - nowMs;
+  return leftMs > delayMs + CLOCK_ERROR_MS ? 0 : Math.max(0, leftMs);
 }
 
 /** `825ms`, `1.5s`, `10s`, `1m20s`, `5m0s`: as Go prints a duration of whole milliseconds. */

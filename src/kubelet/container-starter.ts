@@ -122,14 +122,14 @@ class Starter implements ContainerStarter {
     const isImage = /Image/.test(reason);
     if (!isImage) this.#tell('Warning', 'Failed', `Error: ${message}`, container);
     const retryAtMs = isImage ? this.#nextPullMs(reason, container.name) : undefined;
-    jobs.retryLater(job, retryAtMs ?? context.clock.nowMs() + backoffMs(0));
+    jobs.retryLater(job, retryAtMs ?? context.clock.monotonicMs() + backoffMs(0));
   }
 
   /** ErrImagePull is followed by ImagePullBackOff soon, that by the next pull when it is due. */
   #nextPullMs(reason: string, containerName: string): number | undefined {
     const dueMs = this.#images.retryAtMs(containerName);
     if (reason !== 'ErrImagePull') return dueMs;
-    return Math.min(this.#scope.context.clock.nowMs() + PULL_ERROR_SHOWN_MS, dueMs ?? 0);
+    return Math.min(this.#scope.context.clock.monotonicMs() + PULL_ERROR_SHOWN_MS, dueMs ?? 0);
   }
 
   #tell(type: 'Normal' | 'Warning', reason: string, message: string, { name }: Container): void {

@@ -1,4 +1,4 @@
-import { goDuration, restartAfter } from './backoff.ts';
+import { goDuration, restartAfter, waitLeftMs } from './backoff.ts';
 import { isAlive, isSuspended, wasSuspended } from './history.ts';
 import type { Attempt, ContainerView, PodView } from './history.ts';
 
@@ -106,12 +106,12 @@ function decideSandbox(input: DecisionInput, decision: Decision): void {
     return;
   }
   const { delayMs } = sandboxRestart(input);
-  const dueMs = (input.sandboxStoppedMs ?? input.nowMs) + delayMs;
-  if (dueMs <= input.nowMs) decision.createSandbox = true;
-  else wakeAt(decision, input.nowMs, dueMs);
+  const leftMs = waitLeftMs(input.sandboxStoppedMs ?? input.nowMs, delayMs, input.nowMs);
+  if (leftMs === 0) decision.createSandbox = true;
+  else wakeAfter(decision, leftMs);
   for (const each of input.view.containers) {
     if (!latest(each)?.exit || hasEndedForGood(input.view, each)) continue;
-    if (dueMs > input.nowMs) holdBack(input.view, each, delayMs, decision);
+    if (leftMs > 0) holdBack(input.view, each, delayMs, decision);
   }
 }
 
@@ -181,11 +181,12 @@ function scheduleStart(input: DecisionInput, each: ContainerView, decision: Deci
   const { startedMs } = last;
   const { delayMs, streak } = restartAfter({ streak: last.streak, startedMs, finishedMs });
   // An init container that succeeded in a VM that is gone has done nothing wrong.
-  const dueMs = last.exit?.exitCode === 0 && each.role === 'init' ? 0 : finishedMs + delayMs;
+  const waitMs = last.exit?.exitCode === 0 && each.role === 'init' ? 0 : delayMs;
   // It is shown as waiting until the next attempt is there, also when that is due now.
-  if (dueMs > finishedMs) holdBack(input.view, each, delayMs, decision);
-  if (dueMs <= input.nowMs) decision.start.push({ view: each, attempt: last.number + 1, streak });
-  else wakeAt(decision, input.nowMs, dueMs);
+  if (waitMs > 0) holdBack(input.view, each, delayMs, decision);
+  const leftMs = waitMs === 0 ? 0 : waitLeftMs(finishedMs, waitMs, input.nowMs);
+  if (leftMs === 0) decision.start.push({ view: each, attempt: last.number + 1, streak });
+  else wakeAfter(decision, leftMs);
 }
 
 /** In the words of Kubernetes' kubelet, which clients show as they are. */
@@ -201,7 +202,7 @@ function holdBack(
   decision.backoff.set(container.name, { delayMs, message });
 }
 
-function wakeAt(decision: Decision, nowMs: number, dueMs: number): void {
-  const inMs = Math.max(1, dueMs - nowMs);
+function wakeAfter(decision: Decision, leftMs: number): void {
+  const inMs = Math.max(1, leftMs);
   decision.wakeInMs = Math.min(decision.wakeInMs ?? inMs, inMs);
 }

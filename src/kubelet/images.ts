@@ -94,7 +94,7 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
     signal: AbortSignal,
   ): Promise<ImageStatus> {
     const before = failures.get(name);
-    if (before && before.image === image && clock.nowMs() < before.retryAtMs) {
+    if (before && before.image === image && clock.monotonicMs() < before.retryAtMs) {
       about('Normal', 'BackOff', `Back-off pulling image "${image}"`);
       const message = `Back-off pulling image "${image}": ${before.message}`;
       about('Warning', 'Failed', 'Error: ImagePullBackOff');
@@ -135,7 +135,8 @@ export function createImagePuller(options: ImagePullerOptions): ImagePuller {
   ): ContainerConfigError {
     const count = before?.image === image ? before.count + 1 : 0;
     const why = describeError(error);
-    failures.set(name, { image, count, retryAtMs: clock.nowMs() + backoffMs(count), message: why });
+    const retryAtMs = clock.monotonicMs() + backoffMs(count);
+    failures.set(name, { image, count, retryAtMs, message: why });
     const isInvalid = imageReason(error) === 'InvalidReference';
     const reason = isInvalid ? 'InvalidImageName' : 'ErrImagePull';
     if (isInvalid) {

@@ -11,7 +11,7 @@ export interface Jobs {
   start(name: string, work: (signal: AbortSignal) => Promise<void>, signal: AbortSignal): void;
   /** Whether the step may be tried now; if not, the worker is woken when it may. */
   isDue(name: string): boolean;
-  /** The step failed: it is due again after its delay, or at `atMs`. */
+  /** The step failed: it is due again after its delay, or at `atMs` of the monotonic clock. */
   retryLater(name: string, atMs?: number): void;
   /** The step succeeded: its next failure counts as the first. */
   forget(name: string): void;
@@ -50,7 +50,7 @@ export function createJobs(clock: Clock, log: Log, wake: () => void): Jobs {
       jobs.set(name, job);
     },
     isDue(name) {
-      const leftMs = (retries.get(name)?.atMs ?? 0) - clock.nowMs();
+      const leftMs = (retries.get(name)?.atMs ?? 0) - clock.monotonicMs();
       if (leftMs <= 0) return true;
       self.wakeAfter(leftMs);
       return false;
@@ -58,7 +58,7 @@ export function createJobs(clock: Clock, log: Log, wake: () => void): Jobs {
     retryLater(name, atMs) {
       const count = (retries.get(name)?.count ?? -1) + 1;
       const delayMs = Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** Math.min(count, DOUBLINGS_MAX));
-      retries.set(name, { count, atMs: atMs ?? clock.nowMs() + delayMs });
+      retries.set(name, { count, atMs: atMs ?? clock.monotonicMs() + delayMs });
     },
     forget: (name) => void retries.delete(name),
     wakeAfter(delayMs) {

@@ -1,6 +1,7 @@
 import type { Container, Probe } from '../api/types.generated.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import { describeError } from '../base/log.ts';
+import { waitLeftMs } from './backoff.ts';
 import type { CommandResult } from './exec.ts';
 import { httpRequest, resolvePort } from './handler.ts';
 import type { Attempt } from './history.ts';
@@ -86,8 +87,8 @@ export function createProbes(driver: ProbeDriver, clock: Clock): Probes {
       const probe = probeOf(worker, kind);
       if (!probe || worker.timers.has(kind)) continue;
       const initialMs = (probe.initialDelaySeconds ?? DEFAULTS.initialDelaySeconds) * 1000;
-      const readyMs = worker.target.attempt.startedMs + initialMs - clock.nowMs();
-      schedule(worker, kind, Math.max(0, readyMs));
+      const { startedMs } = worker.target.attempt;
+      schedule(worker, kind, waitLeftMs(startedMs, initialMs, clock.nowMs()));
     }
   };
 

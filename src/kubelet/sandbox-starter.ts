@@ -51,7 +51,7 @@ export function createSandboxStarter(scope: PodScope): SandboxStarter {
     const message = describeError(error);
     problem = { reason: isUnsupported ? 'Unsupported' : reason, message };
     events.emit(view.pod, 'Warning', reason, `${prefix}${message}`);
-    const retryAtMs = isUnsupported ? clock.nowMs() + UNSUPPORTED_RETRY_MS : undefined;
+    const retryAtMs = isUnsupported ? clock.monotonicMs() + UNSUPPORTED_RETRY_MS : undefined;
     jobs.retryLater('sandbox', retryAtMs);
   };
 

@@ -22,7 +22,7 @@ export interface RunningContainer {
 
 /** What a container has after preStop used the grace period up (Kubernetes: 2 s). */
 const GRACE_MIN_MS = 2_000;
-/** How long a killed container may take to be reported dead. */
+/** How long a killed container may take to be reported dead, in a guest that has taken the signal. */
 const KILL_TIMEOUT_MS = 10_000;
 const HTTP_HOOK_TIMEOUT_MS = 30_000;
 /** A hook without a limit of its own: as long as a pod may live by its longest grace period. */
@@ -67,7 +67,10 @@ export async function runHook(
   }
 }
 
-/** Stops a container within `graceMs`. Resolves when it is dead or its VM is. */
+/**
+ * Stops a container within `graceMs`. Resolves when it is dead or its VM is: one whose guest answers
+ * no signal, not even after that, is ended.
+ */
 export async function stopContainer(
   context: NodeContext,
   target: RunningContainer,
@@ -86,22 +89,36 @@ export async function stopContainer(
     if (failure) events.emit(pod, 'Warning', 'FailedPreStopHook', failure, container.name);
   }
   const isDead = () => isContainerDead(context, sandboxId, attempt.containerId);
-  const send = async (name: string) => {
-    if (isDead() || signal.aborted) return;
-    await hyperd.signalContainer(sandboxId, attempt.containerId, name).catch((error: unknown) => {
-      // Its VM is gone or going: there is nothing left to be signalled.
-      if (!isStatus(error, 'NotFound') && !isStatus(error, 'Conflict')) {
+  let isAnswering = false;
+  /** Whether it is dead in time. A guest that does not answer the signal is not waited for either. */
+  const end = async (name: string, timeoutMs: number): Promise<boolean> => {
+    if (isDead() || signal.aborted) return isDead();
+    const over = new AbortController();
+    const until = AbortSignal.any([signal, over.signal]);
+    const sent = hyperd
+      .signalContainer(sandboxId, attempt.containerId, name, until)
+      .then(() => (isAnswering = true))
+      .catch((error: unknown) => {
+        // Its VM is gone or going: there is nothing left to be signalled.
+        if (until.aborted || isStatus(error, 'NotFound') || isStatus(error, 'Conflict')) return;
         log.warn('container cannot be signalled', { error: describeError(error) });
-      }
-    });
+      });
+    const dead = await context.sandboxes.waitFor(isDead, timeoutMs, signal);
+    over.abort();
+    await sent;
+    return dead;
   };
   const leftMs = Math.max(GRACE_MIN_MS, deadlineMs - clock.monotonicMs());
   if (graceMs > 0) {
-    await send(target.container.lifecycle?.stopSignal ?? (await stopSignal(context, attempt)));
-    if (await context.sandboxes.waitFor(isDead, leftMs, signal)) return;
+    const name = target.container.lifecycle?.stopSignal ?? (await stopSignal(context, attempt));
+    if (await end(name, leftMs)) return;
   }
-  await send('KILL');
-  await context.sandboxes.waitFor(isDead, KILL_TIMEOUT_MS, signal);
+  const patienceMs = pod.metadata.deletionTimestamp ? GRACE_MIN_MS : KILL_TIMEOUT_MS;
+  if ((await end('KILL', patienceMs)) || signal.aborted) return;
+  if (isAnswering) return void (await context.sandboxes.waitFor(isDead, KILL_TIMEOUT_MS, signal));
+  const failure = 'The guest does not answer: its VM is ended';
+  events.emit(pod, 'Warning', 'FailedKillPod', failure, container.name);
+  await hyperd.stopPod(sandboxId, signal);
 }
 
 function isContainerDead(context: NodeContext, sandboxId: string, id: string): boolean {

@@ -134,6 +134,27 @@ test('qemu: what the host cannot do is refused with the reason', async () => {
   assert.deepEqual(await remains(), []);
 });
 
+test('qemu: a disk that fills up while a template is saved is told, and the VM can be ended', async () => {
+  const { hypervisor, spec: makeSpec, remains } = await harness('microvm');
+  const directory = await mkdtemp(join(base, 'template-'));
+  const spec = await makeSpec();
+  // Room for the memory, and not for the state of the devices.
+  const size = `${spec.memoryMib * 1024 + 4}k`;
+  await run('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=700`, 'template', directory]);
+  try {
+    const template = { role: 'source', directory } as const;
+    const vm = await hypervisor.create({ ...spec, template });
+    try {
+      await assert.rejects(vm.saveTemplate(), { reason: 'Failed', message: /Cannot save the VM/ });
+    } finally {
+      await vm.kill();
+    }
+  } finally {
+    await run('umount', [directory]);
+  }
+  assert.deepEqual(await remains(), []);
+});
+
 const ROUNDS = 30;
 
 test(`qemu: ${ROUNDS} random rounds of create, kill and delete leave nothing behind`, async () => {

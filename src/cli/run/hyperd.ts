@@ -3,7 +3,8 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { systemClock } from '../../base/clock.ts';
 import { execute } from '../../base/exec.ts';
-import { createLog } from '../../base/log.ts';
+import { createLog, describeError } from '../../base/log.ts';
+import type { Log } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
 import { connectAgent } from '../../hyperd/agent/client.ts';
 import { serveHyperd } from '../../hyperd/api/server.ts';
@@ -73,10 +74,14 @@ export async function runHyperd({ paths, config, signal, ready }: ComponentConte
   await registry?.close();
   // Where somebody has begun anew, what has this one's names is theirs by now.
   const isGone = !(await directory.isThere()) && !existsSync(paths.config);
-  if (isGone) await endLostPods(paths, daemon);
+  if (isGone) await endLostPods(paths, daemon, log);
   await daemon.close();
   if (isGone) await removeResidue(paths);
 }
+
+/** Of pods that nobody could find again, before they are given up: a minute. */
+const REMOVE_ATTEMPTS_MAX = 12;
+const REMOVE_RETRY_MS = 5_000;
 
 /** Of pods that are no cluster's. */
 const HYPERCTL_NETWORK = 'hyperctl';
@@ -107,9 +112,16 @@ async function readDoor(door: DoorConfig): Promise<TlsDoor> {
  * The data directory was deleted: nobody could find the VMs again. What ends them keeps its
  * records as ever, so it gets a directory for them once more.
  */
-async function endLostPods(paths: DataPaths, daemon: Daemon): Promise<void> {
+async function endLostPods(paths: DataPaths, daemon: Daemon, log: Log): Promise<void> {
   await mkdir(paths.network, { recursive: true, mode: 0o700 });
-  await Promise.allSettled(daemon.pods().map(({ id }) => daemon.removePod(id)));
+  for (let attempt = 1; attempt <= REMOVE_ATTEMPTS_MAX; attempt += 1) {
+    const left = await daemon.removeAllPods();
+    if (left.size === 0) return;
+    for (const [pod, error] of left) {
+      log.error('lost pod cannot be removed', { pod, attempt, error: describeError(error) });
+    }
+    await systemClock.sleep(REMOVE_RETRY_MS);
+  }
 }
 
 async function removeResidue(paths: DataPaths): Promise<void> {

@@ -390,3 +390,21 @@ test('events after a number are those that followed, and what is not kept is sai
   for (let count = 0; count < 10_000; count += 1) daemon.events.emit({ type: 'image', pod: '' });
   assert.throws(() => subscribe(0), { reason: 'Expired' });
 });
+
+test('a daemon that is ending takes no pods; what it cannot remove it names', async () => {
+  await using rig = await createRig();
+  const daemon = await rig.start();
+  await runningPod(daemon, 'a');
+  await daemon.createNewPod({ spec: podSpec('b'), containers: [], start: false });
+  rig.fault = (step, vmId) =>
+    step === 'kill' && vmId === 'a' ? new Error('it does not end') : undefined;
+  const removing = daemon.removeAllPods();
+  await assert.rejects(daemon.createPod(podSpec('c')), { reason: 'ServiceUnavailable' });
+  await assert.rejects(daemon.startPod('b'), { reason: 'ServiceUnavailable' });
+  const left = await removing;
+  assert.deepEqual([...left.keys()], ['a']);
+  assert.match(String(left.get('a')), /it does not end/);
+  rig.fault = () => undefined;
+  assert.equal((await daemon.removeAllPods()).size, 0);
+  assert.deepEqual(await rig.podDirectories(), []);
+});

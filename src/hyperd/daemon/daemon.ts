@@ -16,7 +16,7 @@ import type {
   VmStatus,
 } from '../../api/hyperd.ts';
 import { StatusError, alreadyExists, conflict, notFound } from '../../api/status.ts';
-import type { Timer } from '../../base/clock.ts';
+import type { Clock, Timer } from '../../base/clock.ts';
 import { describeError } from '../../base/log.ts';
 import { KernelError } from '../guestkernel/store.ts';
 import type { Kernel } from '../guestkernel/store.ts';
@@ -35,6 +35,7 @@ import type { Pod, PodDependencies } from './pod-interface.ts';
 import { loadPodRecords, newContainerRecord, newPodRecord } from './record.ts';
 import type { PodRecord } from './record.ts';
 import { createRestarter } from './restart.ts';
+import { watchWallClock } from './wall-clock.ts';
 
 /**
  * hyperd without its HTTP door: pods by id, images, and the truth about what this host holds. It
@@ -59,6 +60,11 @@ export interface Daemon {
    */
   startPod(id: string): Promise<PodState>;
   removePod(id: string): Promise<void>;
+  /**
+   * From now on no pod is created or started, as in a daemon that is closed; the others are removed.
+   * @returns ids of those that are still there, with the reason
+   */
+  removeAllPods(): Promise<Map<string, unknown>>;
   /** @throws ImageError, as `removeImage` */
   pullImage(request: PullImage, signal: AbortSignal, tell?: TellProgress): Promise<ImageStatus>;
   /** @throws ImageError */
@@ -167,7 +173,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     });
     retries.add(timer);
   };
+  let isEnding = false;
+  const assertGoingOn = () => {
+    if (isEnding) throw new StatusError('ServiceUnavailable', 'hyperd is ending');
+  };
   const add = async (request: CreatePod): Promise<Pod> => {
+    assertGoingOn();
     const { spec, containers, start } = request;
     if (pods.size >= PODS_MAX) {
       throw new StatusError('TooManyRequests', `Cannot create pod: ${PODS_MAX} are here already`);
@@ -190,6 +201,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   for (const { spec, phase } of records) {
     if (phase === 'deleting') remove(spec.id).catch(() => {});
   }
+  const wallClock = watchWallClock(options.clock, (jumpMs) => {
+    options.log.warn("the host's clock was set: guests get its time", { jumpMs });
+    for (const pod of pods.values()) void tellTime(pod, options.clock);
+  });
   return {
     version: options.version,
     events,
@@ -232,8 +247,20 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       if (pods.has(id)) throw alreadyExists('', 'pods', id);
       return (await add(request)).state();
     },
-    startPod: (id) => restarter.start(id),
+    async startPod(id) {
+      assertGoingOn();
+      return restarter.start(id);
+    },
     removePod: remove,
+    async removeAllPods() {
+      isEnding = true;
+      const left = new Map<string, unknown>();
+      const removed = [...pods.keys()].map((id) =>
+        remove(id).catch((error) => left.set(id, error)),
+      );
+      await Promise.all(removed);
+      return left;
+    },
     async pullImage(request, signal, tell) {
       const present = options.images.get(request.reference);
       const isUsable = present && request.policy !== 'always' && options.images.mayUse(request);
@@ -285,6 +312,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       return [...ofPods.filter((vm) => vm !== undefined), ...(await supply.idleVms())];
     },
     async close() {
+      isEnding = true;
+      wallClock.close();
       for (const timer of retries) timer.cancel();
       await supply.close();
       await Promise.all([...pods.values()].map((pod) => pod.release()));
@@ -293,6 +322,14 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await options.hypervisor.close();
     },
   };
+}
+
+/** A pod that is paused, or has no guest yet, gets the time when it has one that goes on. */
+async function tellTime(pod: Pod, clock: Clock): Promise<void> {
+  const { phase, paused } = pod.record;
+  if (phase !== 'running' || paused) return;
+  // Who does not answer is dealt with by the session.
+  await pod.agent((agent) => agent.setClock(clock.nowMs())).catch(() => {});
 }
 
 /** @throws StatusError Invalid */

@@ -5,6 +5,7 @@ import { connect, createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { FakeClock } from '../../base/clock.fake.ts';
 import type { CreatePod, HyperPodSpec } from '../../api/hyperd.ts';
 import type { NetworkSpec } from '../../network/driver.ts';
 import type { Daemon } from './daemon.ts';
@@ -255,6 +256,26 @@ test('a hypervisor to whose VMs no disk can come is refused at the start', async
   await using rig = await createRig();
   rig.hypervisor.capabilities.delete('disk-hotplug');
   await assert.rejects(rig.start(), /Hypervisor "fake" cannot do this: it has no disk-hotplug/);
+});
+
+test('guests get the time of a host whose clock is set, and those that are paused later', async () => {
+  await using rig = await createRig();
+  const clock = new FakeClock();
+  rig.clock = clock;
+  const daemon = await rig.start();
+  await runningPod(daemon, 'a');
+  await runningPod(daemon, 'held');
+  await daemon.pod('held').pause();
+  await clock.advance(60_000);
+  assert.deepEqual(rig.guest('a').clocks, []);
+  clock.jump(-3600_000);
+  await clock.advance(5_000);
+  assert.deepEqual(rig.guest('a').clocks, [clock.nowMs()]);
+  assert.deepEqual(rig.guest('held').clocks, []);
+  await daemon.pod('held').unpause();
+  assert.deepEqual(rig.guest('held').clocks, [clock.nowMs()]);
+  const phases = daemon.pods().map(({ phase }) => phase);
+  assert.deepEqual(phases, ['running', 'running']);
 });
 
 test('a paused pod is one for the next daemon too, which can end it and let it go on', async () => {

@@ -24,6 +24,10 @@ export interface Catalog {
   /** Removes the image with its disk. */
   remove(imageId: string): Promise<void>;
   diskPath(imageId: string): string;
+  /** What is wrong with the disk of an image: undefined when it is as it was made. */
+  findDamage(record: ImageRecord): Promise<string | undefined>;
+  /** Forgets an image whose disk is damaged, for it to be made again. VMs that run keep what they have. */
+  forget(imageId: string): Promise<void>;
   leases(): ImageLease[];
   addLease(lease: ImageLease): Promise<void>;
   removeLease(lease: ImageLease): Promise<void>;
@@ -36,6 +40,8 @@ export interface ImageRecord extends Omit<Image, 'usedBy'> {
   pulledAtMs: number;
   /** Owners of pods that have run it; see `users.ts`. @default none */
   usedBy?: string[];
+  /** When its disk was written last. Absent in what an older version has made. */
+  diskModifiedMs?: number;
 }
 
 const CATALOG_VERSION = 2;
@@ -64,9 +70,9 @@ export async function openCatalog(directory: string, log: Log): Promise<Catalog>
 
   let records = new Map<string, ImageRecord>();
   for (const record of await readRecords(file, log)) {
-    const info = await stat(diskPath(record.id)).catch(() => undefined);
-    if (info?.size === record.diskBytes) records.set(record.id, record);
-    else log.warn('image has lost its disk', { image: record.id });
+    const problem = await findDamage(diskPath(record.id), record);
+    if (problem === undefined) records.set(record.id, record);
+    else log.warn('image has lost its disk', { image: record.id, problem });
   }
   const known = new Set([...records.keys()].map((id) => `${digestHex(id)}.erofs`));
   for (const name of await readdir(disks)) {
@@ -105,6 +111,8 @@ export async function openCatalog(directory: string, log: Log): Promise<Catalog>
       await rm(diskPath(imageId), { force: true });
     },
     diskPath,
+    findDamage: (record) => findDamage(diskPath(record.id), record),
+    forget: (imageId) => change((next) => void next.delete(imageId)),
     leases: () => [...leases.values()],
     async addLease(lease) {
       const path = leasePath(lease);
@@ -118,6 +126,18 @@ export async function openCatalog(directory: string, log: Log): Promise<Catalog>
       await rm(path, { force: true });
     },
   };
+}
+
+/** Nobody writes to a disk once it is made: one that was written to is not what it was. */
+async function findDamage(
+  path: string,
+  { diskBytes, diskModifiedMs }: ImageRecord,
+): Promise<string | undefined> {
+  const info = await stat(path).catch(() => undefined);
+  if (info === undefined) return 'its disk is gone';
+  if (info.size !== diskBytes) return `its disk has ${info.size} bytes, wanted ${diskBytes}`;
+  const isWritten = diskModifiedMs !== undefined && info.mtimeMs !== diskModifiedMs;
+  return isWritten ? 'its disk was written to after it was made' : undefined;
 }
 
 function putRecord(records: Map<string, ImageRecord>, record: ImageRecord): void {

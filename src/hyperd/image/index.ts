@@ -164,6 +164,15 @@ export async function openImageStore(options: ImageStoreOptions): Promise<NodeIm
       try {
         const record = catalog.find(imageId);
         if (!record) throw new ImageError('NotFound', `image "${imageId}": not found`);
+        const problem = await catalog.findDamage(record);
+        if (problem !== undefined) {
+          context.log.error('image is damaged: the next pull makes it anew', { imageId, problem });
+          await catalog.forget(imageId);
+          throw new ImageError(
+            'NotFound',
+            `image "${imageId}" is damaged, ${problem}: pull it again`,
+          );
+        }
         await catalog.addLease({ imageId, owner });
         const usedBy = user ? withUser(record.usedBy ?? [], user) : undefined;
         if (usedBy) await catalog.put({ ...record, usedBy });

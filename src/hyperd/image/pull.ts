@@ -1,4 +1,4 @@
-import { rename, rm } from 'node:fs/promises';
+import { rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../../base/clock.ts';
@@ -202,7 +202,7 @@ export async function makeImage(
   signal: AbortSignal,
 ): Promise<ImageRecord> {
   const startedMs = context.clock.monotonicMs();
-  const diskBytes = await makeDisk(context, manifest, parsed, signal);
+  const { diskBytes, diskModifiedMs } = await makeDisk(context, manifest, parsed, signal);
   const diskMs = Math.round(context.clock.monotonicMs() - startedMs);
   context.log.info('image has its disk', { image: manifest.config.digest, diskMs, diskBytes });
   return {
@@ -214,6 +214,7 @@ export async function makeImage(
     layers: manifest.layers.map(({ digest }) => digest),
     access: {},
     pulledAtMs: context.clock.nowMs(),
+    diskModifiedMs,
   };
 }
 
@@ -293,7 +294,7 @@ async function makeDisk(
   manifest: Manifest,
   parsed: ParsedConfig,
   signal: AbortSignal,
-): Promise<number> {
+): Promise<{ diskBytes: number; diskModifiedMs: number }> {
   const imageId = manifest.config.digest;
   const path = context.catalog.diskPath(imageId);
   const suffix = Buffer.from(context.random.bytes(8)).toString('hex');
@@ -323,7 +324,7 @@ async function makeDisk(
     );
     await rename(output, path);
     await syncDirectory(join(path, '..'));
-    return result.bytes;
+    return { diskBytes: result.bytes, diskModifiedMs: (await stat(path)).mtimeMs };
   } catch (error) {
     await rm(output, { force: true });
     throw error;

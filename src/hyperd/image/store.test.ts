@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { open, readFile, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { run } from '../../base/exec.ts';
@@ -221,3 +221,31 @@ test('close() ends pulls that are under way', async () => {
   await rig.fixture.store.close();
   await pending;
 });
+
+for (const [what, damage] of [
+  ['was written to', (path: string) => writeAt(path, 4096)],
+  ['was cut', (path: string) => truncate(path, 100)],
+  ['is gone', (path: string) => rm(path)],
+] as const) {
+  test(`an image whose disk ${what} is not used, and the next pull makes it anew`, async () => {
+    publish(rig.upstream, 'app', '1', await build('whole'));
+    const { id, references } = await pull('app:1');
+    const { store } = rig.fixture;
+    const path = await store.acquire(id, 'before');
+    const whole = await readFile(path);
+    await damage(path);
+    await assert.rejects(store.acquire(id, 'pod'), { reason: 'NotFound', message: /is damaged/ });
+    assert.equal(store.get(references[0] ?? ''), undefined);
+    assert.ok(!store.leases().some(({ owner }) => owner === 'pod'));
+    rig.upstream.requests = [];
+    assert.equal((await pull('app:1')).id, id);
+    assert.equal(rig.upstream.count(/\/blobs\//), 0, 'its layers were there');
+    assert.deepEqual(await readFile(await store.acquire(id, 'pod')), whole);
+  });
+}
+
+async function writeAt(path: string, position: number): Promise<void> {
+  const file = await open(path, 'r+');
+  await file.write(Buffer.alloc(16, 0xa5), 0, 16, position);
+  await file.close();
+}

@@ -31,8 +31,8 @@ export interface WorkshopOptions {
   log: Log;
 }
 
-/** Of a VM of nobody yet: pods that ask for CPU come first. */
-const BACKGROUND_WEIGHT_MILLIS = 20;
+/** Of a VM of nobody yet: the least there is, which no pod has less of. Who takes it sets its own. */
+const BACKGROUND_WEIGHT_MILLIS = 0;
 /** A guest from a template answers within 50 ms; on a machine that starts fifty, within seconds. */
 const ANSWER_TIMEOUT_MS = 30_000;
 const REHEARSAL_SCRATCH_MIB = 64;

@@ -123,6 +123,8 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
     volumes: new Map<string, VolumeFiles>(),
     pullErrors: new Map<string, StatusError>(),
     passwords: new Map<string, string>(),
+    /** Ids of pods whose guests answer nothing. */
+    frozen: new Set<string>(),
     probe: (() => ({ success: true, message: '' })) as (pod: string, port: number) => ProbeResult,
     pod,
     end,

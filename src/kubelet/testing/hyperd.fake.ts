@@ -57,6 +57,8 @@ export interface FakeHyperd {
   setProbe(answer: (pod: string, port: number) => ProbeResult): void;
   /** Ends a container as if its process had ended. */
   exit(containerId: string, exitCode: number, message?: string): void;
+  /** From now on its guest answers nothing: what needs it waits for ever. */
+  freeze(pod: string): void;
   /** Ends a VM under its containers. */
   kill(pod: string, reason: PodState['reason'], message: string): void;
   print(containerId: string, text: string, stream?: 1 | 2): void;
@@ -99,6 +101,7 @@ export async function startFakeHyperd(options: FakeHyperdOptions): Promise<FakeH
     makePrivate: (reference, password) => void state.passwords.set(reference, password),
     setProbe: (answerProbe) => void (state.probe = answerProbe),
     exit: (id, exitCode, message = '') => state.end(id, exitCode, 0, message),
+    freeze: (id) => void state.frozen.add(id),
     kill: state.kill,
     print: state.print,
     async close() {
@@ -115,6 +118,9 @@ type Handler = (
   query: URLSearchParams,
   body: () => unknown,
 ) => unknown;
+
+/** What hyperd has to ask the guest for. */
+const GUEST_PATHS = /\/(signal|probe|stats)$/;
 
 const ROUTES: [string, RegExp, Handler][] = [
   ['GET', /^\/v1\/info$/, (state) => ({ ...INFO, podCount: state.pods.size })],
@@ -211,6 +217,8 @@ async function answer(
     if (!route)
       throw new StatusError('NotFound', `hyperd does not serve ${method} ${url.pathname}`);
     const path = (route[1].exec(url.pathname) ?? []).slice(1).map(decodeURIComponent);
+    // Its connection is open for as long as whoever asked has patience.
+    if (GUEST_PATHS.test(url.pathname) && state.frozen.has(path[0] ?? '')) return;
     const result = route[2](state, path, url.searchParams, () => JSON.parse(text) as unknown);
     response.writeHead(result === undefined ? 204 : 200, { 'content-type': 'application/json' });
     response.end(result === undefined ? '' : JSON.stringify(result));

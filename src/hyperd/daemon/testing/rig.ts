@@ -12,6 +12,7 @@ import type {
 } from '../../../api/hyperd.ts';
 import { decodeLogRecords } from '../../../api/hyperlog.ts';
 import { systemClock } from '../../../base/clock.ts';
+import type { Clock } from '../../../base/clock.ts';
 import { silentLog } from '../../../base/log.ts';
 import { seededRandom } from '../../../base/random.ts';
 import { createFakeNetwork } from '../../../network/fake.ts';
@@ -28,6 +29,7 @@ import { processSpec } from '../../agent/testing/guest.ts';
 import { createFakeKernels } from '../../guestkernel/store.fake.ts';
 import { createScriptedGuest } from './guest.fake.ts';
 import type { ScriptedGuest } from './guest.fake.ts';
+import type { MortalProcess } from './crash.ts';
 
 /** A daemon whose VMs, network and images are pretended; its files are real. */
 export interface Rig {
@@ -35,8 +37,13 @@ export interface Rig {
   hypervisor: FakeHypervisor;
   network: NetworkDriver;
   images: FakeImages;
-  /** A daemon on what is there. The one before it has to be closed. */
-  start(): Promise<Daemon>;
+  /** Of the daemons that are started from now on. @default the system's */
+  clock: Clock;
+  /**
+   * A daemon on what is there. The one before it has to be closed, or to have died.
+   * @param process in which it runs. @default one that lives
+   */
+  start(process?: MortalProcess): Promise<Daemon>;
   /** The VM of a pod as its guest sees it. Throws where there is none. */
   guest(podId: string): ScriptedGuest;
   fault: (step: FakeStep, vmId: string) => Promise<Error | undefined> | Error | undefined;
@@ -77,25 +84,29 @@ export async function createRig(...kernels: string[]): Promise<Rig> {
     hypervisor,
     network: createFakeNetwork({ random }),
     images: createFakeImages(),
+    clock: systemClock,
     fault: () => undefined,
     onBoot: () => {},
-    async start() {
+    async start(process) {
+      const part = <T extends object>(name: string, whole: T): T =>
+        process ? process.part(name, whole) : whole;
       const daemon = await startDaemon({
         directory,
         version: 'test',
-        hypervisor,
-        images: rig.images,
-        network: rig.network,
+        hypervisor: part('hypervisor', hypervisor),
+        images: part('images', rig.images),
+        network: part('network', rig.network),
         connectAgent: async (connection: Duplex, options: AgentOptions) => {
+          void process?.died.then(() => connection.destroy());
           const [id] = (await once(connection, 'data')) as [Buffer];
-          return rig.guest(id.toString()).open(connection, options);
+          return part('agent', rig.guest(id.toString()).open(connection, options));
         },
-        clock: systemClock,
+        clock: process ? process.clock(rig.clock) : rig.clock,
         random,
         log: silentLog,
-        kernels: createFakeKernels(...kernels),
+        kernels: part('kernels', createFakeKernels(...kernels)),
       });
-      daemons.push(daemon);
+      if (!process) daemons.push(daemon);
       return daemon;
     },
     guest(podId) {
