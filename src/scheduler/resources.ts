@@ -1,5 +1,5 @@
 import { quantityMillis, quantityValue } from '../api/quantity.ts';
-import type { Node, Pod } from '../api/types.generated.ts';
+import type { Container, Node, Pod } from '../api/types.generated.ts';
 
 /** Amounts by resource name: `cpu` in thousandths of a CPU, everything else in whole units. */
 export type Resources = Readonly<Record<string, number>>;
@@ -44,27 +44,46 @@ function combine(
 /**
  * What a pod needs of a node: its containers together, or the most that any moment of its init
  * containers needs where that is more (sidecars, which stay, count from their place on), and the
- * overhead that its runtime class declares.
+ * overhead that its runtime class declares. While it is being resized a container counts with the
+ * most of what it is to have, was promised and has.
  */
 export function podRequests(pod: Pod): Resources {
-  const sum = (all: Resources, requests: Quantities) => addResources(all, parseResources(requests));
-  const running = (pod.spec?.containers ?? []).reduce<Resources>(
-    (all, container) => sum(all, container.resources?.requests as Quantities),
+  const { containers = [], initContainers = [] } = pod.spec ?? {};
+  const running = containers.reduce<Resources>(
+    (all, container) => addResources(all, containerRequests(pod, container)),
     {},
   );
   let sidecars: Resources = {};
   let peak: Resources = {};
-  for (const container of pod.spec?.initContainers ?? []) {
-    const requests = container.resources?.requests as Quantities;
+  for (const container of initContainers) {
+    const requests = containerRequests(pod, container);
     if (container.restartPolicy === 'Always') {
-      sidecars = sum(sidecars, requests);
+      sidecars = addResources(sidecars, requests);
       peak = maxResources(peak, sidecars);
     } else {
-      peak = maxResources(peak, sum(sidecars, requests));
+      peak = maxResources(peak, addResources(sidecars, requests));
     }
   }
   const needed = maxResources(addResources(running, sidecars), peak);
   return addResources(needed, parseResources(pod.spec?.overhead as Quantities));
+}
+
+/** What no node can give is not waited for: then only what the container has counts. */
+function containerRequests(pod: Pod, { name, resources }: Container): Resources {
+  const { containerStatuses = [], initContainerStatuses = [], conditions = [] } = pod.status ?? {};
+  const status = [...containerStatuses, ...initContainerStatuses].find(
+    (each) => each.name === name,
+  );
+  const wanted = parseResources(resources?.requests as Quantities);
+  if (!status?.resources && !status?.allocatedResources) return wanted;
+  const isInfeasible = conditions.some(
+    ({ type, reason }) => type === 'PodResizePending' && reason === 'Infeasible',
+  );
+  const held = maxResources(
+    parseResources(status.allocatedResources as Quantities),
+    parseResources(status.resources?.requests as Quantities),
+  );
+  return isInfeasible ? held : maxResources(wanted, held);
 }
 
 /** What pods may use of a node; its capacity where it does not tell. */
