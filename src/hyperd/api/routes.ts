@@ -4,6 +4,7 @@ import type {
   ExecRequest,
   HyperContainerSpec,
   HyperPodSpec,
+  PodResources,
   ProbeRequest,
   VolumeFiles,
 } from '../../api/hyperd.ts';
@@ -15,6 +16,7 @@ import {
   validateExec,
   validatePodSpec,
   validateProbe,
+  validateResources,
   validateVolumeFiles,
 } from '../daemon/validate.ts';
 import { signalNumber } from '../daemon/signals.ts';
@@ -150,6 +152,17 @@ const POD_ROUTES: Route[] = [
     '/v1/pods/{pod}/unpause',
     { summary: 'Let a VM go on that is held. Idempotent', answer: POD },
     ({ daemon }, id = '') => daemon.pod(id).unpause(),
+  ),
+  route(
+    'PUT',
+    '/v1/pods/{pod}/resources',
+    {
+      summary: 'Give a pod that runs, and containers of it, other limits. Idempotent',
+      body: 'PodResources',
+      answer: POD,
+    },
+    async ({ daemon, body }, id = '') =>
+      daemon.pod(id).resize(validateResources(await body<PodResources>())),
   ),
   route(
     'GET',

@@ -70,6 +70,10 @@ export function hypervisorConformance(
       assert.equal(await agent.ask('ECHO back again'), 'ECHO back again');
       const stats = await vm.stats();
       assert.ok(stats.cpuNanos >= 0 && stats.rssBytes > 0);
+      const { limits } = spec;
+      await vm.setLimits({ ...limits, cpuMillis: 900, cpuWeightMillis: 500 });
+      await assert.rejects(vm.setLimits({ ...limits, cpuMillis: -1 }), { reason: 'Invalid' });
+      await vm.setLimits(limits);
       await vm.pause();
       await vm.resume();
       assert.equal(await agent.ask('ECHO resumed'), 'ECHO resumed');
@@ -80,6 +84,7 @@ export function hypervisorConformance(
       await assert.rejects(vm.connectControl(), { name: 'HypervisorError', reason: 'Gone' });
       await assert.rejects(vm.attachDisk(extra), { name: 'HypervisorError', reason: 'Gone' });
       await assert.rejects(vm.stats(), { name: 'HypervisorError', reason: 'Gone' });
+      await assert.rejects(vm.setLimits(limits), { name: 'HypervisorError', reason: 'Gone' });
       assert.deepEqual(await under.remains(), []);
     });
 
