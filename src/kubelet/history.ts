@@ -1,5 +1,10 @@
 import { createHash } from 'node:crypto';
-import type { Container, ContainerStatus, Pod } from '../api/types.generated.ts';
+import type {
+  Container,
+  ContainerStatus,
+  Pod,
+  ResourceRequirements,
+} from '../api/types.generated.ts';
 import type { ContainerState, PodState, ProcessExit } from '../api/hyperd.ts';
 import { SUSPENDED_ANNOTATION } from '../api/tenancy.ts';
 import { isSidecar } from './sizes.ts';
@@ -20,6 +25,10 @@ export const LABEL = {
   sandbox: 'hypernetes.io/sandbox',
   /** Restarts in a row, see `backoff.ts`. */
   streak: 'hypernetes.io/streak',
+  /** The resources that a container runs with, as its pod's spec had them. */
+  resources: 'hypernetes.io/resources',
+  /** The resources that it is stopped for, to be started with them. */
+  restartFor: 'hypernetes.io/restart-for',
 } as const;
 
 export type Role = 'init' | 'sidecar' | 'main';
@@ -34,6 +43,10 @@ export interface Attempt {
   firstByteMs: number;
   exit: ProcessExit | undefined;
   streak: number;
+  /** What it was started with or resized to; undefined where nobody has noted it. */
+  resources: ResourceRequirements | undefined;
+  /** It ends to be started with the resources that its pod's spec has now. */
+  isRestarting: boolean;
   /** Undefined for one that only the API remembers. */
   sandboxId: string | undefined;
 }
@@ -83,6 +96,11 @@ export function isSuspended({ metadata }: Pod): boolean {
 
 export function wasSuspended(attempt: Attempt | undefined): boolean {
   return attempt?.exit?.reason === TENANT_SUSPENDED;
+}
+
+/** It ended for reasons of its pod and not of its own, and is started again at once. */
+export function goesOn(attempt: Attempt | undefined): boolean {
+  return wasSuspended(attempt) || (attempt?.isRestarting ?? false);
 }
 
 const NONE: ReadonlySet<string> = new Set();
@@ -136,7 +154,7 @@ function viewContainer(
   const attempts: Attempt[] = sandboxes.flatMap((sandbox) =>
     sandbox.containers
       .filter((state) => state.name === container.name)
-      .map((state) => toAttempt(state, sandbox)),
+      .map((state) => toAttempt(state, sandbox, container)),
   );
   const known = new Set(attempts.map((each) => each.containerId));
   const statuses = [
@@ -151,7 +169,8 @@ function viewContainer(
   return { container, role, attempts };
 }
 
-function toAttempt(state: ContainerState, sandbox: PodState): Attempt {
+function toAttempt(state: ContainerState, sandbox: PodState, container: Container): Attempt {
+  const { [LABEL.resources]: resources, [LABEL.restartFor]: restartFor } = state.labels;
   const exit = state.exit ? explainExit(state.exit, sandbox) : undefined;
   return {
     containerId: state.id,
@@ -164,8 +183,19 @@ function toAttempt(state: ContainerState, sandbox: PodState): Attempt {
     firstByteMs: state.firstByteAtMs,
     exit,
     streak: Number(state.labels[LABEL.streak] ?? 0),
+    resources: resources === undefined ? undefined : parseLabel(resources),
+    isRestarting: restartFor !== undefined && restartFor === resourcesLabel(container.resources),
     sandboxId: sandbox.id,
   };
+}
+
+/** Resources as a label has them, the same text for the same ones. */
+export function resourcesLabel(resources: ResourceRequirements | undefined): string {
+  return JSON.stringify(resources ?? {});
+}
+
+function parseLabel(text: string): ResourceRequirements {
+  return JSON.parse(text) as ResourceRequirements;
 }
 
 /** A container that died with its VM says so, instead of a bare `Error`. */
@@ -210,6 +240,8 @@ function fromStatus(status: ContainerStatus): Attempt[] {
       exit: { exitCode, signal, reason, message, finishedAtMs, oomKilled: reason === 'OOMKilled' },
       // What was lost with its VM, as by a reboot, has not failed.
       streak: reason === LOST ? 0 : number,
+      resources: undefined,
+      isRestarting: false,
       sandboxId: undefined,
     });
   };

@@ -30,7 +30,7 @@ export function sandboxSpec(
 ): HyperPodSpec {
   const { namespace = '', name = '', uid = '' } = pod.metadata;
   const spec = pod.spec ?? { containers: [] };
-  const fileBytes = volumes.reduce((sum, each) => sum + contentBytes(each), 0);
+  const fileBytes = volumeFileBytes(volumes);
   const subdomain = spec.subdomain;
   // Admission has written it there, from wherever it comes.
   const kernel = pod.metadata.annotations?.[KERNEL_ANNOTATION];
@@ -68,6 +68,11 @@ export function sandboxSpec(
 function podOwner({ metadata }: Pod): string {
   const tenant = metadata.annotations?.[POD_TENANT_ANNOTATION];
   return tenant === undefined ? OPERATOR : `tenant/${tenant}`;
+}
+
+/** Of the files that lie in the guest's memory. */
+export function volumeFileBytes(volumes: HyperVolume[]): number {
+  return volumes.reduce((sum, each) => sum + contentBytes(each), 0);
 }
 
 function contentBytes(volume: HyperVolume): number {

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { podRequests } from '../api/pod-requests.ts';
 import type { Pod } from '../api/types.generated.ts';
 import { SUSPENDED_ANNOTATION } from '../api/tenancy.ts';
 import { StatusError } from '../api/status.ts';
@@ -14,7 +15,6 @@ import type { Informer } from '../client/informer.ts';
 import { NAMESPACES, NODES, PODS } from '../client/resources.ts';
 import { createSchedulerCache, hasEnded, podKey } from './cache.ts';
 import type { SchedulerCache } from './cache.ts';
-import { podRequests } from './resources.ts';
 import { describeFailure, placePod } from './framework.ts';
 import type { NodeInfo } from './framework.ts';
 import { DEFAULT_PLUGINS } from './plugins/index.ts';
