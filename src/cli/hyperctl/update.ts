@@ -32,7 +32,8 @@ export async function updatePod(
   }
   const id = findContainer(pod, container);
   const given = await givenTo(client, pod);
-  const before = given.get(id) as HyperContainerSpec['resources'];
+  const before = given.get(id);
+  if (!before) throw new UsageError(`Cannot update pod "${podName(pod)}": it does not run.`);
   const after = {
     cpuMillis: cpuMillis ?? before.cpuMillis,
     cpuWeightMillis: cpuMillis ?? before.cpuWeightMillis,
