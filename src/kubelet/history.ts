@@ -25,7 +25,10 @@ export const LABEL = {
   sandbox: 'hypernetes.io/sandbox',
   /** Restarts in a row, see `backoff.ts`. */
   streak: 'hypernetes.io/streak',
-  /** The resources that a container runs with, as its pod's spec had them. */
+  /**
+   * The resources that a container runs with, as its pod's spec had them; of a VM what its
+   * containers were to have when it was made, by their names.
+   */
   resources: 'hypernetes.io/resources',
   /** The resources that it is stopped for, to be started with them. */
   restartFor: 'hypernetes.io/restart-for',
@@ -56,6 +59,8 @@ export interface ContainerView {
   role: Role;
   /** Oldest first. */
   attempts: Attempt[];
+  /** What it was to have when the newest VM was made. */
+  madeFor: ResourceRequirements | undefined;
 }
 
 export interface PodView {
@@ -165,8 +170,14 @@ function viewContainer(
   for (const remembered of status ? fromStatus(status) : []) {
     if (!known.has(remembered.containerId)) attempts.push(remembered);
   }
+  // What an earlier kubelet started it has not noted; it told it later.
+  for (const attempt of attempts) {
+    if (bareId(status?.containerID ?? '') !== attempt.containerId) continue;
+    attempt.resources ??= status?.resources;
+  }
   attempts.sort((a, b) => a.number - b.number);
-  return { container, role, attempts };
+  const made = sandboxes[0]?.labels[LABEL.resources];
+  return { container, role, attempts, madeFor: made ? madeFor(made, container.name) : undefined };
 }
 
 function toAttempt(state: ContainerState, sandbox: PodState, container: Container): Attempt {
@@ -192,6 +203,10 @@ function toAttempt(state: ContainerState, sandbox: PodState, container: Containe
 /** Resources as a label has them, the same text for the same ones. */
 export function resourcesLabel(resources: ResourceRequirements | undefined): string {
   return JSON.stringify(resources ?? {});
+}
+
+function madeFor(label: string, name: string): ResourceRequirements | undefined {
+  return (JSON.parse(label) as Record<string, ResourceRequirements>)[name];
 }
 
 function parseLabel(text: string): ResourceRequirements {

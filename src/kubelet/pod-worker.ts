@@ -14,7 +14,7 @@ import type { Jobs } from './jobs.ts';
 import { createPodProbes, probeTargets } from './pod-probes.ts';
 import type { PodScope, Problem } from './pod-scope.ts';
 import type { ProbeDriver, Probes } from './probes.ts';
-import { allocatedSpec } from './resize.ts';
+import { allocatedSpec, hasWork } from './resize.ts';
 import type { ResizePlan } from './resize.ts';
 import { createResizer } from './resizer.ts';
 import type { Resizer } from './resizer.ts';
@@ -182,7 +182,7 @@ class Worker implements PodWorker, PodScope {
 
   allocatedPod(): Pod {
     const { spec = { containers: [] } } = this.#pod;
-    return { ...this.#pod, spec: allocatedSpec(spec, this.#resizer.plan) };
+    return { ...this.#pod, spec: allocatedSpec(spec, this.#resizer.plan.allocated) };
   }
 
   allocated(container: Container): ResourceRequirements | undefined {
@@ -346,7 +346,7 @@ class Worker implements PodWorker, PodScope {
       if (!this.jobs.isDue(name)) continue;
       this.#job(name, (signal) => this.#containers.start(wanted, signal), starting);
     }
-    if (resize.changes.length > 0 && this.jobs.isDue('resize')) {
+    if (hasWork(resize) && this.jobs.isDue('resize')) {
       this.#job('resize', (signal) => this.#resizer.carryOut(view, resize, signal), starting);
     }
     for (const [name, { message }] of decision.backoff) this.#reportBackoff(view, name, message);

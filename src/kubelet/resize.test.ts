@@ -181,6 +181,33 @@ for (const restartPolicy of ['Always', 'OnFailure']) {
   });
 }
 
+test('what changes while a container is down holds for the VM at once, and for it when it starts', async () => {
+  await start();
+  rig.hyperd.exit(rig.containerId('a', 'main'), 1);
+  await rig.until('a', (each) => status(each)?.restartCount === 1 && isRunning(each));
+  rig.hyperd.exit(rig.containerId('a', 'main', 1), 1);
+  await rig.until('a', (each) => status(each)?.state?.waiting !== undefined);
+  const wanted = { requests: GIVEN.requests, limits: { cpu: '800m', memory: '96Mi' } };
+  resize(wanted);
+  await rig.waitUntil(() => limitsOf()?.cpuMillis === 800);
+  await rig.clock.advance(20_000);
+  await rig.until('a', (each) => isRunning(each) && has(wanted)(each));
+  assert.equal(held(2)?.memoryBytes, 96 * MIB);
+});
+
+test('a container that has not run is started with what its VM was made for, not with more', async () => {
+  rig = await createRig();
+  rig.addPod('a', podSpec());
+  await rig.waitUntil(() => rig.hyperd.pods.get(rig.uid('a'))?.phase === 'running');
+  resize({ requests: GIVEN.requests, limits: { cpu: '500m', memory: '256Mi' } });
+  await rig.until('a', (each) => condition(each, 'PodResizePending')?.reason === 'Infeasible');
+  rig.hyperd.addImage('busybox:1');
+  await rig.clock.advance(60_000);
+  const pod = await rig.until('a', isRunning);
+  assert.deepEqual(status(pod)?.resources, GIVEN);
+  assert.equal(held()?.memoryBytes, 128 * MIB);
+});
+
 test('a pod whose VM is made anew has what it wants then', async () => {
   await start();
   const wanted = { requests: GIVEN.requests, limits: { cpu: '2', memory: '256Mi' } };

@@ -1,5 +1,5 @@
 import type { Container, Pod, PodSpec, ResourceRequirements } from '../api/types.generated.ts';
-import type { PodState } from '../api/hyperd.ts';
+import type { HyperPodSpec, PodState } from '../api/hyperd.ts';
 import { podRequests } from '../api/pod-requests.ts';
 import { compareQuantities } from '../api/quantity.ts';
 import { latest } from './decide.ts';
@@ -28,6 +28,8 @@ export interface ResizePlan {
   pending: Problem | undefined;
   /** Containers that run with something else. */
   changes: ResizeChange[];
+  /** What the whole VM is to be held to; undefined where it is. */
+  limits: HyperPodSpec['limits'] | undefined;
   /** Something is being changed, or started with what has changed. */
   isInProgress: boolean;
 }
@@ -50,8 +52,9 @@ export function planResize(view: PodView, node: { size: NodeSize; room: NodeRoom
     .map((each) => {
       const last = latest(each);
       const isHere = last !== undefined && last.sandboxId === sandbox?.id;
-      const attempt = isHere && last.resources !== undefined ? last : undefined;
-      return { container: each.container, attempt, held: attempt?.resources };
+      const attempt = isHere ? last : undefined;
+      const held = attempt ? attempt.resources : each.madeFor;
+      return { container: each.container, attempt, held };
     });
   const differing = resizable.filter(
     ({ container, held }) => held && changedResources(held, container.resources).length > 0,
@@ -64,21 +67,40 @@ export function planResize(view: PodView, node: { size: NodeSize; room: NodeRoom
     return [{ container, attempt, isRestart: needsRestart(container, changed) }];
   });
   const restarting = resizable.some(({ attempt }) => attempt?.exit && attempt.isRestarting);
-  return {
-    allocated: new Map(
-      resizable.map(({ container, held }) => [
-        container.name,
-        (pending ? held : undefined) ?? container.resources ?? {},
-      ]),
-    ),
-    pending,
-    changes,
-    isInProgress: changes.length > 0 || restarting,
-  };
+  const allocated = new Map(
+    resizable.map(({ container, held }) => [
+      container.name,
+      (pending ? held : undefined) ?? container.resources ?? {},
+    ]),
+  );
+  const limits = limitsOf(view, allocated, node.size);
+  const isInProgress = changes.length > 0 || restarting || limits !== undefined;
+  return { allocated, pending, changes, limits, isInProgress };
+}
+
+/** Whether there is anything to carry out. */
+export function hasWork({ changes, limits }: ResizePlan): boolean {
+  return changes.length > 0 || limits !== undefined;
+}
+
+type Allocated = ResizePlan['allocated'];
+
+/** Those of CPU are of what the containers have; that of memory is of the VM, and stays. */
+function limitsOf(
+  { pod, sandbox }: PodView,
+  allocated: Allocated,
+  size: NodeSize,
+): ResizePlan['limits'] {
+  if (sandbox?.phase !== 'running') return undefined;
+  const spec = allocatedSpec(pod.spec ?? { containers: [] }, allocated);
+  const { cpuMillis, cpuWeightMillis } = podSize(spec, 0, size).limits;
+  const had = sandbox.spec.limits;
+  const isSame = had.cpuMillis === cpuMillis && had.cpuWeightMillis === cpuWeightMillis;
+  return isSame ? undefined : { ...had, cpuMillis, cpuWeightMillis };
 }
 
 /** The spec with what its containers are to have now. */
-export function allocatedSpec(spec: PodSpec, { allocated }: ResizePlan): PodSpec {
+export function allocatedSpec(spec: PodSpec, allocated: Allocated): PodSpec {
   const given = (containers: Container[]) =>
     containers.map((each) => ({ ...each, resources: allocated.get(each.name) ?? each.resources }));
   return {
@@ -148,8 +170,7 @@ function withHeld(pod: Pod, resizable: Held[]): Pod {
   const allocated = new Map(
     resizable.map(({ container, held }) => [container.name, held ?? container.resources ?? {}]),
   );
-  const plan = { allocated, pending: undefined, changes: [], isInProgress: false };
-  return { ...pod, status: {}, spec: allocatedSpec(pod.spec ?? { containers: [] }, plan) };
+  return { ...pod, status: {}, spec: allocatedSpec(pod.spec ?? { containers: [] }, allocated) };
 }
 
 /** Why the VM that the pod has cannot give it this; undefined where it can. */

@@ -1,11 +1,11 @@
-import type { PodResources } from '../api/hyperd.ts';
+import type { PodResources, PodState } from '../api/hyperd.ts';
 import { describeError } from '../base/log.ts';
 import { LABEL, resourcesLabel } from './history.ts';
 import type { PodView } from './history.ts';
 import type { PodScope } from './pod-scope.ts';
-import { planResize } from './resize.ts';
+import { hasWork, planResize } from './resize.ts';
 import type { ResizePlan } from './resize.ts';
-import { containerResources, podSize } from './sizes.ts';
+import { containerResources } from './sizes.ts';
 import { stopContainer } from './stop.ts';
 import type { RunningContainer } from './stop.ts';
 import { graceMs } from './termination.ts';
@@ -26,6 +26,7 @@ const NOTHING: ResizePlan = {
   allocated: new Map(),
   pending: undefined,
   changes: [],
+  limits: undefined,
   isInProgress: false,
 };
 
@@ -57,13 +58,9 @@ export function createResizer(
     );
 
   /** A container that is to be restarted is marked first, so that its end is known for what it is. */
-  const requestOf = (view: PodView, wanted: ResizePlan): PodResources => {
-    const { pod, sandbox } = view;
-    const { limits } = podSize(pod.spec ?? { containers: [] }, 0, context.size);
-    const { cpuMillis, cpuWeightMillis } = limits;
-    const had = sandbox?.spec.limits ?? limits;
+  const requestOf = (sandbox: PodState, wanted: ResizePlan): PodResources => {
     return {
-      limits: { ...had, cpuMillis, cpuWeightMillis },
+      limits: wanted.limits ?? sandbox.spec.limits,
       containers: wanted.changes.map(({ container, attempt, isRestart }) => ({
         id: attempt.containerId,
         resources: containerResources(isRestart ? attempt.resources : container.resources),
@@ -75,10 +72,11 @@ export function createResizer(
   };
 
   const attempt = async (view: PodView, wanted: ResizePlan, signal: AbortSignal) => {
-    const { id = '' } = view.sandbox ?? {};
+    const { sandbox } = view;
+    if (!sandbox) return;
     tell('Normal', 'ResizeStarted', 'Pod resize started');
-    await hyperd.setResources(id, requestOf(view, wanted), signal);
-    await sandboxes.refresh(id);
+    await hyperd.setResources(sandbox.id, requestOf(sandbox, wanted), signal);
+    await sandboxes.refresh(sandbox.id);
     for (const { container, attempt: was, isRestart } of wanted.changes) {
       const target = isRestart ? running(container.name) : undefined;
       if (target?.attempt.containerId !== was.containerId) continue;
@@ -100,8 +98,8 @@ export function createResizer(
     },
     look(view) {
       plan = planResize(view, context);
-      const { pending, changes } = plan;
-      if (changes.length === 0) problem = undefined;
+      const { pending } = plan;
+      if (!hasWork(plan)) problem = undefined;
       if (pending && !isKnown(view, pending.message)) {
         tell(
           'Warning',

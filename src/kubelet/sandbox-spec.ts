@@ -1,5 +1,5 @@
 import { LABEL, sandboxId } from './history.ts';
-import type { Pod } from '../api/types.generated.ts';
+import type { Pod, PodSpec } from '../api/types.generated.ts';
 import { POD_TENANT_ANNOTATION } from '../api/tenancy.ts';
 import type { HyperPodSpec, HyperVolume } from '../api/hyperd.ts';
 import { KERNEL_ANNOTATION } from '../api/kernels.ts';
@@ -60,8 +60,15 @@ export function sandboxSpec(
       [LABEL.podName]: name,
       [LABEL.sandbox]: String(number),
       [LABEL.streak]: String(streak),
+      [LABEL.resources]: resourcesByName(spec),
     },
   };
+}
+
+/** What the VM was made for, as it was wanted then. */
+function resourcesByName({ containers, initContainers = [] }: PodSpec): string {
+  const all = [...initContainers, ...containers];
+  return JSON.stringify(Object.fromEntries(all.map((each) => [each.name, each.resources ?? {}])));
 }
 
 /** Pods of one tenant may share a template; what is of no tenant is the operator's. */
