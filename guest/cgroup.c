@@ -71,21 +71,43 @@ static int64_t cpu_weight(int64_t millis) {
   return 1 + (shares - 2) * 9999 / 262142;
 }
 
+static void format_limit(char *text, size_t size, int64_t limit) {
+  if (limit > 0)
+    snprintf(text, size, "%lld", (long long)limit);
+  else
+    snprintf(text, size, "max");
+}
+
+static bool write_limits(const char *id, const struct resources *resources) {
+  char number[32], text[64];
+  int64_t quota = resources->cpu_millis * 100;
+  format_limit(number, sizeof number, resources->memory_bytes);
+  if (group_write(id, "memory.max", number) < 0) return false;
+  format_limit(number, sizeof number, quota > 0 && quota < 1000 ? 1000 : quota);
+  snprintf(text, sizeof text, "%s 100000", number);
+  if (group_write(id, "cpu.max", text) < 0) return false;
+  snprintf(text, sizeof text, "%lld", (long long)cpu_weight(resources->cpu_weight_millis));
+  return group_write(id, "cpu.weight", text) == 0;
+}
+
+/* The kernel kills for a limit below what is used, so such a one is not set. */
+bool cgroup_resize(const char *id, const struct resources *resources, char *error, unsigned size) {
+  int64_t used = cgroup_memory_bytes(id);
+  if (resources->memory_bytes > 0 && used > resources->memory_bytes) {
+    snprintf(error, size, "memory limit %lld is below the %lld bytes in use",
+             (long long)resources->memory_bytes, (long long)used);
+    return false;
+  }
+  if (write_limits(id, resources)) return true;
+  snprintf(error, size, "cgroup: %s", strerror(errno));
+  return false;
+}
+
 bool cgroup_create(const char *id, const struct resources *resources, char *error, unsigned size) {
-  char path[256], text[64];
+  char path[256];
   if (!format_path(path, sizeof path, POD "/%s", id)) return false;
   if (mkdir(path, 0755) < 0 && errno != EEXIST) goto failed;
-  if (resources->cpu_millis > 0) {
-    int64_t quota = resources->cpu_millis * 100;
-    snprintf(text, sizeof text, "%lld 100000", (long long)(quota < 1000 ? 1000 : quota));
-    if (group_write(id, "cpu.max", text) < 0) goto failed;
-  }
-  snprintf(text, sizeof text, "%lld", (long long)cpu_weight(resources->cpu_weight_millis));
-  if (group_write(id, "cpu.weight", text) < 0) goto failed;
-  if (resources->memory_bytes > 0) {
-    snprintf(text, sizeof text, "%lld", (long long)resources->memory_bytes);
-    if (group_write(id, "memory.max", text) < 0) goto failed;
-  }
+  if (!write_limits(id, resources)) goto failed;
   /* As the kubelet sets it: a container whose memory ran out ends as a whole. */
   if (group_write(id, "memory.oom.group", "1") < 0) goto failed;
   return true;

@@ -14,6 +14,8 @@ struct resources {
 
 void cgroup_init(void);
 bool cgroup_create(const char *id, const struct resources *resources, char *error, unsigned size);
+/* Other limits for a container that runs; false, and nothing changed, where it uses more. */
+bool cgroup_resize(const char *id, const struct resources *resources, char *error, unsigned size);
 /* For writing "0" by a new process; -1 with errno. */
 int cgroup_open_processes(const char *id);
 void cgroup_kill(const char *id);

@@ -132,11 +132,15 @@ static bool make_directories_of(const char *id, char *error, size_t size) {
   return ok;
 }
 
-static bool make_cgroup(const struct json *spec, const char *id, char *error, size_t size) {
+static struct resources resources_of(const struct json *spec) {
   const struct json *resources = json_get(spec, "resources");
-  struct resources wanted = {.cpu_millis = json_number(resources, "cpuMillis", 0),
-                             .cpu_weight_millis = json_number(resources, "cpuWeightMillis", 0),
-                             .memory_bytes = json_number(resources, "memoryBytes", 0)};
+  return (struct resources){.cpu_millis = json_number(resources, "cpuMillis", 0),
+                            .cpu_weight_millis = json_number(resources, "cpuWeightMillis", 0),
+                            .memory_bytes = json_number(resources, "memoryBytes", 0)};
+}
+
+static bool make_cgroup(const struct json *spec, const char *id, char *error, size_t size) {
+  struct resources wanted = resources_of(spec);
   return cgroup_create(id, &wanted, error, (unsigned)size);
 }
 
@@ -229,6 +233,23 @@ void container_remove(struct request *request) {
     fail_start(container, "removed before it started");
   else
     container_drop(container);
+}
+
+void container_set_resources(struct request *request) {
+  const char *id = json_text(request->json, "id", "");
+  struct container *container = find_container(id);
+  struct resources wanted = resources_of(request->json);
+  char error[256];
+  if (!container)
+    respond_error(request, "NotFound", 0, "container \"%.100s\" does not exist", id);
+  else if (wanted.cpu_millis < 0 || wanted.memory_bytes < 0)
+    respond_error(request, "Invalid", 0, "resources: less than 0");
+  else if (container->phase == CONTAINER_WAITING)
+    respond_error(request, "Invalid", 0, "setResources: \"%s\" has not started", container->id);
+  else if (!test_mode && !cgroup_resize(container->id, &wanted, error, sizeof error))
+    respond_error(request, "Refused", 0, "%s", error);
+  else
+    respond_ok(request, NULL);
 }
 
 void container_exec(struct request *request) {

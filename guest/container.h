@@ -61,6 +61,8 @@ struct container {
 void containers_init(void);
 void container_start(struct request *request);
 void container_remove(struct request *request);
+/* Other limits for a container that has started. */
+void container_set_resources(struct request *request);
 void container_exec(struct request *request);
 /* Mounts an image that a pod to come may use, and reads what its program begins with. */
 void container_prefetch(struct request *request);

@@ -56,6 +56,8 @@ static const char *const REQUESTS[] = {
     CONTAINER("c", "16", "/bin/sh", ",\"stdin\":true"),
     CONTAINER("d", "20", "/none/x", ""),
     "{\"op\":\"removeContainer\",\"id\":\"a\"}",
+    "{\"op\":\"setResources\",\"id\":\"a\",\"resources\":{\"cpuMillis\":500,"
+    "\"cpuWeightMillis\":100,\"memoryBytes\":67108864}}",
     "{\"op\":\"removeContainer\",\"id\":\"b\"}",
     "{\"op\":\"exec\",\"id\":\"a\",\"stream\":12,\"window\":9,\"process\":"
     PROCESS("/bin/cat", "") "}",

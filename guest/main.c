@@ -127,6 +127,7 @@ static const struct operation OPERATIONS[] = {
     {"volumeCommit", volume_commit},
     {"startContainer", container_start},
     {"removeContainer", container_remove},
+    {"setResources", container_set_resources},
     {"prefetch", container_prefetch},
     {"exec", container_exec},
     {"signal", process_signal},

@@ -13,6 +13,9 @@ import type { Status } from './status.ts';
  * - `stop` gives back a pod's VM, its address and its disks; its states and logs stay until DELETE.
  *   What still runs is killed, after `graceMs` in which it may end by its stop signal. Idempotent; a
  *   pod that ended by itself has given them back already. `start` makes a new VM for it.
+ * - A VM keeps the CPUs and the memory that it was started with: a limit of more CPUs has no effect
+ *   beyond them, and `PUT …/resources` refuses more memory as Invalid, and less than a container
+ *   uses as a Conflict.
  * - A paused pod does nothing and is told nothing: what needs its guest is refused as a Conflict.
  *
  * Errors are Kubernetes `Status` objects (`api/status.ts`); image failures carry the
@@ -182,6 +185,17 @@ export interface PortMapping {
 export interface PortState extends PortMapping {
   /** Why it does not lead into the pod; empty where it does. */
   problem: string;
+}
+
+/** Other amounts for a pod that runs, and for those of its containers that are named. */
+export interface PodResources {
+  limits: HyperPodSpec['limits'];
+  containers: {
+    id: string;
+    resources: HyperContainerSpec['resources'];
+    /** Replaces those of the container that have these names. @default {} */
+    labels?: Record<string, string>;
+  }[];
 }
 
 /** A new pod with its containers, which are started in this order each time that the pod is. */

@@ -109,6 +109,12 @@ export function addQuantities(a: string | number, b: string | number): string {
   });
 }
 
+/** The difference in the format of `a`. */
+export function subtractQuantities(a: string | number, b: string | number): string {
+  const { nanos, format } = parseQuantity(a);
+  return formatQuantity({ nanos: nanos - parseQuantity(b).nanos, format });
+}
+
 /** Whole units, rounded up: bytes of memory, number of pods. */
 export function quantityValue(text: string | number): number {
   return Number(ceilDivide(parseQuantity(text).nanos, NANO));

@@ -143,6 +143,7 @@ const EDIT_RULES: PolicyRule[] = [
   rule('core', 'serviceaccounts', 'impersonate'),
   rule('core', 'pods pods/attach pods/exec pods/portforward pods/proxy', WRITE),
   rule('core', 'pods/eviction', 'create'),
+  rule('core', 'pods/resize', 'get patch update'),
   rule(
     'core',
     'configmaps events persistentvolumeclaims replicationcontrollers ' +

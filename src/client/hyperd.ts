@@ -16,6 +16,7 @@ import type {
   HyperdInfo,
   ImageStatus,
   KernelStatus,
+  PodResources,
   PodState,
   PodStats,
   PoolStatus,
@@ -66,6 +67,8 @@ export interface HyperdClient {
   pausePod(id: string): Promise<PodState>;
   unpausePod(id: string): Promise<PodState>;
   deletePod(id: string, signal?: AbortSignal): Promise<void>;
+  /** @throws StatusError Conflict where a container uses more memory than it is to have */
+  setResources(pod: string, resources: PodResources, signal?: AbortSignal): Promise<PodState>;
   writeVolume(pod: string, name: string, content: VolumeFiles): Promise<void>;
   startContainer(
     pod: string,
@@ -173,6 +176,7 @@ export function createHyperdClient(address: HyperdAddress): HyperdClient {
     pausePod: (id) => call('POST', `${pod(id)}/pause`),
     unpausePod: (id) => call('POST', `${pod(id)}/unpause`),
     deletePod: (id, signal) => call('DELETE', pod(id), undefined, signal),
+    setResources: (id, resources, signal) => call('PUT', `${pod(id)}/resources`, resources, signal),
     writeVolume: (id, name, content) =>
       call('PUT', `${pod(id)}/volumes/${encodeURIComponent(name)}`, content),
     startContainer: (id, spec, signal) => call('PUT', container(id, spec.id), spec, signal),

@@ -1,5 +1,5 @@
-import { LABEL, containerId } from './history.ts';
-import type { Container, Pod } from '../api/types.generated.ts';
+import { LABEL, containerId, resourcesLabel } from './history.ts';
+import type { Container, Pod, ResourceRequirements } from '../api/types.generated.ts';
 import type { HyperContainerSpec, ImageStatus } from '../api/hyperd.ts';
 import { containerEnvironment } from './environment.ts';
 import { expand } from './expansion.ts';
@@ -14,6 +14,8 @@ import { containerMounts } from './volumes.ts';
 /** Everything a container is started with, from its pod, its image and what they refer to. */
 export interface ContainerSpecInput {
   container: Container;
+  /** Of its own, or those that it had before a resize that is not done. */
+  resources: ResourceRequirements | undefined;
   attempt: number;
   streak: number;
   image: ImageStatus;
@@ -27,7 +29,7 @@ const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 
 /** @throws ContainerConfigError */
 export async function containerSpec(input: ContainerSpecInput): Promise<HyperContainerSpec> {
-  const { container, image, downward } = input;
+  const { container, resources, image, downward } = input;
   const { pod } = downward;
   const { namespace = '', uid = '' } = pod.metadata;
   const { apiServer, objects } = input;
@@ -51,12 +53,15 @@ export async function containerSpec(input: ContainerSpecInput): Promise<HyperCon
     stopSignal: container.lifecycle?.stopSignal ?? (image.config.stopSignal || 'TERM'),
     readOnlyRootfs: container.securityContext?.readOnlyRootFilesystem ?? false,
     mounts: containerMounts(container, own),
-    resources: containerResources(container),
+    resources: containerResources(resources),
     terminationMessagePath: container.terminationMessagePath ?? '/dev/termination-log',
     terminationMessageFromLog: container.terminationMessagePolicy === 'FallbackToLogsOnError',
     stdin: container.stdin ?? false,
     stdinOnce: container.stdinOnce ?? false,
-    labels: { [LABEL.streak]: String(input.streak) },
+    labels: {
+      [LABEL.streak]: String(input.streak),
+      [LABEL.resources]: resourcesLabel(resources),
+    },
   };
 }
 

@@ -158,7 +158,8 @@ class Starter implements ContainerStarter {
     const { context } = this.#scope;
     const { objects, apiServer } = context;
     const downward = downwardContext(context, this.#scope.view());
-    const given = { objects, apiServer, downward };
+    const resources = this.#scope.allocated(container);
+    const given = { objects, apiServer, downward, resources };
     return containerSpec({ container, attempt, streak, image, ...given });
   }
 

@@ -4,6 +4,7 @@ import type { Client } from '../client/client.ts';
 import type { PodEvents } from './events.ts';
 import type { Holdings } from './holdings.ts';
 import type { HyperdClient } from '../client/hyperd.ts';
+import type { NodeRoom } from './node-room.ts';
 import type { PodNetwork } from './pod-network.ts';
 import type { ReferencedObjects } from './objects.ts';
 import type { SandboxDefaults } from './sandbox-spec.ts';
@@ -26,6 +27,7 @@ export interface NodeContext {
   apiServer: ApiServerEndpoint;
   hostIp: string;
   size: NodeSize & { memoryBytes: number };
+  room: NodeRoom;
   network: PodNetwork;
   sandboxDefaults: () => Promise<SandboxDefaults>;
 }

@@ -1,5 +1,5 @@
 import { goDuration, restartAfter, waitLeftMs } from './backoff.ts';
-import { isAlive, isSuspended, wasSuspended } from './history.ts';
+import { goesOn, isAlive, isSuspended, wasSuspended } from './history.ts';
 import type { Attempt, ContainerView, PodView } from './history.ts';
 
 /**
@@ -85,7 +85,7 @@ function policy(view: PodView): string {
 /** It has run for the last time. */
 export function hasEndedForGood(view: PodView, each: ContainerView): boolean {
   const last = latest(each);
-  if (!last?.exit || wasSuspended(last)) return false;
+  if (!last?.exit || goesOn(last)) return false;
   if (policy(view) === 'Always') return false;
   return policy(view) === 'Never' || last.exit.exitCode === 0;
 }
@@ -173,7 +173,7 @@ function scheduleStart(input: DecisionInput, each: ContainerView, decision: Deci
     decision.start.push({ view: each, attempt: 0, streak: 0 });
     return;
   }
-  if (wasSuspended(last)) {
+  if (goesOn(last)) {
     decision.start.push({ view: each, attempt: last.number + 1, streak: 0 });
     return;
   }

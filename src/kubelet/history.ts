@@ -1,5 +1,10 @@
 import { createHash } from 'node:crypto';
-import type { Container, ContainerStatus, Pod } from '../api/types.generated.ts';
+import type {
+  Container,
+  ContainerStatus,
+  Pod,
+  ResourceRequirements,
+} from '../api/types.generated.ts';
 import type { ContainerState, PodState, ProcessExit } from '../api/hyperd.ts';
 import { SUSPENDED_ANNOTATION } from '../api/tenancy.ts';
 import { isSidecar } from './sizes.ts';
@@ -20,6 +25,13 @@ export const LABEL = {
   sandbox: 'hypernetes.io/sandbox',
   /** Restarts in a row, see `backoff.ts`. */
   streak: 'hypernetes.io/streak',
+  /**
+   * The resources that a container runs with, as its pod's spec had them; of a VM what its
+   * containers were to have when it was made, by their names.
+   */
+  resources: 'hypernetes.io/resources',
+  /** The resources that it is stopped for, to be started with them. */
+  restartFor: 'hypernetes.io/restart-for',
 } as const;
 
 export type Role = 'init' | 'sidecar' | 'main';
@@ -34,6 +46,10 @@ export interface Attempt {
   firstByteMs: number;
   exit: ProcessExit | undefined;
   streak: number;
+  /** What it was started with or resized to; undefined where nobody has noted it. */
+  resources: ResourceRequirements | undefined;
+  /** It ends to be started with the resources that its pod's spec has now. */
+  isRestarting: boolean;
   /** Undefined for one that only the API remembers. */
   sandboxId: string | undefined;
 }
@@ -43,6 +59,8 @@ export interface ContainerView {
   role: Role;
   /** Oldest first. */
   attempts: Attempt[];
+  /** What it was to have when the newest VM was made. */
+  madeFor: ResourceRequirements | undefined;
 }
 
 export interface PodView {
@@ -83,6 +101,11 @@ export function isSuspended({ metadata }: Pod): boolean {
 
 export function wasSuspended(attempt: Attempt | undefined): boolean {
   return attempt?.exit?.reason === TENANT_SUSPENDED;
+}
+
+/** It ended for reasons of its pod and not of its own, and is started again at once. */
+export function goesOn(attempt: Attempt | undefined): boolean {
+  return wasSuspended(attempt) || (attempt?.isRestarting ?? false);
 }
 
 const NONE: ReadonlySet<string> = new Set();
@@ -136,7 +159,7 @@ function viewContainer(
   const attempts: Attempt[] = sandboxes.flatMap((sandbox) =>
     sandbox.containers
       .filter((state) => state.name === container.name)
-      .map((state) => toAttempt(state, sandbox)),
+      .map((state) => toAttempt(state, sandbox, container)),
   );
   const known = new Set(attempts.map((each) => each.containerId));
   const statuses = [
@@ -147,11 +170,18 @@ function viewContainer(
   for (const remembered of status ? fromStatus(status) : []) {
     if (!known.has(remembered.containerId)) attempts.push(remembered);
   }
+  // What an earlier kubelet started it has not noted; it told it later.
+  for (const attempt of attempts) {
+    if (bareId(status?.containerID ?? '') !== attempt.containerId) continue;
+    attempt.resources ??= status?.resources;
+  }
   attempts.sort((a, b) => a.number - b.number);
-  return { container, role, attempts };
+  const made = sandboxes[0]?.labels[LABEL.resources];
+  return { container, role, attempts, madeFor: made ? madeFor(made, container.name) : undefined };
 }
 
-function toAttempt(state: ContainerState, sandbox: PodState): Attempt {
+function toAttempt(state: ContainerState, sandbox: PodState, container: Container): Attempt {
+  const { [LABEL.resources]: resources, [LABEL.restartFor]: restartFor } = state.labels;
   const exit = state.exit ? explainExit(state.exit, sandbox) : undefined;
   return {
     containerId: state.id,
@@ -164,8 +194,23 @@ function toAttempt(state: ContainerState, sandbox: PodState): Attempt {
     firstByteMs: state.firstByteAtMs,
     exit,
     streak: Number(state.labels[LABEL.streak] ?? 0),
+    resources: resources === undefined ? undefined : parseLabel(resources),
+    isRestarting: restartFor !== undefined && restartFor === resourcesLabel(container.resources),
     sandboxId: sandbox.id,
   };
+}
+
+/** Resources as a label has them, the same text for the same ones. */
+export function resourcesLabel(resources: ResourceRequirements | undefined): string {
+  return JSON.stringify(resources ?? {});
+}
+
+function madeFor(label: string, name: string): ResourceRequirements | undefined {
+  return (JSON.parse(label) as Record<string, ResourceRequirements>)[name];
+}
+
+function parseLabel(text: string): ResourceRequirements {
+  return JSON.parse(text) as ResourceRequirements;
 }
 
 /** A container that died with its VM says so, instead of a bare `Error`. */
@@ -210,6 +255,8 @@ function fromStatus(status: ContainerStatus): Attempt[] {
       exit: { exitCode, signal, reason, message, finishedAtMs, oomKilled: reason === 'OOMKilled' },
       // What was lost with its VM, as by a reboot, has not failed.
       streak: reason === LOST ? 0 : number,
+      resources: undefined,
+      isRestarting: false,
       sandboxId: undefined,
     });
   };

@@ -18,6 +18,7 @@ import { LABEL } from './history.ts';
 import { createHyperdClient } from '../client/hyperd.ts';
 import type { HyperdClient } from '../client/hyperd.ts';
 import { readMachineFacts } from './machine.ts';
+import { createNodeRoom } from './node-room.ts';
 import { runNode } from './node.ts';
 import type { MachineFacts } from './node.ts';
 import { createReferencedObjects } from './objects.ts';
@@ -105,8 +106,13 @@ export function createKubelet(options: KubeletOptions): Kubelet {
     networkChanged = Promise.withResolvers<void>();
     for (const worker of workers.values()) worker.wake();
   };
+  /** Another pod has changed, and may have made room. */
+  const wakeDeferred = () => {
+    for (const worker of workers.values()) if (worker.isDeferred) worker.wake();
+  };
   const onPod = (context: NodeContext) => (pod: Pod) => {
     const uid = pod.metadata.uid ?? '';
+    wakeDeferred();
     const known = workers.get(uid);
     if (known) {
       known.update(pod);
@@ -114,7 +120,10 @@ export function createKubelet(options: KubeletOptions): Kubelet {
     }
     const worker = createPodWorker(context, pod);
     workers.set(uid, worker);
-    void worker.done.then(() => workers.delete(uid));
+    void worker.done.then(() => {
+      workers.delete(uid);
+      wakeDeferred();
+    });
     worker.wake();
   };
 
@@ -141,6 +150,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
         memoryBytes: info.machine.memoryBytes,
         vmmOverheadMib: info.overhead.memoryMib,
       },
+      room: createNodeRoom(info, () => workers.values()),
       network,
       sandboxDefaults: () => sandboxDefaults(options),
     };

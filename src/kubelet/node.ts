@@ -173,7 +173,7 @@ function nodeStatus(
 }
 
 /** What the machine has, and what of it pods may ask for. */
-function nodeCapacity(info: HyperdInfo): Pick<NodeStatus, 'capacity' | 'allocatable'> {
+export function nodeCapacity(info: HyperdInfo): Pick<NodeStatus, 'capacity' | 'allocatable'> {
   const { cpuCount, memoryBytes, diskBytes } = info.machine;
   const reserve = Math.max(MEMORY_RESERVE_MIN_BYTES, memoryBytes * MEMORY_RESERVE_FRACTION);
   const kib = (bytes: number) => `${Math.floor(bytes / 1024)}Ki`;

@@ -1,4 +1,4 @@
-import type { Pod } from '../api/types.generated.ts';
+import type { Container, Pod, ResourceRequirements } from '../api/types.generated.ts';
 import type { Log } from '../base/log.ts';
 import type { NodeContext } from './context.ts';
 import type { DownwardContext } from './field-ref.ts';
@@ -12,6 +12,8 @@ export interface PodScope {
   readonly jobs: Jobs;
   readonly pod: Pod;
   view(): PodView;
+  /** What the container is to be started with. */
+  allocated(container: Container): ResourceRequirements | undefined;
 }
 
 /** Why something of a pod waits, as its status tells it. */

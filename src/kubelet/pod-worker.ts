@@ -1,4 +1,4 @@
-import type { Pod } from '../api/types.generated.ts';
+import type { Container, Pod, ResourceRequirements } from '../api/types.generated.ts';
 import type { ProcessSpec } from '../api/hyperd.ts';
 import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
@@ -14,6 +14,10 @@ import type { Jobs } from './jobs.ts';
 import { createPodProbes, probeTargets } from './pod-probes.ts';
 import type { PodScope, Problem } from './pod-scope.ts';
 import type { ProbeDriver, Probes } from './probes.ts';
+import { allocatedSpec, hasWork } from './resize.ts';
+import type { ResizePlan } from './resize.ts';
+import { createResizer } from './resizer.ts';
+import type { Resizer } from './resizer.ts';
 import { createSandboxStarter } from './sandbox-starter.ts';
 import type { SandboxStarter } from './sandbox-starter.ts';
 import { computeStatus, isTerminal } from './status.ts';
@@ -64,6 +68,10 @@ export interface PodWorker {
   remove(): void;
   /** Something about the pod's VM may have changed. */
   wake(): void;
+  /** Its resize waits for room on the node. */
+  readonly isDeferred: boolean;
+  /** The pod with what its containers are promised, which may not be what they want. */
+  allocatedPod(): Pod;
   /** The container as it is now, for streams; undefined where the pod has none of the name. */
   view(): PodView;
   processOf(attempt: Attempt): Promise<ProcessSpec>;
@@ -88,6 +96,7 @@ class Worker implements PodWorker, PodScope {
   readonly #running = new AbortController();
   readonly #sandbox: SandboxStarter;
   readonly #containers: ContainerStarter;
+  readonly #resizer: Resizer;
   readonly #probes: Probes;
   readonly #status: StatusWriter;
   readonly #refreshVolumes: VolumeRefresher;
@@ -118,6 +127,7 @@ class Worker implements PodWorker, PodScope {
     this.jobs = createJobs(context.clock, this.log, () => this.wake());
     this.#sandbox = createSandboxStarter(this);
     this.#containers = createContainerStarter(this);
+    this.#resizer = createResizer(this, (name) => this.#containers.running(name));
     this.#probes = createPodProbes(this, this.#containers, {
       signal: this.#running.signal,
       onUnhealthy: (...failure) => this.#killUnhealthy(...failure),
@@ -166,6 +176,19 @@ class Worker implements PodWorker, PodScope {
     return viewPod(this.#pod, this.context.sandboxes.of(this.uid), this.#suspended);
   }
 
+  get isDeferred(): boolean {
+    return this.#resizer.plan.pending?.reason === 'Deferred';
+  }
+
+  allocatedPod(): Pod {
+    const { spec = { containers: [] } } = this.#pod;
+    return { ...this.#pod, spec: allocatedSpec(spec, this.#resizer.plan.allocated) };
+  }
+
+  allocated(container: Container): ResourceRequirements | undefined {
+    return this.#resizer.plan.allocated.get(container.name) ?? container.resources;
+  }
+
   processOf(attempt: Attempt): Promise<ProcessSpec> {
     return this.#containers.processOf(attempt);
   }
@@ -194,10 +217,11 @@ class Worker implements PodWorker, PodScope {
     const view = this.view();
     this.#noteStopped(view);
     const decision = this.#decide(view);
+    const resize = this.#resizer.look(view);
     this.#enforceEnds(view, decision);
     const isPaused = isSuspended(this.#pod) || this.jobs.running.has('suspend');
     const isActive = this.#state === 'syncing' && !isPaused;
-    if (isActive) this.#act(view, decision);
+    if (isActive) this.#act(view, decision, resize);
     else if (this.#state === 'syncing') this.#suspend(view);
     this.#probes.update(isActive ? probeTargets(view, this.#containers) : []);
     if (this.#state === 'stopping') this.#stopAll(view);
@@ -298,7 +322,7 @@ class Worker implements PodWorker, PodScope {
     });
   }
 
-  #act(view: PodView, decision: Decision): void {
+  #act(view: PodView, decision: Decision, resize: ResizePlan): void {
     if (this.#starting.signal.aborted) this.#starting = new AbortController();
     const starting = AbortSignal.any([
       this.#life.signal,
@@ -321,6 +345,9 @@ class Worker implements PodWorker, PodScope {
       const name = startJob(wanted.view.container.name);
       if (!this.jobs.isDue(name)) continue;
       this.#job(name, (signal) => this.#containers.start(wanted, signal), starting);
+    }
+    if (hasWork(resize) && this.jobs.isDue('resize')) {
+      this.#job('resize', (signal) => this.#resizer.carryOut(view, resize, signal), starting);
     }
     for (const [name, { message }] of decision.backoff) this.#reportBackoff(view, name, message);
   }
@@ -414,6 +441,7 @@ class Worker implements PodWorker, PodScope {
         isReady: (attempt) => !this.#containers.isHooked(attempt) && this.#probes.isReady(attempt),
         hasStarted: (attempt) => this.#probes.hasStarted(attempt),
       },
+      resize: this.#resizer,
       verdict: this.#verdict,
       sandboxProblem: this.#sandbox.problem,
       terminating: this.#state !== 'syncing',

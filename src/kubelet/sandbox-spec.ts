@@ -1,6 +1,6 @@
 import { LABEL, sandboxId } from './history.ts';
-import type { Pod } from '../api/types.generated.ts';
 import { ownerOfTenant } from '../api/holdings.ts';
+import type { Pod, PodSpec } from '../api/types.generated.ts';
 import { POD_TENANT_ANNOTATION } from '../api/tenancy.ts';
 import type { HyperPodSpec, HyperVolume } from '../api/hyperd.ts';
 import { KERNEL_ANNOTATION } from '../api/kernels.ts';
@@ -31,7 +31,7 @@ export function sandboxSpec(
 ): HyperPodSpec {
   const { namespace = '', name = '', uid = '' } = pod.metadata;
   const spec = pod.spec ?? { containers: [] };
-  const fileBytes = volumes.reduce((sum, each) => sum + contentBytes(each), 0);
+  const fileBytes = volumeFileBytes(volumes);
   const subdomain = spec.subdomain;
   // Admission has written it there, from wherever it comes.
   const kernel = pod.metadata.annotations?.[KERNEL_ANNOTATION];
@@ -61,14 +61,26 @@ export function sandboxSpec(
       [LABEL.podName]: name,
       [LABEL.sandbox]: String(number),
       [LABEL.streak]: String(streak),
+      [LABEL.resources]: resourcesByName(spec),
     },
   };
+}
+
+/** What the VM was made for, as it was wanted then. */
+function resourcesByName({ containers, initContainers = [] }: PodSpec): string {
+  const all = [...initContainers, ...containers];
+  return JSON.stringify(Object.fromEntries(all.map((each) => [each.name, each.resources ?? {}])));
 }
 
 /** Pods of one tenant may share a template; what is of no tenant is the operator's. */
 function podOwner({ metadata }: Pod): string {
   const tenant = metadata.annotations?.[POD_TENANT_ANNOTATION];
   return tenant === undefined ? OPERATOR : ownerOfTenant(tenant);
+}
+
+/** Of the files that lie in the guest's memory. */
+export function volumeFileBytes(volumes: HyperVolume[]): number {
+  return volumes.reduce((sum, each) => sum + contentBytes(each), 0);
 }
 
 function contentBytes(volume: HyperVolume): number {

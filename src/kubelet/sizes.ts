@@ -69,8 +69,9 @@ export function podSize(spec: PodSpec, volumeFileBytes: number, node: NodeSize):
 }
 
 /** What the guest enforces for one container inside of its VM. */
-export function containerResources(container: Container): HyperContainerSpec['resources'] {
-  const { resources } = container;
+export function containerResources(
+  resources: ResourceRequirements | undefined,
+): HyperContainerSpec['resources'] {
   return {
     cpuMillis: Math.round((limit(resources, 'cpu') ?? 0) * 1000),
     cpuWeightMillis: Math.max(

@@ -4,6 +4,7 @@ import { describeError } from '../base/log.ts';
 import type { Log } from '../base/log.ts';
 import { PODS } from '../client/resources.ts';
 import type { NodeContext } from './context.ts';
+import { isPassing } from './status.ts';
 
 /**
  * Writes a pod's status to the API when it says something new, one write at a time; what changes
@@ -35,12 +36,16 @@ export function createStatusWriter(
   let writing: Promise<void> | undefined;
 
   const isNews = ({ pod, status, annotations }: Draft) =>
-    !covers(pod.status, status) || !covers(pod.metadata.annotations ?? {}, annotations);
+    overConditions(pod, status).length > 0 ||
+    !covers(pod.status, status) ||
+    !covers(pod.metadata.annotations ?? {}, annotations);
 
   const send = async ({ pod, status, annotations }: Draft): Promise<void> => {
     const { namespace, name = '', uid } = pod.metadata;
     const metadata = { uid, ...(Object.keys(annotations).length > 0 ? { annotations } : {}) };
-    const body = nullify({ metadata, status: { ...status, ...wholeLists(status) } });
+    const conditions = [...(status.conditions ?? []), ...overConditions(pod, status)];
+    const whole = { ...status, ...wholeLists(status), conditions };
+    const body = nullify({ metadata, status: whole });
     const options = { subresource: 'status', signal: life.signal };
     const key = { namespace, name };
     const written = await context.client.patch(PODS, key, 'strategic-merge', body, options);
@@ -94,6 +99,13 @@ export function createStatusWriter(
 function wholeLists({ podIPs, hostIPs }: PodStatus): object {
   const whole = (list: object[] | undefined) => list && [...list, { $patch: 'replace' }];
   return { podIPs: whole(podIPs), hostIPs: whole(hostIPs) };
+}
+
+/** What takes away conditions that were written and are not true any more. */
+function overConditions(pod: Pod, { conditions = [] }: PodStatus): object[] {
+  return (pod.status?.conditions ?? [])
+    .filter(({ type }) => isPassing(type) && !conditions.some((each) => each.type === type))
+    .map(({ type }) => ({ type, $patch: 'delete' }));
 }
 
 /** Whether all that `wanted` says is in `actual`; undefined means that it must not be there. */

@@ -1,5 +1,6 @@
 import { rfc3339 } from '../base/clock.ts';
 import type {
+  Container,
   ContainerState,
   ContainerStatus,
   PodCondition,
@@ -9,6 +10,7 @@ import type { Decision } from './decide.ts';
 import { hasEndedForGood, latest } from './decide.ts';
 import { TENANT_SUSPENDED, isAlive, isSuspended, wasSuspended } from './history.ts';
 import type { Attempt, ContainerView, PodView } from './history.ts';
+import type { ResizePlan } from './resize.ts';
 import { qosClass } from './sizes.ts';
 
 /** Turns what has happened to a pod into the status that Kubernetes' clients expect. */
@@ -21,6 +23,8 @@ export interface StatusInput {
   problems: ReadonlyMap<string, { reason: string; message: string }>;
   /** What probes say of a running container. */
   probes: { isReady(attempt: Attempt): boolean; hasStarted(attempt: Attempt): boolean };
+  /** How far the containers are from the resources that they are to have. */
+  resize: { plan: ResizePlan; problem: string | undefined };
   /** Set when the kubelet itself ends the pod, e.g. DeadlineExceeded. */
   verdict: { reason: string; message: string } | undefined;
   /** Why no VM can be made, when that is so. */
@@ -61,6 +65,11 @@ export function computeStatus(input: StatusInput): PodStatus {
     containerStatuses,
     qosClass: old.qosClass ?? qosClass(pod.spec ?? { containers: [] }),
   };
+}
+
+/** Conditions that are there only as long as they are true. */
+export function isPassing(type: string): boolean {
+  return type === 'PodResizePending' || type === 'PodResizeInProgress';
 }
 
 /** Whether a pod of this phase will never run again. */
@@ -107,6 +116,20 @@ function containerStatus(view: ContainerView, input: StatusInput): ContainerStat
     started: view.role === 'init' ? isRunning : hasStarted,
     state,
     lastState: previous?.exit ? { terminated: terminated(previous) } : {},
+    ...resourcesOf(container, isRunning ? last : undefined, input),
+  };
+}
+
+/** What it has, or is started with next, and what of it the node has promised. */
+function resourcesOf(
+  container: Container,
+  attempt: Attempt | undefined,
+  { resize: { plan } }: StatusInput,
+): Pick<ContainerStatus, 'resources' | 'allocatedResources'> {
+  const allocated = plan.allocated.get(container.name) ?? container.resources ?? {};
+  return {
+    resources: attempt?.resources ?? allocated,
+    ...(allocated.requests ? { allocatedResources: allocated.requests } : {}),
   };
 }
 
@@ -187,6 +210,7 @@ function conditions(
     Ready: ready.isTrue ? gates(input) : ready,
     ContainersReady: ready,
     PodScheduled: { isTrue: true },
+    ...resizeVerdicts(input),
   };
   const own = Object.entries(verdicts).map(([type, verdict]) => {
     const status = verdict.isTrue ? 'True' : 'False';
@@ -202,8 +226,15 @@ function conditions(
       message: verdict.message,
     };
   });
-  const others = old.filter((each) => !(each.type in verdicts));
+  const others = old.filter(({ type }) => !(type in verdicts) && !isPassing(type));
   return [...own, ...others];
+}
+
+function resizeVerdicts({ resize: { plan, problem } }: StatusInput): Record<string, Verdict> {
+  if (plan.pending) return { PodResizePending: { isTrue: true, ...plan.pending } };
+  if (!plan.isInProgress) return {};
+  const why = problem === undefined ? {} : { reason: 'Error', message: problem };
+  return { PodResizeInProgress: { isTrue: true, ...why } };
 }
 
 function sandboxVerdict(input: StatusInput): Verdict {

@@ -1,12 +1,7 @@
+import { addResources, podRequests, subtractResources } from '../api/pod-requests.ts';
 import type { Namespace, Node, Pod } from '../api/types.generated.ts';
 import type { NodeInfo, Snapshot } from './framework.ts';
-import {
-  addResources,
-  nodeAllocatable,
-  podRequests,
-  subtractResources,
-  vmOverhead,
-} from './resources.ts';
+import { nodeAllocatable, vmOverhead } from './resources.ts';
 
 /**
  * The scheduler's view of the cluster: nodes with the pods on them, kept up to date from events,

@@ -1,5 +1,5 @@
+import type { Resources } from '../api/pod-requests.ts';
 import type { Node, Pod } from '../api/types.generated.ts';
-import type { Resources } from './resources.ts';
 
 /**
  * The shape of a scheduling decision, after kube-scheduler's framework: `prepare` once per pod,

@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from 'node:util';
+import { podRequests } from '../api/pod-requests.ts';
 import type { Pod } from '../api/types.generated.ts';
 import { SUSPENDED_ANNOTATION } from '../api/tenancy.ts';
 import { StatusError } from '../api/status.ts';
@@ -120,6 +122,8 @@ function followPods(pods: Informer<Pod>, cache: SchedulerCache, queue: Schedulin
       // Only what concerns scheduling: a changed status must not wake a pod out of its back-off.
       const same =
         pod.metadata.generation === previous.metadata.generation &&
+        // A resize frees room when the node has carried it out, which its status tells.
+        isDeepStrictEqual(podRequests(pod), podRequests(previous)) &&
         hasEnded(pod) === hasEnded(previous) &&
         isSuspended(pod) === isSuspended(previous) &&
         pod.metadata.deletionTimestamp === previous.metadata.deletionTimestamp &&

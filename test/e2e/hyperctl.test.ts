@@ -130,6 +130,21 @@ test('a pod in the background: logs, exec, stats, ports, pause, a restart of hyp
     new RegExp(`Cannot listen on port ${hostPort} of 127.0.0.1: it is taken`),
   );
 
+  await ok('update', '--cpus', '0.5', '-m', '48m', 'web');
+  const held = await ok(
+    'exec',
+    'web',
+    'cat',
+    '/sys/fs/cgroup/cpu.max',
+    '/sys/fs/cgroup/memory.max',
+  );
+  assert.deepEqual(held.split('\n'), ['50000 100000', String(48 << 20)]);
+  const more = await cli('update', '--cpus', '2', 'web');
+  assert.match(more.stderr, /Cannot give pod "web" 2 CPUs: it was started with 1 processors/);
+  const large = await cli('update', '-m', '1g', 'web');
+  assert.match(large.stderr, /the VM was started with \d+ bytes in all/);
+  assert.match((await cli('update', 'web')).stderr, /say --memory or --cpus/);
+
   await ok('pause', 'web');
   const refused = await cli('exec', 'web', 'true');
   assert.match(refused.stderr, /Pod "web" is paused: unpause it first/);

@@ -39,8 +39,8 @@ export interface AdmissionPlugin {
   /** Subresources it looks at beside the object itself. @default none */
   subresources?: string[];
   /**
-   * Runs once before a creation, and may wait: the only step that can. What it returns is called
-   * once the object is stored, or is not going to be.
+   * Runs once before a creation or a resize, and may wait: the only step that can. What it returns
+   * is called once the object is stored, or is not going to be.
    */
   prepare?: (request: AdmissionRequest) => Promise<Release | void>;
   /** Completes the draft. Runs before validation. */

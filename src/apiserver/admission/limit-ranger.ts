@@ -27,9 +27,10 @@ interface Container {
 export const limitRanger: AdmissionPlugin = {
   name: 'LimitRanger',
   resources: ['pods', 'persistentvolumeclaims'],
-  operations: ['CREATE'],
+  operations: ['CREATE', 'UPDATE'],
+  subresources: ['resize'],
   mutate(request) {
-    if (request.row.resource !== 'pods') return;
+    if (request.row.resource !== 'pods' || request.operation !== 'CREATE') return;
     for (const item of itemsOf(request)) {
       if (item.type !== 'Container') continue;
       for (const container of containersOf(request.object)) setDefaults(container, item);
@@ -37,7 +38,7 @@ export const limitRanger: AdmissionPlugin = {
   },
   validate(request) {
     const { object } = request;
-    if (!object) return;
+    if (!object || !isJudged(request)) return;
     const problems = itemsOf(request).flatMap((item) => problemsOf(object, item));
     if (problems.length === 0) return;
     throw forbidden(
@@ -46,6 +47,11 @@ export const limitRanger: AdmissionPlugin = {
     );
   },
 };
+
+/** What a pod is given is settled when it is made, and when it is resized. */
+function isJudged({ operation, subresource }: AdmissionRequest): boolean {
+  return operation === 'CREATE' || subresource === 'resize';
+}
 
 function itemsOf({ server, namespace }: AdmissionRequest): LimitItem[] {
   const { entries } = server.store.list('limitranges', { namespace });

@@ -1,5 +1,5 @@
 import type { KubeObject } from '../../api/object.ts';
-import { addQuantities, compareQuantities } from '../../api/quantity.ts';
+import { addQuantities, compareQuantities, subtractQuantities } from '../../api/quantity.ts';
 import type { Entry, Store } from '../../store/store.ts';
 import type { AdmissionPlugin, AdmissionRequest, Release } from './chain.ts';
 import { forbidden } from './chain.ts';
@@ -13,19 +13,22 @@ interface Quota {
 
 /**
  * A namespace's quotas. Usage is counted from the objects that exist, under a lock for each
- * namespace that has a quota: two creations never both see the last free place.
+ * namespace that has a quota: two creations never both see the last free place, nor two resizes.
  */
 export const resourceQuota: AdmissionPlugin = {
   name: 'ResourceQuota',
-  operations: ['CREATE'],
+  operations: ['CREATE', 'UPDATE'],
+  subresources: ['resize'],
   async prepare(request) {
     const { namespace, server, dryRun } = request;
     if (!namespace || dryRun || quotasOf(request).length === 0) return undefined;
     return lock(server.store, namespace);
   },
   validate(request) {
-    const { object } = request;
+    const { object, operation, subresource } = request;
     if (!object || !request.namespace) return;
+    // Of all changes a resize alone makes an object count for more.
+    if (operation === 'UPDATE' && subresource !== 'resize') return;
     for (const quota of quotasOf(request)) checkQuota(request, object, quota);
   },
 };
@@ -62,8 +65,9 @@ function quotasOf({ server, namespace }: AdmissionRequest): Quota[] {
 function checkQuota(request: AdmissionRequest, object: KubeObject, quota: Quota): void {
   const hard = quota.spec.hard ?? {};
   if (!isInScope(object, quota.spec)) return;
-  const requested = evaluate(object, Object.keys(hard));
-  const unspecified = missingAmounts(object, Object.keys(hard));
+  const requested = growthOf(request, object, Object.keys(hard));
+  const isNew = request.operation === 'CREATE';
+  const unspecified = isNew ? missingAmounts(object, Object.keys(hard)) : [];
   if (unspecified.length > 0) {
     throw forbidden(request, `failed quota: ${quota.name}: must specify ${unspecified.join(',')}`);
   }
@@ -87,6 +91,18 @@ function checkQuota(request: AdmissionRequest, object: KubeObject, quota: Quota)
     `exceeded quota: ${quota.name}, requested: ${print(requested)}, ` +
     `used: ${print(used)}, limited: ${print(hard)}`;
   throw forbidden(request, why);
+}
+
+/** What the object adds to what is used: of one that is there already, what it counts for more. */
+function growthOf({ oldObject }: AdmissionRequest, object: KubeObject, names: string[]): Usage {
+  const wanted = evaluate(object, names);
+  if (!oldObject) return wanted;
+  const before = evaluate(oldObject, names);
+  const more = Object.entries(wanted).map(([name, amount]): [string, string] => {
+    const was = before[name] ?? '0';
+    return [name, compareQuantities(amount, was) > 0 ? subtractQuantities(amount, was) : '0'];
+  });
+  return Object.fromEntries(more);
 }
 
 /** What one stored object counts never changes as long as its entry lives. */

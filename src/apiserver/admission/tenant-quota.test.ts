@@ -97,6 +97,32 @@ test('a claim that grows is counted with what it grows by', async () => {
   assert.equal((await create('persistentvolumeclaims', claim('c', '1'))).code, 403);
 });
 
+test('a pod that is resized is counted with what it grows by', async () => {
+  const { api, as, create } = await acme({ 'requests.cpu': '1' });
+  await using _ = api;
+  await create('pods', sized('a', '400m'));
+  await create('pods', sized('b', '400m'), 'acme-web');
+  const resize = (cpu: string, query = '') => {
+    const containers = [{ name: 'c', resources: { requests: { cpu } } }];
+    const type = 'application/strategic-merge-patch+json';
+    const path = `${NAMESPACES}/acme/pods/a/resize${query}`;
+    return api.send('PATCH', path, { spec: { containers } }, { as, type });
+  };
+  const refused = await resize('700m');
+  assert.equal(refused.code, 403);
+  assert.match(
+    refused.text,
+    /requested: requests.cpu=300m, used: requests.cpu=800m, limited: requests.cpu=1"/,
+  );
+  assert.equal((await resize('700m', '?dryRun=All')).code, 403);
+  assert.equal((await resize('600m')).code, 200);
+  assert.equal((await create('pods', sized('c', '1m'))).code, 403);
+  assert.equal((await resize('300m')).code, 200);
+  assert.equal((await create('pods', sized('c', '300m'))).code, 201);
+  const other = api.send('GET', `${NAMESPACES}/acme/pods/a/resize`, undefined, { as: api.as('b') });
+  assert.equal((await other).code, 403);
+});
+
 test('64 clients race for the last units: exactly those are handed out', async () => {
   const { api, as, create } = await acme({ pods: '10', 'requests.storage': '20Gi' });
   await using _ = api;

@@ -18,6 +18,7 @@ const MEASURED = new Set(['pods', 'services', 'persistentvolumeclaims']);
 export const tenantQuota: AdmissionPlugin = {
   name: 'TenantQuota',
   operations: ['CREATE', 'UPDATE'],
+  subresources: ['resize'],
   validate(request) {
     const { server, row, object, operation } = request;
     if (!object) return;
@@ -141,7 +142,7 @@ export const vmOverhead: AdmissionPlugin = {
   name: 'VMOverhead',
   resources: ['pods'],
   operations: ['CREATE', 'UPDATE'],
-  subresources: ['status', 'binding'],
+  subresources: ['status', 'binding', 'resize'],
   mutate({ server, namespace, object, oldObject, operation }) {
     const { [VM_OVERHEAD_ANNOTATION]: _, ...annotations } = object.metadata.annotations ?? {};
     const isTenants = Boolean(server.tenants.ofNamespace(namespace));

@@ -2,6 +2,7 @@ import type { UserInfo } from '../../api/auth.ts';
 import type { KubeObject } from '../../api/object.ts';
 import type { ResourceRow } from '../../api/schema/schema.ts';
 import { qualifiedResource } from '../../api/status.ts';
+import type { StatusCause } from '../../api/status.ts';
 import type { ServerContext } from '../context.ts';
 import { STRATEGIES } from './strategies/table.ts';
 
@@ -39,6 +40,8 @@ export interface Strategy {
   propagationWarning?: string;
   /** Fields, as dotted paths, that never change, beside those that validation knows of. */
   immutable?: string[];
+  /** Subresources that may change what updates may not, and their own rules instead. */
+  subresourceRules?: Record<string, (draft: KubeObject, old: KubeObject) => StatusCause[]>;
   prepareCreate?: (draft: KubeObject, context: StrategyContext) => void;
   /** Not run for writes of the status. */
   prepareUpdate?: (draft: KubeObject, old: KubeObject, context: StrategyContext) => void;

@@ -129,9 +129,10 @@ function completeUpdate(target: WriteTarget, wanted: KubeObject, old: KubeObject
   if (subresource !== 'status') strategy.prepareUpdate?.(object, old, hooks);
   object = applyDefaults(row, object, schema);
   const causes = [...finalizerCauses(object, old), ...immutableCauses(row, object, old)];
-  // A binding is the one change of a pod's spec that its rules for updates do not know.
-  const before = subresource === 'binding' ? { ...old, spec: object.spec } : old;
-  refuse(row, object, [...causes, ...validateUpdate(row, object, before, schema)]);
+  const rules = strategy.subresourceRules?.[subresource];
+  const before = rules ? { ...old, spec: object.spec } : old;
+  causes.push(...(rules?.(object, old) ?? []), ...validateUpdate(row, object, before, schema));
+  refuse(row, object, causes);
   if (strategy.hasGeneration && isSpecChanged(object, old)) {
     object.metadata = { ...object.metadata, generation: (old.metadata.generation ?? 0) + 1 };
   }

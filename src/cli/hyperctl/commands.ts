@@ -140,6 +140,14 @@ export function addPodCommands(parent: Command, session: Session): void {
     .action((names, options) =>
       session.use(async (client) => (await load()).unpause(client, names, options)),
     );
+  pods('update', 'give pods that run more or less, within what their virtual machines have')
+    .option('-m, --memory <size>', 'such as 512m or 1g')
+    .option('--cpus <count>', 'such as 0.5 or 2')
+    .option('-c, --container <name>', 'which one, where the pod has several')
+    .option('--force', force)
+    .action((names, options) =>
+      session.use(async (client) => (await load()).update(client, names, options)),
+    );
   parent
     .command('rm')
     .description('remove pods that have ended, with everything of theirs')

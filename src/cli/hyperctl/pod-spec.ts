@@ -76,7 +76,7 @@ async function specOf(
   const { cpuCount, memoryBytes } = info.machine;
   const node = { cpuMillis: cpuCount * 1000, memoryBytes };
   const spec = await containerSpec({
-    ...{ container, image, attempt: 0, streak: 0 },
+    ...{ container, resources: container.resources, image, attempt: 0, streak: 0 },
     downward: { pod, podIp: '', hostIp: '', node },
     objects: NO_OBJECTS,
     apiServer: undefined,

@@ -8,6 +8,8 @@ import { table } from '../table.ts';
 import { bytes, plain, printList } from './format.ts';
 import type { ListOptions } from './format.ts';
 import { findPod, imageName, isOfKubernetes, podName, refuseForeign } from './names.ts';
+import { updatePod } from './update.ts';
+import type { UpdateOptions } from './update.ts';
 import { hasStarted, untilPod } from './watch.ts';
 
 interface Force {
@@ -89,6 +91,14 @@ export function unpause(client: HyperdClient, names: string[], { force }: Force)
     refuseForeign(pod, 'unpause', force);
     await client.unpausePod(pod.id);
   });
+}
+
+export function update(
+  client: HyperdClient,
+  names: string[],
+  options: UpdateOptions,
+): Promise<number> {
+  return each(client, names, (pod) => updatePod(client, pod, options));
 }
 
 export async function remove(

@@ -185,12 +185,15 @@ export async function planRun(
   };
 }
 
+/** `0.5`, `2` */
+export function parseCpus(text: string): number {
+  if (/^\d+(\.\d{1,3})?$/.test(text)) return Number(text);
+  throw new UsageError(`Cannot read --cpus "${text}": write it as 1 or 0.5.`);
+}
+
 function limits({ memory, cpus }: RunOptions): Record<string, string> {
-  if (cpus !== undefined && !/^\d+(\.\d{1,3})?$/.test(cpus)) {
-    throw new UsageError(`Cannot read --cpus "${cpus}": write it as 1 or 0.5.`);
-  }
   return {
     ...(memory === undefined ? {} : { memory: String(Math.ceil(parseMemory(memory))) }),
-    ...(cpus === undefined ? {} : { cpu: cpus }),
+    ...(cpus === undefined ? {} : { cpu: String(parseCpus(cpus)) }),
   };
 }

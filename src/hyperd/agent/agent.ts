@@ -43,6 +43,11 @@ export interface Agent {
   startContainer(spec: GuestContainerSpec): Promise<void>;
   /** To the main process of the container. */
   signalContainer(containerId: string, signal: number): Promise<void>;
+  /**
+   * Other limits for a container that has started. Idempotent. Rejects with `AgentError` `Refused`
+   * where it uses more memory than it is to have; then nothing is changed.
+   */
+  setResources(containerId: string, resources: GuestContainerSpec['resources']): Promise<void>;
   /** Kills what is left of it and unmounts its root. */
   removeContainer(containerId: string): Promise<void>;
   writeVolume(volume: string, content: VolumeFiles): Promise<void>;

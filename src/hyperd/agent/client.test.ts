@@ -82,6 +82,17 @@ describe('containers', () => {
       assert.equal(host.text('a'), 'once\n');
     }));
 
+  test('get other limits while they run', () =>
+    withPod(async ({ agent }) => {
+      await agent.startContainer(containerSpec('a', ['sleep', '1000']));
+      const resources = { cpuMillis: 500, cpuWeightMillis: 100, memoryBytes: 64 << 20 };
+      await agent.setResources('a', resources);
+      await agent.setResources('a', resources);
+      await assert.rejects(agent.setResources('b', resources), isRefusal('NotFound', /"b"/));
+      const negative = agent.setResources('a', { ...resources, memoryBytes: -1 });
+      await assert.rejects(negative, isRefusal('Invalid', /less than 0/));
+    }));
+
   test('that are removed while they run are killed', () =>
     withPod(async ({ agent }) => {
       await agent.startContainer(containerSpec('a', ['sleep', '1000']));

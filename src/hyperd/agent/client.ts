@@ -111,6 +111,7 @@ class Client {
       prefetch: (image) => this.#simple('prefetch', { ...image }),
       startContainer: (spec) => shared(this.#starting, spec.id, () => this.#startContainer(spec)),
       signalContainer: (id, signal) => this.#simple('signal', { stream: this.#baseOf(id), signal }),
+      setResources: (id, resources) => this.#simple('setResources', { id, resources }),
       removeContainer: (id) => shared(this.#removing, id, () => this.#removeContainer(id)),
       writeVolume: (volume, content) => this.#writeVolume(volume, content),
       exec: (id, process) => this.#exec(id, process),

@@ -64,6 +64,7 @@ const REQUESTS: Record<string, unknown>[] = [
   { op: 'signal', stream: 4, signal: 0 },
   { op: 'resize', stream: 16, width: 1, height: 1 },
   { op: 'connect', stream: 20, window: 10, port: 1, timeoutMs: 100, host: '' },
+  { op: 'setResources', id: 'a', resources: { cpuMillis: 1, memoryBytes: 1 << 20 } },
   { op: 'removeContainer', id: 'a' },
   { op: 'removeContainer', id: 'b' },
 ];

@@ -24,6 +24,7 @@ const AGENT_REASONS: Record<string, string> = {
   NotFound: 'NotFound',
   Invalid: 'BadRequest',
   StartError: 'Invalid',
+  Refused: 'Conflict',
   Unsupported: 'BadRequest',
   Closed: 'ServiceUnavailable',
   Interrupted: 'ServiceUnavailable',

@@ -5,6 +5,7 @@ import type {
   HyperContainerSpec,
   HyperPodSpec,
   PoolLimit,
+  PodResources,
   ProbeRequest,
   VolumeFiles,
 } from '../../api/hyperd.ts';
@@ -17,6 +18,7 @@ import {
   validatePodSpec,
   validatePoolLimit,
   validateProbe,
+  validateResources,
   validateVolumeFiles,
 } from '../daemon/validate.ts';
 import { signalNumber } from '../daemon/signals.ts';
@@ -171,6 +173,17 @@ const POD_ROUTES: Route[] = [
     '/v1/pods/{pod}/unpause',
     { summary: 'Let a VM go on that is held. Idempotent', answer: POD },
     ({ daemon }, id = '') => daemon.pod(id).unpause(),
+  ),
+  route(
+    'PUT',
+    '/v1/pods/{pod}/resources',
+    {
+      summary: 'Give a pod that runs, and containers of it, other limits. Idempotent',
+      body: 'PodResources',
+      answer: POD,
+    },
+    async ({ daemon, body }, id = '') =>
+      daemon.pod(id).resize(validateResources(await body<PodResources>())),
   ),
   route(
     'GET',

@@ -28,6 +28,8 @@ export interface Containers {
    * recorded it comes to one of the two, whatever happens to this daemon.
    */
   start(spec: HyperContainerSpec): Promise<ContainerState>;
+  /** Does something while no container is being started. */
+  inTurn<T>(work: () => Promise<T>): Promise<T>;
   /** Starts those that were accepted and that nobody has come to yet. Does not wait for them. */
   carryOut(): void;
   /** @throws StatusError NotFound */
@@ -97,9 +99,13 @@ class PodContainers implements Containers {
   }
 
   start(spec: HyperContainerSpec): Promise<ContainerState> {
-    const work = this.#starting.then(() => this.#start(spec));
-    this.#starting = work.catch(() => {});
-    return work;
+    return this.inTurn(() => this.#start(spec));
+  }
+
+  inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#starting.then(work);
+    this.#starting = result.catch(() => {});
+    return result;
   }
 
   async #start(spec: HyperContainerSpec): Promise<ContainerState> {

@@ -2,10 +2,24 @@ import type { PodState, VmStatus } from '../../api/hyperd.ts';
 import { connectPort } from '../../network/connect.ts';
 import type { NetworkDriver } from '../../network/driver.ts';
 import type { ImageStore } from '../image/store.ts';
-import type { Vm } from '../vmm/hypervisor.ts';
+import type { Vm, VmExit } from '../vmm/hypervisor.ts';
 import type { PodRecord } from './record.ts';
 
 /** What a pod has of its host as long as it has a VM. */
+
+/** How the end of a VM is told of its pod. */
+export const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
+  'powered-off': 'PoweredOff',
+  panicked: 'GuestPanic',
+  killed: 'VmmKilled',
+  failed: 'VmmFailed',
+};
+
+/** Of ends that hyperd itself brings about. */
+export const END_MESSAGES = {
+  stopped: 'The pod was stopped as requested',
+  done: 'All containers of the pod have ended',
+};
 
 /** Gives the pod its place on the network that its spec names, if any. */
 export async function connectNetwork(

@@ -1,6 +1,7 @@
 import type {
   ContainerState,
   HyperContainerSpec,
+  PodResources,
   PodState,
   PodStats,
   VmStatus,
@@ -46,6 +47,8 @@ export interface Pod {
   /** @throws StatusError Conflict where it does not run, here and below */
   pause(): Promise<PodState>;
   unpause(): Promise<PodState>;
+  /** Other limits, within the size of its VM. @throws StatusError Invalid beyond it */
+  resize(resources: PodResources): Promise<PodState>;
   /** @throws StatusError Conflict where it is paused */
   assertAwake(): void;
   startContainer(spec: HyperContainerSpec): Promise<ContainerState>;

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises';
 import type {
   ContainerState,
   HyperContainerSpec,
+  PodResources,
   PodState,
   PodStats,
   VmStatus,
@@ -15,12 +16,12 @@ import { AgentError } from '../agent/agent.ts';
 import type { Agent } from '../agent/agent.ts';
 import type { ImageStore } from '../image/store.ts';
 import type { StartedImage } from '../supply/supply.ts';
-import type { DiskSpec, Vm, VmExit } from '../vmm/hypervisor.ts';
+import type { DiskSpec, Vm } from '../vmm/hypervisor.ts';
 import type { Container } from './container.ts';
 import { createContainers, isGone } from './containers.ts';
 import type { Containers, ContainersOwner } from './containers.ts';
 import { podSetup } from './guest-spec.ts';
-import { explainEnd, giveBack, vmStatusOf } from './holdings.ts';
+import { END_MESSAGES, EXIT_REASONS, explainEnd, giveBack, vmStatusOf } from './holdings.ts';
 import { createPauser } from './pause.ts';
 import type { Pauser } from './pause.ts';
 import type { Pod, PodDependencies } from './pod-interface.ts';
@@ -30,6 +31,7 @@ import { createPortForwarder } from './ports.ts';
 import type { PortForwarder } from './ports.ts';
 import { hasEnded, isLive, podPaths, startConflict, toPodState } from './record.ts';
 import type { PodPaths, PodRecord } from './record.ts';
+import { resizePod } from './resize.ts';
 import { createRecordKeeper } from './record-keeper.ts';
 import type { RecordKeeper } from './record-keeper.ts';
 import { openGuestSession } from './session.ts';
@@ -40,12 +42,6 @@ import type { GuestSession } from './session.ts';
  * To give it up and boot another one would make such a machine busier still.
  */
 const BOOT_TIMEOUT_MS = 240_000;
-const EXIT_REASONS: Record<VmExit['reason'], PodState['reason']> = {
-  'powered-off': 'PoweredOff',
-  panicked: 'GuestPanic',
-  killed: 'VmmKilled',
-  failed: 'VmmFailed',
-};
 
 /** Begins at once, unless the record says that it is merely created. */
 export function createPod(record: PodRecord, dependencies: PodDependencies): Pod {
@@ -235,7 +231,7 @@ class HyperPod implements Pod, ContainersOwner {
       if (error) void this.#end('VmmFailed', `The guest does not answer: ${error.message}`);
     });
     void vm.exited.then((exit) => {
-      if (this.#stopRequested) void this.#end('PoweredOff', STOP_MESSAGE);
+      if (this.#stopRequested) void this.#end('PoweredOff', END_MESSAGES.stopped);
       else void this.#end(EXIT_REASONS[exit.reason], exit.message);
     });
     return session;
@@ -288,7 +284,7 @@ class HyperPod implements Pod, ContainersOwner {
   containerEnded(): void {
     const { spec } = this.record;
     if ((spec.whenDone ?? 'keep') === 'keep' || !hasEnded(this.record)) return;
-    void this.#end('PoweredOff', DONE_MESSAGE);
+    void this.#end('PoweredOff', END_MESSAGES.done);
   }
 
   async writeVolume(name: string, content: VolumeFiles): Promise<void> {
@@ -339,6 +335,11 @@ class HyperPod implements Pod, ContainersOwner {
 
   async unpause(): Promise<PodState> {
     await this.#pauser.unpause();
+    return this.state();
+  }
+
+  async resize(resources: PodResources): Promise<PodState> {
+    await this.#containers.inTurn(() => resizePod(this, this.#vm, resources));
     return this.state();
   }
 
@@ -419,7 +420,7 @@ class HyperPod implements Pod, ContainersOwner {
       this.#stopRequested = true;
       await this.#begun;
       if (graceMs > 0 && !paused) await this.#containers.endWithin(graceMs);
-      await this.#end('PoweredOff', STOP_MESSAGE);
+      await this.#end('PoweredOff', END_MESSAGES.stopped);
       await this.#giveBack();
       await this.keeper.save();
     }
@@ -492,9 +493,6 @@ class HyperPod implements Pod, ContainersOwner {
     await this.keeper.idle();
   }
 }
-
-const STOP_MESSAGE = 'The pod was stopped as requested';
-const DONE_MESSAGE = 'All containers of the pod have ended';
 
 /** Reasons of `AgentError` that tell of the session, not of what was asked for. */
 const BROKEN = new Set(['Closed', 'Timeout', 'Interrupted']);

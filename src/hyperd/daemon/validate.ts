@@ -6,6 +6,7 @@ import type {
   HyperContainerSpec,
   HyperPodSpec,
   PoolLimit,
+  PodResources,
   PortMapping,
   ProbeRequest,
   PullImage,
@@ -114,6 +115,14 @@ const kernelName: Check = described({ type: 'string' }, (value) =>
   typeof value === 'string' ? kernelNameProblem(value) : 'must be a string',
 );
 
+const podLimits = shape({
+  cpuMillis: integer(0, LIMITS.cpuCount * 1000),
+  cpuWeightMillis: integer(0, LIMITS.cpuCount * 1000),
+  memoryMib: integer(LIMITS.memoryMibMin, 2 * LIMITS.memoryMib),
+  diskBytesPerSecond: optional(integer(0, LIMITS.diskRate)),
+  diskOpsPerSecond: optional(integer(0, LIMITS.diskRate)),
+});
+
 export const POD: Fields<HyperPodSpec> = {
   id: matching(ID),
   namespace: text(253),
@@ -124,13 +133,7 @@ export const POD: Fields<HyperPodSpec> = {
   kernel: optional(kernelName),
   cpuCount: integer(1, LIMITS.cpuCount),
   memoryMib: integer(LIMITS.memoryMibMin, LIMITS.memoryMib),
-  limits: shape({
-    cpuMillis: integer(0, LIMITS.cpuCount * 1000),
-    cpuWeightMillis: integer(0, LIMITS.cpuCount * 1000),
-    memoryMib: integer(LIMITS.memoryMibMin, 2 * LIMITS.memoryMib),
-    diskBytesPerSecond: optional(integer(0, LIMITS.diskRate)),
-    diskOpsPerSecond: optional(integer(0, LIMITS.diskRate)),
-  }),
+  limits: podLimits,
   scratchMib: integer(16, LIMITS.scratchMib),
   network: nullable(
     shape({
@@ -173,6 +176,20 @@ export const PROCESS: Check = shape({
   }),
 });
 
+const containerResources = shape({
+  cpuMillis: integer(0, LIMITS.cpuCount * 1000),
+  cpuWeightMillis: integer(0, LIMITS.cpuCount * 1000),
+  memoryBytes: integer(0, LIMITS.memoryMib * 1024 * 1024),
+});
+
+export const RESOURCES: Fields<PodResources> = {
+  limits: podLimits,
+  containers: listOf(
+    shape({ id: matching(ID), resources: containerResources, labels: optional(textMap) }),
+    LIMITS.containerCount,
+  ),
+};
+
 export const CONTAINER: Fields<HyperContainerSpec> = {
   id: matching(ID),
   name: text(63),
@@ -190,11 +207,7 @@ export const CONTAINER: Fields<HyperContainerSpec> = {
     }),
     256,
   ),
-  resources: shape({
-    cpuMillis: integer(0, LIMITS.cpuCount * 1000),
-    cpuWeightMillis: integer(0, LIMITS.cpuCount * 1000),
-    memoryBytes: integer(0, LIMITS.memoryMib * 1024 * 1024),
-  }),
+  resources: containerResources,
   terminationMessagePath: text(),
   terminationMessageFromLog: boolean,
   stdin: boolean,
@@ -264,6 +277,11 @@ export function validateCreate(request: CreatePod): CreatePod {
 /** @throws StatusError Invalid, with one cause per field that is wrong. */
 export function validateContainerSpec(spec: HyperContainerSpec): HyperContainerSpec {
   return validate('HyperContainer', spec?.id, CONTAINER, spec);
+}
+
+/** @throws StatusError Invalid, with one cause per field that is wrong. */
+export function validateResources(resources: PodResources): PodResources {
+  return validate('PodResources', '', RESOURCES, resources);
 }
 
 /** @throws StatusError Invalid. `process` may not be empty: exec has no image to look into. */

@@ -6,7 +6,7 @@ import { run } from '../../base/exec.ts';
 import { readFileIfExists, writeFileAtomic } from '../../base/files.ts';
 import { extractVmlinux } from './bzimage.ts';
 import { initArchive, moduleArchive } from './initrd.ts';
-import { GUEST_MODULES, canonicalName, orderModules } from './modules.ts';
+import { GUEST_MODULES, OPTIONAL_MODULES, canonicalName, orderModules } from './modules.ts';
 
 /**
  * Makes what a VM boots from: a kernel as an ELF file and an initial file system with hyperstart
@@ -126,5 +126,6 @@ async function findModules(unpacked: string, release: string) {
     const path = byName.get(name);
     return path === undefined ? undefined : readFileSync(path);
   };
-  return orderModules(GUEST_MODULES, load, (name) => builtIn.has(name));
+  const wanted = [...GUEST_MODULES, ...OPTIONAL_MODULES.filter((name) => byName.has(name))];
+  return orderModules(wanted, load, (name) => builtIn.has(name));
 }

@@ -21,6 +21,9 @@ export const GUEST_MODULES = [
   'crc32c_generic',
 ] as const;
 
+/** What a guest does without where its kernel has not got it. */
+export const OPTIONAL_MODULES = ['virtio_balloon'] as const;
+
 /** What hyperstart gives to modules; the kernel's command line is only for what is built in. */
 export const MODULE_PARAMETERS: Record<string, string> = {
   // Asking 256 targets for disks that are not there takes a tenth of a start.

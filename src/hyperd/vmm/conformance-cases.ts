@@ -70,6 +70,10 @@ async function bootsAnswersAndIsKilled(under: HypervisorUnderTest, signal: Abort
   assert.equal(await agent.ask('ECHO back again'), 'ECHO back again');
   const stats = await vm.stats();
   assert.ok(stats.cpuNanos >= 0 && stats.rssBytes > 0);
+  const { limits } = spec;
+  await vm.setLimits({ ...limits, cpuMillis: 900, cpuWeightMillis: 500 });
+  await assert.rejects(vm.setLimits({ ...limits, cpuMillis: -1 }), INVALID);
+  await vm.setLimits(limits);
   await pausesAndGoesOn(under, vm, agent);
   await vm.kill();
   const exit = await vm.exited;
@@ -77,7 +81,7 @@ async function bootsAnswersAndIsKilled(under: HypervisorUnderTest, signal: Abort
   await vm.kill();
   await assert.rejects(vm.connectControl(), GONE);
   await assert.rejects(vm.stats(), GONE);
-  await assert.rejects(vm.setLimits(spec.limits), GONE);
+  await assert.rejects(vm.setLimits(limits), GONE);
   if (can(under, 'disk-hotplug')) {
     await assert.rejects(vm.attachDisk(await under.disk('late1', 'too late........')), GONE);
   }

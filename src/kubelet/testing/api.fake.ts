@@ -197,7 +197,8 @@ function mergeList(target: unknown[], patch: unknown[]): unknown[] {
   }
   const typeOf = (each: unknown) => (each as { type?: string } | null)?.type;
   if (!patch.every(typeOf)) return patch.map((each) => merge(undefined, each));
-  const merged = patch.map((each) =>
+  const isKept = (each: unknown) => (each as { $patch?: string }).$patch !== 'delete';
+  const merged = patch.filter(isKept).map((each) =>
     merge(
       target.find((other) => typeOf(other) === typeOf(each)),
       each,

@@ -5,6 +5,7 @@ import type {
   HyperdEvent,
   HyperdInfo,
   ImageStatus,
+  PodResources,
   PodState,
   PoolStatus,
   ProbeResult,
@@ -125,6 +126,7 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
     passwords: new Map<string, string>(),
     /** Ids of pods whose guests answer nothing. */
     frozen: new Set<string>(),
+    resizeError: undefined as StatusError | undefined,
     probe: (() => ({ success: true, message: '' })) as (pod: string, port: number) => ProbeResult,
     pod,
     end,
@@ -232,6 +234,18 @@ export function createFakeHyperdState({ clock, bootMs = 0 }: FakeHyperdOptions) 
         run(spec);
       }
       return created;
+    },
+    setResources(podId: string, { limits, containers }: PodResources): PodState {
+      const owner = pod(podId);
+      if (this.resizeError) throw this.resizeError;
+      owner.spec = { ...owner.spec, limits };
+      for (const { id, resources, labels } of containers) {
+        const { state } = findContainer(id);
+        state.labels = { ...state.labels, ...labels };
+        specs.set(id, { ...(specs.get(id) as HyperContainerSpec), resources });
+      }
+      emit(podId);
+      return owner;
     },
     signal(id: string, name: string) {
       const number = SIGNALS[name.replace(/^SIG/, '')] ?? 15;

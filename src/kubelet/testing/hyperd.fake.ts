@@ -11,6 +11,7 @@ import type {
   HyperPodSpec,
   HyperdEvent,
   ImageStatus,
+  PodResources,
   PodState,
   PoolLimit,
   ProbeResult,
@@ -54,6 +55,8 @@ export interface FakeHyperd {
   failPull(reference: string, error: StatusError | undefined): void;
   /** From now on the image is for pulls with this password alone. */
   makePrivate(reference: string, password: string): void;
+  /** What the next resizes are refused with; undefined ends that. */
+  failResize(error: StatusError | undefined): void;
   setProbe(answer: (pod: string, port: number) => ProbeResult): void;
   /** Ends a container as if its process had ended. */
   exit(containerId: string, exitCode: number, message?: string): void;
@@ -99,6 +102,7 @@ export async function startFakeHyperd(options: FakeHyperdOptions): Promise<FakeH
     failPull: (reference, error) =>
       void (error ? state.pullErrors.set(reference, error) : state.pullErrors.delete(reference)),
     makePrivate: (reference, password) => void state.passwords.set(reference, password),
+    failResize: (error) => void (state.resizeError = error),
     setProbe: (answerProbe) => void (state.probe = answerProbe),
     exit: (id, exitCode, message = '') => state.end(id, exitCode, 0, message),
     freeze: (id) => void state.frozen.add(id),
@@ -173,6 +177,11 @@ const ROUTES: [string, RegExp, Handler][] = [
       if (content.version > volume.content.version) volume.content = content;
       state.volumes.set(`${id}/${name}`, content);
     },
+  ],
+  [
+    'PUT',
+    /^\/v1\/pods\/([^/]+)\/resources$/,
+    (state, [id = ''], _query, body) => state.setResources(id, body() as PodResources),
   ],
   [
     'PUT',

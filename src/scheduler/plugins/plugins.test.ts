@@ -52,6 +52,24 @@ const spread = (overrides: Partial<TopologySpreadConstraint> = {}): TopologySpre
   },
 ];
 
+/** A pod on the first node, in the middle of a resize. */
+function resizing(amounts: {
+  cpu: string;
+  allocated: string;
+  actual: string;
+  reason?: string;
+}): Pod {
+  const { cpu, allocated, actual, reason = 'Deferred' } = amounts;
+  const pod = makePod('resizing', { nodeName: 'one', cpu, phase: 'Running' });
+  const container = {
+    ...{ name: 'main', image: 'image', imageID: '', ready: true, restartCount: 0 },
+    allocatedResources: { cpu: allocated },
+    resources: { requests: { cpu: actual } },
+  };
+  const conditions = [{ type: 'PodResizePending', status: 'True', reason }];
+  return { ...pod, status: { ...pod.status, containerStatuses: [container], conditions } };
+}
+
 interface Case {
   name: string;
   pod: Pod;
@@ -76,6 +94,27 @@ const CASES: Case[] = [
     pod: makePod('p', { cpu: '5', memory: '9Gi' }),
     nodes: [one],
     expected: '0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory.',
+  },
+  {
+    name: 'a pod that shrinks takes its room until its node has carried it out',
+    pod: makePod('p', { cpu: '2' }),
+    nodes: [one],
+    pods: [resizing({ cpu: '1', allocated: '1', actual: '3' })],
+    expected: '0/1 nodes are available: 1 Insufficient cpu.',
+  },
+  {
+    name: 'a pod that is to grow takes its room at once',
+    pod: makePod('p', { cpu: '2' }),
+    nodes: [one],
+    pods: [resizing({ cpu: '3', allocated: '1', actual: '1' })],
+    expected: '0/1 nodes are available: 1 Insufficient cpu.',
+  },
+  {
+    name: 'what its node can never give a pod takes no room',
+    pod: makePod('p', { cpu: '2' }),
+    nodes: [one],
+    pods: [resizing({ cpu: '3', allocated: '1', actual: '1', reason: 'Infeasible' })],
+    expected: 'one',
   },
   {
     name: "the VM's overhead is what does not fit",

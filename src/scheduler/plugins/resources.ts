@@ -1,7 +1,7 @@
+import { addResources, podRequests } from '../../api/pod-requests.ts';
+import type { Resources } from '../../api/pod-requests.ts';
 import type { Plugin } from '../framework.ts';
 import { SCORE_MAX } from '../framework.ts';
-import { addResources, podRequests } from '../resources.ts';
-import type { Resources } from '../resources.ts';
 
 /** For a pod that asks for nothing, so that such pods are spread too: kube-scheduler's values. */
 const SCORED_DEFAULT: Resources = { cpu: 100, memory: 200 * 1024 * 1024 };

@@ -37,6 +37,7 @@ export function checkPodSpec(spec: Fields, report: Report): void {
     checkContainer(container, volumes, at);
     checkRunningHooks(container, at);
     checkHostPorts(container, spec['hostNetwork'] === true, at);
+    checkResizePolicy(container, spec['restartPolicy'] === 'Never', at.at('resizePolicy'));
   });
   items(spec['ephemeralContainers']).forEach((container, index) => {
     const at = report.at('ephemeralContainers', index);
@@ -166,6 +167,19 @@ function checkToleration(toleration: Fields, report: Report): void {
         "effect must be 'NoExecute' when `tolerationSeconds` is set",
       );
   }
+}
+
+function checkResizePolicy(container: Fields, isNever: boolean, report: Report): void {
+  const names = new Set<string>();
+  items(container['resizePolicy']).forEach((policy, index) => {
+    const name = text(policy['resourceName']);
+    const at = report.at(index);
+    if (names.has(name)) at.duplicate(name);
+    names.add(name);
+    const restart = text(policy['restartPolicy']);
+    if (!isNever || restart === 'NotRequired') return;
+    at.invalid(restart, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+  });
 }
 
 /** Checks the volumes and returns their names. */

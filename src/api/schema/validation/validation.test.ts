@@ -422,6 +422,22 @@ test('of a pod, images, deadlines and more tolerations may change', () => {
   assert.match(String(updateProblems('v1', 'Pod', podWith({}), gated)), /only deletion is allowed/);
 });
 
+test('a resize policy is one for each of CPU and memory', () => {
+  const policy = (resourceName: string, restartPolicy: string) => ({ resourceName, restartPolicy });
+  const check = (resizePolicy: object[], spec = {}) =>
+    problems('v1', 'Pod', podWith({ resizePolicy }, spec));
+  const fine = [policy('cpu', 'NotRequired'), policy('memory', 'RestartContainer')];
+  assert.deepEqual(check(fine), []);
+  const path = 'spec.containers[0].resizePolicy';
+  assert.deepEqual(check(fine, { restartPolicy: 'Never' }), [
+    `${path}[1]: Invalid value: "RestartContainer": must be 'NotRequired' when \`restartPolicy\` is 'Never'`,
+  ]);
+  assert.deepEqual(check([policy('cpu', 'NotRequired'), policy('cpu', 'NotRequired')]), [
+    `${path}[1]: Duplicate value: "cpu"`,
+  ]);
+  assert.match(String(check([policy('disk', 'Maybe')])), /"cpu", "memory".*"NotRequired"/);
+});
+
 test('causes are bounded and values in them are cut', () => {
   const labels = Object.fromEntries(Array.from({ length: 500 }, (_, at) => [`-${at}`, 'x']));
   const causes = validateCreate(

@@ -39,6 +39,10 @@ export const VALUE_RULES: Record<string, Record<string, ValueRule>> = {
   'core.v1.ConfigMapVolumeSource': { defaultMode: FILE_MODE },
   'core.v1.Container': CONTAINER,
   'core.v1.ContainerPort': { hostPort: PORT, protocol: PROTOCOL },
+  'core.v1.ContainerResizePolicy': {
+    resourceName: { oneOf: ['cpu', 'memory'] },
+    restartPolicy: { oneOf: ['NotRequired', 'RestartContainer'] },
+  },
   'core.v1.DownwardAPIVolumeFile': { mode: FILE_MODE },
   'core.v1.DownwardAPIVolumeSource': { defaultMode: FILE_MODE },
   'core.v1.EndpointPort': { port: PORT, protocol: PROTOCOL },

@@ -1,6 +1,7 @@
 import type { KubeObject } from '../../../api/object.ts';
 import { quantityMillis } from '../../../api/quantity.ts';
 import type { Strategy } from '../strategy.ts';
+import { resizeCauses } from './pod-resize.ts';
 
 interface Resources {
   requests?: Record<string, string>;
@@ -26,6 +27,7 @@ export const podStrategy: Strategy = {
   hasGeneration: true,
   statusWritesMetadata: true,
   returnsDeletedObject: true,
+  subresourceRules: { binding: () => [], resize: resizeCauses },
   prepareCreate(pod) {
     const gates = podSpec(pod).schedulingGates ?? [];
     const status: Record<string, unknown> = { phase: 'Pending', qosClass: qosClass(podSpec(pod)) };

@@ -8,6 +8,7 @@ import { handleBinding } from './binding.ts';
 import { handleEviction } from './eviction.ts';
 import { handleFinalize, patchApproval, updateApproval } from './finalize.ts';
 import { reviews } from './review.ts';
+import { resizeVerbs } from './resize.ts';
 import { scaleVerbs } from './scale.ts';
 import { handleToken } from './token.ts';
 
@@ -31,7 +32,7 @@ export const SUBRESOURCES: Record<string, Verbs | undefined> = {
   'pods/binding': { create: handleBinding },
   'pods/eviction': { create: handleEviction },
   'pods/ephemeralcontainers': absent,
-  'pods/resize': absent,
+  'pods/resize': resizeVerbs,
   'pods/log': { get: handleLog },
   'pods/exec': stream,
   'pods/attach': stream,

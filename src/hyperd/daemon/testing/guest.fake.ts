@@ -194,6 +194,11 @@ function makeAgent(
         containerOf(id);
         guest.signals.push({ id, signal });
       }),
+    setResources: (id, resources) =>
+      answer('setResources', id, () => {
+        const container = containerOf(id);
+        container.spec = { ...container.spec, resources };
+      }),
     removeContainer: (id) => answer('removeContainer', id, () => void guest.containers.delete(id)),
     writeVolume: (name, content) =>
       answer('writeVolume', name, () => void guest.volumes.set(name, content)),
