@@ -10,9 +10,8 @@ import type { DataPaths, MachineConfig } from '../src/cli/config.ts';
 import { queryStatus } from '../src/cli/control.ts';
 import { readConfig } from '../src/cli/data.ts';
 import { UsageError } from '../src/cli/errors.ts';
-import { call } from '../src/cli/local-pods.ts';
+import { withHyperd } from '../src/cli/local-pods.ts';
 import { up } from '../src/cli/up.ts';
-import type { HyperdInfo } from '../src/api/hyperd.ts';
 
 /** A running cluster on this machine, and a namespace of the benchmark's own. */
 export interface BenchContext {
@@ -41,7 +40,7 @@ export async function withCluster<T>(
   const client = createClient(transport, { userAgent: 'hypernetes-bench' });
   const namespace = `bench-${nameSuffix(systemRandom)}`;
   try {
-    const info = (await call(paths.hyperdSocket, 'GET', '/v1/info')) as HyperdInfo;
+    const info = await withHyperd(paths.hyperdSocket, (hyperd) => hyperd.info());
     const { accelerator, kernelVersion: kernel } = info;
     await client.create(NAMESPACES, {
       apiVersion: 'v1',

@@ -14,9 +14,11 @@ import { queryStatus } from './control.ts';
 import { readConfig } from './data.ts';
 import { pushDemoImage } from './demo/demo-image.ts';
 import { execInPod } from './demo/exec.ts';
-import { renderTimelines, timelineOf } from './demo/timeline.ts';
+import { originOf, renderTimelines, timelineOf } from './demo/timeline.ts';
 import type { Timeline } from './demo/timeline.ts';
+import { waitForWaitingVm } from './demo/waiting-vm.ts';
 import { UsageError } from './errors.ts';
+import { withHyperd } from './local-pods.ts';
 import { table } from './table.ts';
 import { up } from './up.ts';
 
@@ -27,10 +29,15 @@ interface PodStory {
   hostname: string;
   address: string;
   kernel: string;
+  /** How the pod came to its VM: `warm`, `template` or `cold`. */
+  origin: string;
   timeline: Timeline;
 }
 
-const POD_COUNT = 2;
+const FIRST_PODS = ['hello-1', 'hello-2'];
+const NEXT_POD = 'hello-3';
+/** Making a template and a VM of it takes 5 to 10 s under emulation. */
+const WAITING_VM_TIMEOUT_MS = 10_000;
 const TICK_COUNT = 3;
 const WAIT_MS = 120_000;
 
@@ -65,7 +72,9 @@ export async function demo(
       kind: 'Namespace',
       metadata: { name: namespace },
     });
-    const stories = await runPods(client, transport, namespace, image, say, signal);
+    const run = (names: string[]) =>
+      runPods(client, transport, namespace, { names, image }, say, signal);
+    const stories = await run(FIRST_PODS);
     assertOwnVms(stories);
     say(
       '\nEach pod is a virtual machine of its own: another kernel boot, host name and address.\n',
@@ -76,9 +85,14 @@ export async function demo(
     if (exec !== stories[0]?.bootId)
       throw new Error(`exec in "${first}" is in another VM: ${exec}`);
     const followed = await followLog(transport, { namespace, name: first }, say, signal);
-    const timelines = new Map(stories.map(({ name, timeline }) => [name, timeline]));
+    const isVmWaiting = await withHyperd(paths.hyperdSocket, (hyperd) =>
+      waitForWaitingVm(hyperd, WAITING_VM_TIMEOUT_MS),
+    );
+    say(isVmWaiting ? '\na VM waits for the next pod' : '\nno VM waits for a pod yet');
+    stories.push(...(await run([NEXT_POD])));
+    assertOwnVms(stories);
     say('\nWhat each start took, counted from the admission of the pod:\n');
-    say(renderTimelines(timelines));
+    say(renderTimelines(stories));
     const seconds = Number(((systemClock.monotonicMs() - startMs) / 1000).toFixed(1));
     say(nextSteps(paths, { namespace, image, kept: options.keep ?? false, seconds }));
     const result = { namespace, image, pods: stories, exec, followed, seconds };
@@ -116,13 +130,14 @@ async function runPods(
   client: Client,
   transport: HttpsTransport,
   namespace: string,
-  image: string,
+  { names, image }: { names: string[]; image: string },
   say: (text: string) => void,
   signal: AbortSignal,
 ): Promise<PodStory[]> {
-  const names = Array.from({ length: POD_COUNT }, (_, index) => `hello-${index + 1}`);
   for (const name of names) await client.create(PODS, podManifest(namespace, name, image));
-  say(`pods ${names.join(' and ')} are created in namespace ${namespace}`);
+  const isOne = names.length === 1;
+  const what = `${isOne ? 'pod' : 'pods'} ${names.join(' and ')} ${isOne ? 'is' : 'are'}`;
+  say(`${what} created in namespace ${namespace}`);
   return Promise.all(
     names.map((name) => readStory(client, transport, { namespace, name }, signal)),
   );
@@ -163,6 +178,7 @@ async function readStory(
     hostname: value('hostname'),
     address,
     kernel: value('kernel'),
+    origin: originOf(pod),
     timeline: timelineOf(pod),
   };
 }

@@ -8,7 +8,7 @@ import type { DataPaths } from './config.ts';
 import { serveControl } from './control.ts';
 import { readConfig } from './data.ts';
 import { UsageError } from './errors.ts';
-import { call, removeLocalPods } from './local-pods.ts';
+import { removeLocalPods, withHyperd } from './local-pods.ts';
 import { superviseComponents } from './supervisor.ts';
 import { componentSpecs } from './up.ts';
 import { versionString } from './version.ts';
@@ -76,7 +76,7 @@ export async function endLeftovers(paths: DataPaths): Promise<number> {
 async function untilOrphansEnd(paths: DataPaths): Promise<void> {
   const deadlineMs = systemClock.monotonicMs() + ORPHANS_TIMEOUT_MS;
   const answers = () =>
-    call(paths.hyperdSocket, 'GET', '/v1/pods').then(
+    withHyperd(paths.hyperdSocket, (hyperd) => hyperd.ping()).then(
       () => true,
       () => false,
     );

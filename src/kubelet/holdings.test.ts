@@ -14,7 +14,7 @@ const NODE = '/api/v1/nodes/node-1';
 const HOLDING = 'holdings.hypernetes.io/acme';
 const ALLOWANCE = 'allowances.hypernetes.io/acme';
 const MIB = 2 ** 20;
-const LOOK_MS = 5_000;
+const LOOK_MS = 10_000;
 
 const annotation = (name: string) => rig.api.get(NODE)?.metadata.annotations?.[name];
 const allow = (value: string | null) =>

@@ -6,6 +6,7 @@ import {
   tenantOfOwner,
 } from '../api/holdings.ts';
 import type { Allowance } from '../api/holdings.ts';
+import type { HyperdInfo } from '../api/hyperd.ts';
 import type { Node } from '../api/types.generated.ts';
 import type { Clock } from '../base/clock.ts';
 import { describeError } from '../base/log.ts';
@@ -39,7 +40,7 @@ export interface HoldingsOptions {
   nodeName: string;
 }
 
-const LOOK_MS = 5_000;
+const LOOK_MS = 10_000;
 /** Between a claim and what it is for; what is claimed is not let go of before. */
 const CLAIM_MS = 10 * 60_000;
 const MIB = 2 ** 20;
@@ -112,8 +113,9 @@ class NodeHoldings implements Holdings {
   }
 
   async #look(signal: AbortSignal): Promise<void> {
-    await this.#carryOut();
-    const held = await this.#held();
+    const info = await this.#options.hyperd.info(signal);
+    await this.#carryOut(info);
+    const held = await this.#held(info);
     const changes = new Map<string, number | undefined>();
     for (const [tenant, bytes] of held) {
       const isTold = this.#told.get(tenant) === bytes && this.#seen.holdings.has(tenant);
@@ -125,9 +127,8 @@ class NodeHoldings implements Holdings {
     if (changes.size > 0) await this.#tell(changes, signal);
   }
 
-  async #carryOut(): Promise<void> {
+  async #carryOut({ instance }: HyperdInfo): Promise<void> {
     const { hyperd } = this.#options;
-    const { instance } = await hyperd.info();
     if (instance !== this.#limits.instance) this.#limits = { instance, byTenant: new Map() };
     const { byTenant } = this.#limits;
     for (const [tenant, allowance] of this.#allowances) {
@@ -149,7 +150,7 @@ class NodeHoldings implements Holdings {
   }
 
   /** Bytes of waiting VMs by tenant, for all of whom there is, or is about to be, anything. */
-  async #held(): Promise<Map<string, number>> {
+  async #held({ overhead }: HyperdInfo): Promise<Map<string, number>> {
     const { hyperd, clock } = this.#options;
     const held = new Map<string, number>();
     const nowMs = clock.monotonicMs();
@@ -161,12 +162,11 @@ class NodeHoldings implements Holdings {
       if (nowMs - atMs < CLAIM_MS) held.set(tenant, 0);
       else this.#claimedMs.delete(tenant);
     }
-    const [pods, templates, pools, images, { overhead }] = await Promise.all([
+    const [pods, templates, pools, images] = await Promise.all([
       hyperd.pods(),
       hyperd.templates(),
       hyperd.pools(),
       hyperd.images(),
-      hyperd.info(),
     ]);
     for (const { spec } of pods) add(spec.owner ?? '', 0);
     for (const { owner } of templates) add(owner, 0);

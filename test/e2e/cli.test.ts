@@ -17,16 +17,25 @@ after(() => cluster[Symbol.asyncDispose]());
 
 interface DemoResult {
   namespace: string;
-  pods: { name: string; bootId: string; hostname: string; address: string; timeline: object }[];
+  pods: {
+    name: string;
+    bootId: string;
+    hostname: string;
+    address: string;
+    origin: string;
+    timeline: object;
+  }[];
   exec: string;
   followed: string[];
 }
 
-test('demo --json shows two pods, each with a VM of its own, and cleans up', async () => {
+test('demo --json shows pods, each with a VM of its own, the last one with one that waited, and cleans up', async () => {
   const { exitCode, stdout, stderr } = await cluster.cli('demo', '--json');
   assert.equal(exitCode, 0, stderr);
   const result = JSON.parse(stdout) as DemoResult;
-  assert.equal(result.pods.length, 2);
+  assert.equal(result.pods.length, 3);
+  // Under much load none may wait in time, and then the pod comes to its VM another way.
+  assert.match(result.pods[2]?.origin ?? '', /^(warm|template|cold)$/);
   const [first, second] = result.pods;
   assert.ok(first && second);
   assert.match(first.bootId, /^[0-9a-f]{8}-[0-9a-f-]{27}$/);

@@ -31,10 +31,13 @@ export function originOf(pod: Pod): string {
 }
 
 /** A line for each pod, a column for each stage: milliseconds since the pod was admitted. */
-export function renderTimelines(timelines: Map<string, Timeline>): string {
-  const rows = [...timelines].map(([name, timeline]) => [
+export function renderTimelines(
+  pods: { name: string; origin: string; timeline: Timeline }[],
+): string {
+  const rows = pods.map(({ name, origin, timeline }) => [
     name,
+    origin,
     ...STAGES.map((stage) => (timeline[stage] === undefined ? '-' : `${timeline[stage]} ms`)),
   ]);
-  return table(['POD', ...STAGES.map((stage) => stage.toUpperCase())], rows);
+  return table(['POD', 'VM FROM', ...STAGES.map((stage) => stage.toUpperCase())], rows);
 }
