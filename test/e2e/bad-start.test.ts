@@ -115,6 +115,10 @@ test('a data directory of another version is refused and left as it is', async (
   assert.equal(await readFile(join(dataDir, 'config.json'), 'utf8'), text);
   await writeFile(join(dataDir, 'config.json'), '{"version":');
   assertRefused(await runCli(['--data-dir', dataDir, 'up']), /Cannot read .*config\.json: /);
+  const strange = JSON.stringify({ version: 1, role: 'server', machine: 'pc' });
+  await writeFile(join(dataDir, 'config.json'), strange);
+  const refusal = /Cannot use .*config\.json: machine is "pc", wanted microvm or q35\./;
+  assertRefused(await runCli(['--data-dir', dataDir, 'up']), refusal);
 });
 
 test('a store of another version is refused and left as it is', async () => {

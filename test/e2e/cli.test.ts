@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { NAMESPACES, NODES } from '../../src/client/resources.ts';
+import { MACHINE_TYPES } from '../../src/hyperd/vmm/qemu/models.ts';
 import { runCli, startCluster } from './support/cluster.ts';
 import type { TestCluster } from './support/cluster.ts';
 
@@ -99,6 +100,11 @@ test('doctor finds out what the machine can do by doing it', async () => {
   assert.equal(report.able, true);
   const machines = report.findings.find(({ name }) => name === 'virtual machines');
   assert.match(machines?.detail ?? '', /(kvm|tcg): a probe VM was booted/);
+  for (const machineType of MACHINE_TYPES) {
+    const suite = report.findings.find(({ name }) => name === `suite of ${machineType}`);
+    const isRun = machines?.verdict === 'good';
+    assert.match(suite?.detail ?? '', isRun ? /^(\d+) of \1 cases passed/ : /^\d+ cases not run/);
+  }
   for (const { name, verdict, consequence } of report.findings) {
     assert.equal(consequence === '', verdict === 'good', `${name} says what a limit means`);
   }
