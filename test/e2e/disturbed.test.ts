@@ -289,8 +289,6 @@ const says = async (id: string, phase: string) =>
   (await readFile(recordOf(id), 'utf8').catch(() => '')).includes(`"phase":"${phase}"`);
 const CREATE_STEPS: Record<string, (id: string) => boolean | Promise<boolean>> = {
   'its record is written': (id) => existsSync(recordOf(id)),
-  'its disk is made': (id) => existsSync(vmOf(id)),
-  'its VM is described': (id) => existsSync(join(vmOf(id), 'vm/vm.json')),
   'its VM has begun': (id) => existsSync(join(vmOf(id), 'vm/jail.json')),
   'it runs': (id) => says(id, 'running'),
 };

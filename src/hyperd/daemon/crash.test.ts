@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import type { PodState } from '../../api/hyperd.ts';
 import type { Daemon } from './daemon.ts';
 import { createMortalProcess } from './testing/crash.ts';
+import type { MortalProcess } from './testing/crash.ts';
 import {
   containerSpec,
   createRig,
@@ -22,17 +23,25 @@ const STEPS_MIN = 30;
 const BYSTANDER = 'other';
 
 /** A life of pod `a`, as its kubelet asks for it. */
-async function live(daemon: Daemon): Promise<void> {
-  await daemon.createPod(podSpec('a'));
-  await podUntil(daemon, 'a', isRunning);
-  await daemon.pod('a').startContainer(containerSpec('a-c'));
-  await daemon.pod('a').signalContainer('a-c', 15);
-  await daemon.removePod('a');
+async function live(daemon: Daemon, ask: MortalProcess['ask'] = (work) => work()): Promise<void> {
+  await ask(() => daemon.createPod(podSpec('a')));
+  await ask(() => podUntil(daemon, 'a', isRunning));
+  await ask(() => daemon.pod('a').startContainer(containerSpec('a-c')));
+  await ask(() => daemon.pod('a').signalContainer('a-c', 15));
+  await ask(() => daemon.removePod('a'));
 }
 
-/** Resolves when what a dead process had begun with the file system has ended. */
+const QUIET_TURNS = 20;
+
+/**
+ * Resolves when what the dead process had begun with files and programs has ended: it lives in this
+ * process, where that can be seen, and what follows from it comes within a few turns.
+ */
 async function settle(): Promise<void> {
-  for (let turns = 0; turns < 50; turns += 1) await new Promise((resolve) => setImmediate(resolve));
+  const isBusy = () => process.getActiveResourcesInfo().some((name) => /^(FS|Process)/.test(name));
+  for (let quiet = 0; quiet < QUIET_TURNS; quiet = isBusy() ? 0 : quiet + 1) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
 }
 
 const phaseOf = (daemon: Daemon, id: string): PodState['phase'] | undefined =>
@@ -61,19 +70,19 @@ async function killedAt(index: number): Promise<string | undefined> {
   await runningPod(first, BYSTANDER);
   const bootId = (await podUntil(first, BYSTANDER, isRunning)).guest?.bootId ?? '';
   await first.close();
-  const process = createMortalProcess(index);
-  const work = rig.start(process).then(async (daemon) => {
-    await live(daemon);
-    await daemon.close();
+  const mortal = createMortalProcess(index);
+  const work = rig.start(mortal).then(async (daemon) => {
+    await live(daemon, mortal.ask);
+    await mortal.ask(() => daemon.close());
     return 'done' as const;
   });
-  const outcome = await Promise.race([work, process.died]);
+  const outcome = await Promise.race([work, mortal.died]);
   if (outcome === 'done') {
     assert.ok(index >= STEPS_MIN, `${index} steps`);
     return undefined;
   }
   await settle();
-  const step = `killed after step ${index}, ${process.steps.at(-1) ?? 'none'}`;
+  const step = `killed after step ${index}, ${mortal.steps.at(-1) ?? 'none'}`;
   const next = await rig.start();
   await isTold(next, step);
   await goesOn(rig, next, bootId, step);

@@ -9,6 +9,8 @@ export interface MortalProcess {
   /** The same object, whose asynchronous methods are steps of the process. */
   part<T extends object>(name: string, part: T): T;
   clock(clock: Clock): Clock;
+  /** Asks something of the process from outside: one that is dead never answers. */
+  ask<T>(work: () => Promise<T>): Promise<T>;
   /** Names of the steps so far. */
   readonly steps: readonly string[];
   /** Resolves when it has died. */
@@ -62,6 +64,7 @@ export function createMortalProcess(diesAt: number): MortalProcess {
     });
   return {
     part,
+    ask: (work) => (isDead ? NEVER : work()),
     steps,
     died,
     clock: (clock) => ({
