@@ -16,6 +16,7 @@ const BENCHMARKS: Record<string, { module: string; run: string }> = {
   image: { module: 'image.ts', run: 'benchImage' },
   tenants: { module: 'tenants.ts', run: 'benchTenants' },
   kernels: { module: 'kernels.ts', run: 'benchKernels' },
+  streams: { module: 'streams.ts', run: 'benchStreams' },
   identity: { module: 'identity.ts', run: 'benchIdentity' },
 };
 
