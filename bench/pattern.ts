@@ -35,7 +35,7 @@ export function createPattern(blockBytes: number): Pattern {
       let byteCount = 0;
       return {
         take(bytes) {
-          for (let start = 0; start < bytes.length; ) {
+          for (let start = 0; start < bytes.length;) {
             const length = Math.min(bytes.length - start, wanted.length - at);
             const isSame = bytes.compare(wanted, at, at + length, start, start + length) === 0;
             if (!isSame) {

@@ -1,7 +1,7 @@
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { readFileIfExists, writeFileAtomic } from '../base/files.ts';
-import { DATA_VERSION, DEFAULT_PORTS, defaultNodeName } from './config.ts';
+import { DATA_VERSION, DEFAULT_PORTS, MAX_PODS, defaultNodeName } from './config.ts';
 import type { DataPaths, MachineConfig } from './config.ts';
 import { UsageError } from './errors.ts';
 
@@ -69,7 +69,8 @@ export async function readConfig(paths: DataPaths): Promise<MachineConfig | unde
     );
   }
   // What machines that were set up earlier do not say.
-  return { ...config, hyperctlCidr: config.hyperctlCidr ?? HYPERCTL_CIDR };
+  const { hyperctlCidr = HYPERCTL_CIDR, maxPods = MAX_PODS.default } = config;
+  return { ...config, hyperctlCidr, maxPods };
 }
 
 function parse(text: string, path: string): MachineConfig {
@@ -94,6 +95,7 @@ function defaultConfig(role: MachineConfig['role']): MachineConfig {
     registryPort: DEFAULT_PORTS.registry,
     server: null,
     warmPool: 'adaptive',
+    maxPods: MAX_PODS.default,
     clusterCidr: '10.88.0.0/16',
     serviceCidr: '10.96.0.0/16',
     hyperctlCidr: HYPERCTL_CIDR,

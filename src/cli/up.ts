@@ -27,6 +27,7 @@ export interface MachineOptions {
   kubeletPort?: number;
   registryPort?: number;
   warmPool?: string;
+  maxPods?: number;
 }
 
 export interface UpOptions extends MachineOptions {

@@ -29,6 +29,8 @@ import { createSandboxes } from './sandboxes.ts';
 import type { Sandboxes } from './sandboxes.ts';
 import { createTokenSource } from './tokens.ts';
 
+const MAX_PODS_DEFAULT = 110;
+
 /**
  * The node agent: makes the pods that the API binds to this node run, each in a VM of hyperd's,
  * and tells the API how they are. It keeps nothing on disk: killed at any point, the next one
@@ -40,6 +42,8 @@ export interface KubeletOptions {
   hostIp: string;
   /** Of the kubelet's own server, as the API server reaches it. @default 10250 */
   kubeletPort?: number;
+  /** Pods that the scheduler may place on this node. @default 110, as in Kubernetes */
+  maxPods?: number;
   /** Authenticated as the node (system:node:<name>). */
   transport: Transport;
   /** Path of hyperd's socket, or a client of it. */
@@ -218,6 +222,7 @@ async function nodeOptions(
     name: options.nodeName,
     hostIp: options.hostIp,
     kubeletPort: options.kubeletPort ?? 10_250,
+    maxPods: options.maxPods ?? MAX_PODS_DEFAULT,
     labels: options.labels ?? {},
     info: () => hyperd.info(),
     machine: options.machine ?? (await readMachineFacts()),

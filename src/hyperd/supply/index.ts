@@ -5,7 +5,7 @@ import type { VmStatus } from '../../api/hyperd.ts';
 import { abortable } from '../../base/abort.ts';
 import { describeError } from '../../base/log.ts';
 import { HypervisorError } from '../vmm/hypervisor.ts';
-import type { Hypervisor, VmSpec } from '../vmm/hypervisor.ts';
+import type { Hypervisor, Vm, VmSpec } from '../vmm/hypervisor.ts';
 import { createPool, defaultPolicy } from './pool.ts';
 import type { PoolPolicy } from './pool.ts';
 import { createRehearsalDisk } from './rehearsal-disk.ts';
@@ -13,6 +13,7 @@ import type { VmShape } from './shape.ts';
 import type { StartedVm, VmRequest, VmSupply, WarmVm } from './supply.ts';
 import { openTemplates } from './templates.ts';
 import type { Template, TemplateLimits } from './templates.ts';
+import { createTurns } from './turns.ts';
 import { createWorkshop } from './workshop.ts';
 import type { WorkshopOptions } from './workshop.ts';
 
@@ -33,6 +34,11 @@ export interface SupplyOptions extends WorkshopOptions {
  * template first is faster for all that follow.
  */
 const BOOTS_MAX = availableParallelism();
+/**
+ * VMs of pods that start at the same time. Half of what a start takes is its processor's; the rest
+ * is waiting, in which another gets on.
+ */
+const STARTS_MAX = 2 * availableParallelism();
 /** Of the host's memory: when less is free, nothing waits for pods. */
 const FREE_SHARE_MIN = 0.05;
 
@@ -45,11 +51,12 @@ export async function openSupply(options: SupplyOptions): Promise<VmSupply> {
 
 /** For a hypervisor without templates. */
 function coldSupply({ hypervisor }: SupplyOptions): VmSupply {
+  const inTurn = createStarts();
   return {
     takeWarm: async () => undefined,
     noteStart: () => {},
-    start: async (spec, _shape, _booted, signal) => ({
-      vm: await hypervisor.create(spec, signal),
+    start: async (spec, shape, booted, signal) => ({
+      vm: await inTurn(shape, booted, signal, () => hypervisor.create(spec, signal)),
       origin: 'cold',
     }),
     templates: () => [],
@@ -67,6 +74,7 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
   await createRehearsalDisk(imagePath, options.rehearsalProgramPath ?? '');
   const workshop = createWorkshop(options, imagePath);
   const boots = createBoots();
+  const inTurn = createStarts();
   const templates = await openTemplates({
     directory: join(options.directory, 'templates'),
     host: () => hostIdentity(hypervisor),
@@ -132,7 +140,8 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       const template = isFirst ? await templates.ready(shape) : await templates.find(shape, signal);
       if (template !== undefined) {
         try {
-          return { vm: await startClone(spec, template, signal), origin: 'template' };
+          const clone = () => startClone(spec, template, signal);
+          return { vm: await inTurn(shape, booted, signal, clone), origin: 'template' };
         } catch (error) {
           signal.throwIfAborted();
           log.warn('VM does not start from its template, it boots', {
@@ -142,7 +151,8 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       }
       boots.add(shape, booted);
       if (isFirst) void templates.find(shape).catch(() => {});
-      return { vm: await hypervisor.create(spec, signal), origin: 'cold' };
+      const boot = () => hypervisor.create(spec, signal);
+      return { vm: await inTurn(shape, booted, signal, boot), origin: 'cold' };
     },
     templates: () => templates.list(),
     removeTemplate: (id) => templates.remove(id),
@@ -171,6 +181,27 @@ async function idleVmStatus({
   const size = { pid: warm.vm.pid, cpuCount, memoryMib };
   const use = { cpuNanos: used.cpuNanos, hostMemoryBytes: used.rssBytes };
   return { id: warm.id, pod: '', state: 'paused', ...size, ...use };
+}
+
+/** Starts a VM when it is its owner's turn, which it has until its guest has answered. */
+function createStarts() {
+  const turns = createTurns(STARTS_MAX);
+  return async (
+    { owner }: VmShape,
+    booted: Promise<unknown>,
+    signal: AbortSignal,
+    start: () => Promise<Vm>,
+  ): Promise<Vm> => {
+    const leave = await turns.take(owner, signal);
+    try {
+      const vm = await start();
+      void booted.then(leave, leave);
+      return vm;
+    } catch (error) {
+      leave();
+      throw error;
+    }
+  };
 }
 
 /** Cold starts of each shape that are under way. */
