@@ -50,6 +50,8 @@ export interface HyperdClient {
   templates(): Promise<TemplateStatus[]>;
   removeTemplate(id: string): Promise<void>;
   pools(): Promise<PoolStatus[]>;
+  /** In Prometheus' text format. */
+  metrics(): Promise<string>;
   vms(): Promise<VmStatus[]>;
   pods(): Promise<PodState[]>;
   pod(id: string): Promise<PodState>;
@@ -154,6 +156,7 @@ export function createHyperdClient(address: HyperdAddress): HyperdClient {
     templates: () => call('GET', '/templates'),
     removeTemplate: (id) => call('DELETE', `/templates/${encodeURIComponent(id)}`),
     pools: () => call('GET', '/pools'),
+    metrics: async () => readAll(await open('GET', '/metrics')),
     vms: () => call('GET', '/vms'),
     pods: () => call('GET', '/pods'),
     pod: (id) => call('GET', pod(id)),

@@ -10,7 +10,7 @@ import { createPool, defaultPolicy } from './pool.ts';
 import type { PoolPolicy } from './pool.ts';
 import { createRehearsalDisk } from './rehearsal-disk.ts';
 import type { VmShape } from './shape.ts';
-import type { StartedVm, VmRequest, VmSupply, WarmVm } from './supply.ts';
+import type { StartedVm, SupplyCounts, VmRequest, VmSupply, WarmVm } from './supply.ts';
 import { openTemplates } from './templates.ts';
 import type { Template, TemplateLimits } from './templates.ts';
 import { createTurns } from './turns.ts';
@@ -52,16 +52,21 @@ export async function openSupply(options: SupplyOptions): Promise<VmSupply> {
 /** For a hypervisor without templates. */
 function coldSupply({ hypervisor }: SupplyOptions): VmSupply {
   const inTurn = createStarts();
+  const counts = noCounts();
   return {
     takeWarm: async () => undefined,
     noteStart: () => {},
     start: async (spec, shape, booted, signal) => ({
-      vm: await inTurn(shape, booted, signal, () => hypervisor.create(spec, signal)),
+      vm: await inTurn(shape, booted, signal, () => hypervisor.create(spec, signal)).then((vm) => {
+        counts.starts.cold += 1;
+        return vm;
+      }),
       origin: 'cold',
     }),
     templates: () => [],
     removeTemplate: async () => {},
     pools: () => [],
+    counts: () => counts,
     idleVms: async () => [],
     close: async () => {},
   };
@@ -75,6 +80,7 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
   const workshop = createWorkshop(options, imagePath);
   const boots = createBoots();
   const inTurn = createStarts();
+  const counts = noCounts();
   const templates = await openTemplates({
     directory: join(options.directory, 'templates'),
     host: () => hostIdentity(hypervisor),
@@ -127,6 +133,7 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       if (warm === undefined) return undefined;
       try {
         await warm.vm.resume();
+        counts.starts.warm += 1;
         return warm;
       } catch (error) {
         log.warn('VM of the pool does not go on', { vm: warm.id, error: describeError(error) });
@@ -141,9 +148,12 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       if (template !== undefined) {
         try {
           const clone = () => startClone(spec, template, signal);
-          return { vm: await inTurn(shape, booted, signal, clone), origin: 'template' };
+          const vm = await inTurn(shape, booted, signal, clone);
+          counts.starts.template += 1;
+          return { vm, origin: 'template' };
         } catch (error) {
           signal.throwIfAborted();
+          counts.fallbacks += 1;
           log.warn('VM does not start from its template, it boots', {
             ...{ vm: spec.id, error: describeError(error) },
           });
@@ -152,11 +162,14 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       boots.add(shape, booted);
       if (isFirst) void templates.find(shape).catch(() => {});
       const boot = () => hypervisor.create(spec, signal);
-      return { vm: await inTurn(shape, booted, signal, boot), origin: 'cold' };
+      const vm = await inTurn(shape, booted, signal, boot);
+      counts.starts.cold += 1;
+      return { vm, origin: 'cold' };
     },
     templates: () => templates.list(),
     removeTemplate: (id) => templates.remove(id),
     pools: () => pool.status(),
+    counts: () => ({ ...counts, ...templates.counts() }),
     async idleVms() {
       const all = await Promise.all(pool.waiting().map(idleVmStatus));
       return all.filter((vm) => vm !== undefined);
@@ -181,6 +194,11 @@ async function idleVmStatus({
   const size = { pid: warm.vm.pid, cpuCount, memoryMib };
   const use = { cpuNanos: used.cpuNanos, hostMemoryBytes: used.rssBytes };
   return { id: warm.id, pod: '', state: 'paused', ...size, ...use };
+}
+
+function noCounts(): SupplyCounts {
+  const starts = { warm: 0, template: 0, cold: 0 };
+  return { starts, fallbacks: 0, templateBuilds: 0, templateFailures: 0 };
 }
 
 /** Starts a VM when it is its owner's turn, which it has until its guest has answered. */

@@ -30,10 +30,11 @@ export interface VmSupply {
     booted: Promise<unknown>,
     signal: AbortSignal,
   ): Promise<StartedVm>;
-  templates(): TemplateStatus[];
+  templates(): OwnTemplateStatus[];
   /** Also while VMs start from it. Unknown ids are fine. */
   removeTemplate(id: string): Promise<void>;
   pools(): PoolStatus[];
+  counts(): SupplyCounts;
   /** VMs that wait for pods. */
   idleVms(): Promise<VmStatus[]>;
   /** Ends the VMs that wait. Templates stay for the next daemon. */
@@ -56,6 +57,18 @@ export interface StartedImage {
 }
 
 export type VmOrigin = 'warm' | 'template' | 'cold';
+
+/** What has happened since the daemon began. */
+export interface SupplyCounts {
+  starts: Record<VmOrigin, number>;
+  /** VMs that booted because their template did not start them. */
+  fallbacks: number;
+  templateBuilds: number;
+  templateFailures: number;
+}
+
+/** A template by the file of its kernel; which kernel that is the store of kernels knows. */
+export type OwnTemplateStatus = Omit<TemplateStatus, 'kernel'> & { kernelPath: string };
 
 export interface StartedVm {
   vm: Vm;

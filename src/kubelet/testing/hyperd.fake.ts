@@ -102,6 +102,7 @@ type Handler = (
 
 const ROUTES: [string, RegExp, Handler][] = [
   ['GET', /^\/v1\/info$/, (state) => ({ ...INFO, podCount: state.pods.size })],
+  ['GET', /^\/v1\/metrics$/, () => '# TYPE hyperd_vm_starts_total counter\n'],
   ['GET', /^\/v1\/images$/, (state) => state.images],
   ['POST', /^\/v1\/images\/pull$/, (state, _, _query, body) => state.pull(body() as PullImage)],
   ['GET', /^\/v1\/pods$/, (state) => [...state.pods.values()]],
@@ -178,8 +179,10 @@ async function answer(
       throw new StatusError('NotFound', `hyperd does not serve ${method} ${url.pathname}`);
     const path = (route[1].exec(url.pathname) ?? []).slice(1).map(decodeURIComponent);
     const result = route[2](state, path, url.searchParams, () => JSON.parse(text) as unknown);
-    response.writeHead(result === undefined ? 204 : 200, { 'content-type': 'application/json' });
-    response.end(result === undefined ? '' : JSON.stringify(result));
+    const isText = typeof result === 'string';
+    const contentType = isText ? 'text/plain' : 'application/json';
+    response.writeHead(result === undefined ? 204 : 200, { 'content-type': contentType });
+    response.end(isText ? result : result === undefined ? '' : JSON.stringify(result));
   } catch (error) {
     const status =
       error instanceof StatusError ? error : new StatusError('InternalError', String(error));
