@@ -1,6 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import type { DataPaths } from '../src/cli/config.ts';
 import { systemClock } from '../src/base/clock.ts';
+import { call } from '../src/cli/local-pods.ts';
+import type { VmStatus } from '../src/api/hyperd.ts';
 import { UsageError } from '../src/cli/errors.ts';
 import { execInPod } from '../src/cli/demo/exec.ts';
 import { pushDemoImage } from '../src/cli/demo/demo-image.ts';
@@ -8,6 +10,7 @@ import { NODES, PODS } from '../src/client/resources.ts';
 import { withCluster } from './context.ts';
 import type { BenchContext } from './context.ts';
 import { idlePodSpec, isRunning, removePods, whenPods } from './idle-pods.ts';
+import { pssMib } from './memory.ts';
 import { describeMachine, loadNote, series } from './report.ts';
 import type { BenchReport } from './report.ts';
 
@@ -32,7 +35,7 @@ export function benchDensity(paths: DataPaths, podCount = POD_COUNT): Promise<Be
       const tookS = Math.round((systemClock.monotonicMs() - startMs) / 1000);
       await systemClock.sleep(SETTLE_MS);
       const perPodMib = (startFreeMib - (await availableMib())) / podCount;
-      const busy = await busyShare();
+      const vms = await watchVms(context);
       const exec = await execInAll(context, podCount);
       const late = exec.filter((tookMs) => tookMs > 1000).length;
       return {
@@ -41,7 +44,16 @@ export function benchDensity(paths: DataPaths, podCount = POD_COUNT): Promise<Be
         series: [
           series(`exec of true in each of ${podCount} pods, one after the other`, exec),
           series('memory of the host for each pod, all that it costs', [perPodMib], 'MiB'),
-          series('CPU of the host with all idle', [busy], '% of a core'),
+          series(
+            'memory of a VMM alone (PSS)',
+            vms.map(({ pss }) => pss),
+            'MiB',
+          ),
+          series(
+            'CPU of an idle pod',
+            vms.map(({ cpuPercent }) => cpuPercent),
+            '% of a core',
+          ),
         ],
         notes: [
           `${podCount} pods were Running ${tookS} s after the first was created.`,
@@ -106,20 +118,21 @@ async function availableMib(): Promise<number> {
   return Number(/^MemAvailable:\s+(\d+) kB$/m.exec(text)?.[1] ?? 0) / 1024;
 }
 
-/** How busy the host's processors are, in per cent of one of them. */
-async function busyShare(): Promise<number> {
-  const before = await busyTicks();
+/** What each VM of a pod takes while it does nothing. */
+async function watchVms({ paths }: BenchContext) {
+  const list = async () => {
+    const all = (await call(paths.hyperdSocket, 'GET', '/v1/vms')) as VmStatus[];
+    return all.filter(({ pod }) => pod !== '');
+  };
+  const before = new Map((await list()).map(({ id, cpuNanos }) => [id, cpuNanos]));
+  const startMs = systemClock.monotonicMs();
   await systemClock.sleep(WATCH_MS);
-  const TICK_MS = 10;
-  return (100 * TICK_MS * ((await busyTicks()) - before)) / WATCH_MS;
-}
-
-async function busyTicks(): Promise<number> {
-  const text = await readFile('/proc/stat', 'utf8');
-  const [, user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = (
-    text.split('\n', 1)[0] ?? ''
-  )
-    .split(/\s+/)
-    .map(Number);
-  return user + nice + system + irq + softirq;
+  const after = await list();
+  const tookMs = systemClock.monotonicMs() - startMs;
+  return Promise.all(
+    after.map(async ({ id, pid, cpuNanos }) => ({
+      pss: await pssMib(pid),
+      cpuPercent: (100 * (cpuNanos - (before.get(id) ?? cpuNanos))) / 1e6 / tookMs,
+    })),
+  );
 }
