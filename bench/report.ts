@@ -1,4 +1,4 @@
-import { cpus, totalmem } from 'node:os';
+import { cpus, loadavg, totalmem } from 'node:os';
 import { table } from '../src/cli/table.ts';
 
 /** What a benchmark prints. Times are in milliseconds unless the unit says otherwise. */
@@ -53,6 +53,11 @@ export function describeMachine(accelerator: string, kernel?: string): BenchRepo
     accelerator,
     ...(kernel === undefined ? {} : { kernel }),
   };
+}
+
+/** How busy the machine is, which others may share: to be asked before the benchmark makes it so. */
+export function loadNote(): string {
+  return `Load of the machine before: ${(loadavg()[0] ?? 0).toFixed(1)}.`;
 }
 
 export function renderReport(report: BenchReport): string {

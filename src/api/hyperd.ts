@@ -392,6 +392,8 @@ export interface TemplateStatus {
   owner: string;
   cpuCount: number;
   memoryMib: number;
+  /** Release of the kernel that runs in it; empty for one that is here no more. */
+  kernel: string;
   /** `resting`: it could not be made, and nobody tries for a while. */
   phase: 'building' | 'ready' | 'resting';
   diskBytes: number;

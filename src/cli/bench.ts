@@ -16,13 +16,16 @@ const BENCHMARKS: Record<string, { module: string; run: string }> = {
   image: { module: 'image.ts', run: 'benchImage' },
   tenants: { module: 'tenants.ts', run: 'benchTenants' },
   kernels: { module: 'kernels.ts', run: 'benchKernels' },
+  streams: { module: 'streams.ts', run: 'benchStreams' },
+  rate: { module: 'rate.ts', run: 'benchRate' },
+  density: { module: 'density.ts', run: 'benchDensity' },
   identity: { module: 'identity.ts', run: 'benchIdentity' },
 };
 
 export async function bench(
   dataDir: string | undefined,
   name: string,
-  options: { json?: boolean; count?: string },
+  options: { json?: boolean; count?: string; pods?: string },
 ): Promise<void> {
   const found = BENCHMARKS[name];
   if (!found) {
@@ -30,7 +33,11 @@ export async function bench(
       `There is no benchmark "${name}"; there are: ${Object.keys(BENCHMARKS).join(', ')}.`,
     );
   }
-  const report = await load(found, dataPaths(dataDirectory(dataDir)), readCount(options.count));
+  if (options.pods !== undefined && name !== 'density') {
+    throw new UsageError(`Cannot use --pods with "${name}": it is of density alone.`);
+  }
+  const count = options.pods ?? options.count;
+  const report = await load(found, dataPaths(dataDirectory(dataDir)), readCount(count));
   process.stdout.write(
     options.json ? `${JSON.stringify(report.json, null, 2)}\n` : report.render(),
   );

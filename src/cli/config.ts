@@ -91,6 +91,8 @@ export interface MachineConfig {
   machine: MachineType;
   /** VMs that wait for pods on this machine: `adaptive`, `off`, or `fixed:N` of each kind. */
   warmPool: string;
+  /** Pods that the scheduler may place on this machine. */
+  maxPods: number;
   clusterCidr: string;
   serviceCidr: string;
   /** Addresses of pods that are no cluster's: those of hyperctl. */
@@ -126,3 +128,6 @@ export interface KeystoneConfig {
 export const DATA_VERSION = 1;
 
 export const DEFAULT_PORTS = { api: 6443, kubelet: 10_250, registry: 5000 } as const;
+
+/** Kubernetes' own default, and what the range of a node's pod addresses has room for. */
+export const MAX_PODS = { default: 110, limit: 250 } as const;

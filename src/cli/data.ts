@@ -2,7 +2,7 @@ import { chmod, mkdir, stat } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { readFileIfExists, writeFileAtomic } from '../base/files.ts';
 import { MACHINE_TYPES } from '../hyperd/vmm/qemu/models.ts';
-import { DATA_VERSION, DEFAULT_PORTS, defaultNodeName } from './config.ts';
+import { DATA_VERSION, DEFAULT_PORTS, MAX_PODS, defaultNodeName } from './config.ts';
 import type { DataPaths, MachineConfig } from './config.ts';
 import { UsageError } from './errors.ts';
 
@@ -70,13 +70,13 @@ export async function readConfig(paths: DataPaths): Promise<MachineConfig | unde
     );
   }
   // What machines that were set up earlier do not say.
-  const { hyperctlCidr = HYPERCTL_CIDR, machine = 'microvm' } = config;
+  const { hyperctlCidr = HYPERCTL_CIDR, machine = 'microvm', maxPods = MAX_PODS.default } = config;
   if (!MACHINE_TYPES.includes(machine)) {
     throw new UsageError(
       `Cannot use ${paths.config}: machine is "${machine}", wanted ${MACHINE_TYPES.join(' or ')}.`,
     );
   }
-  return { ...config, hyperctlCidr, machine };
+  return { ...config, hyperctlCidr, machine, maxPods };
 }
 
 function parse(text: string, path: string): MachineConfig {
@@ -102,6 +102,7 @@ function defaultConfig(role: MachineConfig['role']): MachineConfig {
     server: null,
     machine: 'microvm',
     warmPool: 'adaptive',
+    maxPods: MAX_PODS.default,
     clusterCidr: '10.88.0.0/16',
     serviceCidr: '10.96.0.0/16',
     hyperctlCidr: HYPERCTL_CIDR,

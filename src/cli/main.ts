@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander';
 import { MACHINE_TYPES } from '../hyperd/vmm/qemu/models.ts';
+import { MAX_PODS } from './config.ts';
 import { UsageError } from './errors.ts';
 import { addInsightCommands } from './insight.ts';
 import { addKernelCommands } from './kernel/commands.ts';
@@ -36,6 +37,12 @@ const warmPool = () =>
 const machine = () =>
   new Option('--machine <model>', 'device model of VMs (default microvm)').choices(MACHINE_TYPES);
 
+const maxPods = () =>
+  new Option(
+    '--max-pods <count>',
+    `pods that this machine takes (default ${MAX_PODS.default}, at most ${MAX_PODS.limit})`,
+  ).argParser(parseMaxPods);
+
 program
   .command('demo')
   .description('start a cluster if none runs, and show pods in their own VMs')
@@ -54,6 +61,7 @@ program
   .addOption(port('registry-port', 'port of the embedded registry (default 5000)'))
   .addOption(machine())
   .addOption(warmPool())
+  .addOption(maxPods())
   .addOption(
     new Option('--tenant-nodes <how>', 'whether tenants see nodes (default hidden)').choices([
       'hidden',
@@ -83,6 +91,7 @@ program
   .addOption(port('registry-port', "port of the server's registry (default 5000)"))
   .addOption(machine())
   .addOption(warmPool())
+  .addOption(maxPods())
   .action(async (options) => (await import('./join.ts')).joinNode(dataDir(), options));
 
 program
@@ -147,10 +156,13 @@ program
 
 program
   .command('bench')
-  .description('measure: pod-start, kernels, api, store, image, footprint')
+  .description(
+    'measure: pod-start, rate, density, streams, kernels, api, store, image, footprint, …',
+  )
   .argument('<name>')
   .option('--json', 'print the result as JSON')
   .option('-n, --count <count>', 'how many times')
+  .option('--pods <count>', 'of density: how many pods')
   .action(async (name, options) => (await import('./bench.ts')).bench(dataDir(), name, options));
 
 program
@@ -182,6 +194,14 @@ program
 
 function dataDir(): string | undefined {
   return program.opts<{ dataDir?: string }>().dataDir;
+}
+
+function parseMaxPods(text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 1 && value <= MAX_PODS.limit) return value;
+  throw new UsageError(
+    `Cannot use --max-pods "${text}": it must be a whole number from 1 to ${MAX_PODS.limit}.`,
+  );
 }
 
 /** Where somebody says nothing about the directory, they may mean another cluster. */

@@ -29,6 +29,7 @@ export interface MachineOptions {
   registryPort?: number;
   machine?: MachineType;
   warmPool?: string;
+  maxPods?: number;
 }
 
 export interface UpOptions extends MachineOptions {

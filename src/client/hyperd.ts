@@ -55,6 +55,8 @@ export interface HyperdClient {
   limitPool(owner: string, memoryMib: number | undefined): Promise<void>;
   /** Templates, waiting VMs and images of an owner. @throws StatusError Conflict while it has pods */
   removeOwner(owner: string): Promise<void>;
+  /** In Prometheus' text format. */
+  metrics(): Promise<string>;
   vms(): Promise<VmStatus[]>;
   pods(): Promise<PodState[]>;
   pod(id: string): Promise<PodState>;
@@ -165,6 +167,7 @@ export function createHyperdClient(address: HyperdAddress): HyperdClient {
     limitPool: (owner, memoryMib) =>
       call('PUT', `/owners/${encodeURIComponent(owner)}/pool`, { memoryMib }),
     removeOwner: (owner) => call('DELETE', `/owners/${encodeURIComponent(owner)}`),
+    metrics: async () => readAll(await open('GET', '/metrics')),
     vms: () => call('GET', '/vms'),
     pods: () => call('GET', '/pods'),
     pod: (id) => call('GET', pod(id)),

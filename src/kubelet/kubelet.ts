@@ -31,6 +31,8 @@ import { createSandboxes } from './sandboxes.ts';
 import type { Sandboxes } from './sandboxes.ts';
 import { createTokenSource } from './tokens.ts';
 
+const MAX_PODS_DEFAULT = 110;
+
 /**
  * The node agent: makes the pods that the API binds to this node run, each in a VM of hyperd's,
  * and tells the API how they are. It keeps nothing on disk: killed at any point, the next one
@@ -42,6 +44,8 @@ export interface KubeletOptions {
   hostIp: string;
   /** Of the kubelet's own server, as the API server reaches it. @default 10250 */
   kubeletPort?: number;
+  /** Pods that the scheduler may place on this node. @default 110, as in Kubernetes */
+  maxPods?: number;
   /** Authenticated as the node (system:node:<name>). */
   transport: Transport;
   /** Path of hyperd's socket, or a client of it. */
@@ -86,7 +90,7 @@ const ORPHAN_RETRY_MS = 5_000;
 export function createKubelet(options: KubeletOptions): Kubelet {
   const clock = options.clock ?? systemClock;
   const random = options.random ?? systemRandom;
-  const { log, nodeName } = options;
+  const { log, nodeName, maxPods = MAX_PODS_DEFAULT } = options;
   const hyperd =
     typeof options.hyperd === 'string' ? createHyperdClient(options.hyperd) : options.hyperd;
   const client = createClient(options.transport, { userAgent: 'kubelet' });
@@ -150,7 +154,7 @@ export function createKubelet(options: KubeletOptions): Kubelet {
         memoryBytes: info.machine.memoryBytes,
         vmmOverheadMib: info.overhead.memoryMib,
       },
-      room: createNodeRoom(info, () => workers.values()),
+      room: createNodeRoom(info, maxPods, () => workers.values()),
       network,
       sandboxDefaults: () => sandboxDefaults(options),
     };
@@ -236,6 +240,7 @@ async function nodeOptions(
     name: options.nodeName,
     hostIp: options.hostIp,
     kubeletPort: options.kubeletPort ?? 10_250,
+    maxPods: options.maxPods ?? MAX_PODS_DEFAULT,
     labels: options.labels ?? {},
     info: () => hyperd.info(),
     machine: options.machine ?? (await readMachineFacts()),

@@ -18,10 +18,14 @@ interface Occupant {
   allocatedPod(): Pod;
 }
 
-export function createNodeRoom(info: HyperdInfo, occupants: () => Iterable<Occupant>): NodeRoom {
+export function createNodeRoom(
+  info: HyperdInfo,
+  maxPods: number,
+  occupants: () => Iterable<Occupant>,
+): NodeRoom {
   const overhead = { memory: info.overhead.memoryMib * 2 ** 20 };
   return {
-    allocatable: parseResources(nodeCapacity(info).allocatable as Quantities),
+    allocatable: parseResources(nodeCapacity(info, maxPods).allocatable as Quantities),
     used(exceptUid) {
       let used: Resources = {};
       for (const occupant of occupants()) {

@@ -17,6 +17,8 @@ export interface NodeOptions {
   name: string;
   hostIp: string;
   kubeletPort: number;
+  /** Pods that the scheduler may place on it. */
+  maxPods: number;
   labels: Record<string, string>;
   /** Rejects while hyperd is away; the node is not ready then. */
   info: () => Promise<HyperdInfo>;
@@ -42,7 +44,6 @@ export interface MachineFacts {
   kubeletVersion: string;
 }
 
-const POD_COUNT_MAX = 110;
 const LEASE_DURATION_SECONDS = 40;
 const HEARTBEAT_INTERVAL_MS = 10_000;
 /** An unchanged status is written once in this time, as Kubernetes does. */
@@ -168,16 +169,19 @@ function nodeStatus(
     },
   };
   if (typeof info === 'string') return status;
-  const capacity = nodeCapacity(info);
+  const capacity = nodeCapacity(info, options.maxPods);
   return { ...status, ...capacity };
 }
 
 /** What the machine has, and what of it pods may ask for. */
-export function nodeCapacity(info: HyperdInfo): Pick<NodeStatus, 'capacity' | 'allocatable'> {
+export function nodeCapacity(
+  info: HyperdInfo,
+  maxPods: number,
+): Pick<NodeStatus, 'capacity' | 'allocatable'> {
   const { cpuCount, memoryBytes, diskBytes } = info.machine;
   const reserve = Math.max(MEMORY_RESERVE_MIN_BYTES, memoryBytes * MEMORY_RESERVE_FRACTION);
   const kib = (bytes: number) => `${Math.floor(bytes / 1024)}Ki`;
-  const common = { cpu: String(cpuCount), pods: String(POD_COUNT_MAX) };
+  const common = { cpu: String(cpuCount), pods: String(maxPods) };
   return {
     capacity: { ...common, memory: kib(memoryBytes), 'ephemeral-storage': kib(diskBytes) },
     allocatable: {

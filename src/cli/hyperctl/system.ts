@@ -65,10 +65,11 @@ export async function listKernels(client: HyperdClient, options: ListOptions): P
 }
 
 export async function listTemplates(client: HyperdClient, options: ListOptions): Promise<void> {
-  const header = ['ID', 'OWNER', 'STATE', 'PROCESSORS', 'MEMORY', 'DISK', 'USED'];
+  const header = ['ID', 'OWNER', 'STATE', 'PROCESSORS', 'MEMORY', 'KERNEL', 'DISK', 'USED'];
   printList(options, await client.templates(), header, (template) => [
     ...[template.id, template.owner, template.phase, String(template.cpuCount)],
-    ...[`${template.memoryMib} MiB`, bytes(template.diskBytes), String(template.useCount)],
+    ...[`${template.memoryMib} MiB`, template.kernel || '-', bytes(template.diskBytes)],
+    String(template.useCount),
   ]);
 }
 

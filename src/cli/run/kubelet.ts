@@ -34,6 +34,7 @@ export async function runKubelet({
       nodeName: config.nodeName,
       hostIp: config.address,
       kubeletPort: config.kubeletPort,
+      maxPods: config.maxPods,
       // Pods do not reach the loopback address at which the server's own kubelet finds it.
       apiServer: config.server
         ? { host: server.hostname, port: Number(server.port || 443) }

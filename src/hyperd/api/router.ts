@@ -41,6 +41,8 @@ export interface Upgrade {
 export const ARCHIVE = 'application/x-tar';
 /** A log, as `api/hyperd.ts` has it. */
 export const LOG_MEDIA = 'application/x-hyper-log';
+/** Prometheus' text format. */
+export const METRICS_MEDIA = 'text/plain; version=0.0.4';
 export interface RouteContext {
   daemon: Daemon;
   request: IncomingMessage;

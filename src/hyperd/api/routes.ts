@@ -25,7 +25,7 @@ import { signalNumber } from '../daemon/signals.ts';
 import { IMAGE_ROUTES } from './image-routes.ts';
 import { flag, whole, word } from './query.ts';
 import { openLines, send } from './requests.ts';
-import { LOG_MEDIA, route, upgradeRoute } from './router.ts';
+import { LOG_MEDIA, METRICS_MEDIA, route, upgradeRoute } from './router.ts';
 import type { Route, RouteContext } from './router.ts';
 import { serveAttach, serveExec, servePort } from './streams.ts';
 
@@ -100,6 +100,15 @@ const MACHINE_ROUTES: Route[] = [
         'else has run. Idempotent',
     },
     ({ daemon }, owner = '') => daemon.removeOwner(owner),
+  ),
+  route(
+    'GET',
+    '/v1/metrics',
+    { summary: 'Where VMs come from, for Prometheus', answer: { media: METRICS_MEDIA } },
+    async ({ daemon, response }) => {
+      response.setHeader('content-type', METRICS_MEDIA);
+      response.end(daemon.metrics());
+    },
   ),
   route(
     'GET',

@@ -179,6 +179,7 @@ const TEMPLATE: Fields<TemplateStatus> = {
   owner: string,
   cpuCount: count,
   memoryMib: count,
+  kernel: string,
   phase: oneOf('building', 'ready', 'resting'),
   diskBytes: count,
   createdAtMs: number,

@@ -23,6 +23,7 @@ import type { Kernel } from '../guestkernel/store.ts';
 import { ImageError } from '../image/store.ts';
 import type { Image, LoadRequest, TellProgress } from '../image/store.ts';
 import { openSupply } from '../supply/index.ts';
+import { renderSupplyMetrics } from '../supply/metrics.ts';
 import type { SupplyOptions } from '../supply/index.ts';
 import { vmPaths } from '../supply/paths.ts';
 import { createUids } from '../supply/uids.ts';
@@ -76,7 +77,7 @@ export interface Daemon {
   images(): ImageStatus[];
   removeImage(reference: string): Promise<void>;
   kernels(): Promise<KernelStatus[]>;
-  templates(): TemplateStatus[];
+  templates(): Promise<TemplateStatus[]>;
   /** @throws StatusError NotFound */
   removeTemplate(id: string): Promise<void>;
   pools(): PoolStatus[];
@@ -86,6 +87,8 @@ export interface Daemon {
    * else has run. @throws StatusError Conflict while it has pods
    */
   removeOwner(owner: string): Promise<void>;
+  /** In Prometheus' text format. */
+  metrics(): string;
   /** Of pods, and those that wait for one. */
   vms(): Promise<VmStatus[]>;
   /** Lets go of everything; VMs run on. */
@@ -289,7 +292,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     images: () => options.images.list().map(toImageStatus),
     removeImage: (reference) => options.images.remove(reference),
     kernels: async () => (await options.kernels.list()).map(toKernelStatus),
-    templates: () => supply.templates(),
+    async templates() {
+      const kernels = await options.kernels.list();
+      return supply.templates().map(({ kernelPath, ...template }) => {
+        const kernel = kernels.find((each) => each.kernelPath === kernelPath)?.release ?? '';
+        return { ...template, kernel };
+      });
+    },
     async removeTemplate(id) {
       const isKnown = supply.templates().some((template) => template.id === id);
       if (!isKnown) throw notFound('', 'templates', id);
@@ -307,6 +316,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await supply.forget(owner);
       await options.images.forget(owner);
     },
+    metrics: () => renderSupplyMetrics(supply),
     async vms() {
       const ofPods = await Promise.all([...pods.values()].map((pod) => pod.vmStatus()));
       return [...ofPods.filter((vm) => vm !== undefined), ...(await supply.idleVms())];

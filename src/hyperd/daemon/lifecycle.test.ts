@@ -377,7 +377,7 @@ test('kernels, templates, pools and VMs are listed; what is no template cannot b
       [['mine'], false],
     ],
   );
-  assert.deepEqual(daemon.templates(), []);
+  assert.deepEqual(await daemon.templates(), []);
   assert.deepEqual(daemon.pools(), []);
   await assert.rejects(daemon.removeTemplate('x'), /templates "x" not found/);
   await daemon.createPod(podSpec('a'));
@@ -386,6 +386,7 @@ test('kernels, templates, pools and VMs are listed; what is no template cannot b
     (await daemon.vms()).map(({ id, pod, state }) => [id, pod, state]),
     [['a', 'a', 'running']],
   );
+  assert.match(daemon.metrics(), /^hyperd_vm_starts_total\{origin="cold"\} 1$/m);
 });
 
 test('an owner goes after its pods', async () => {

@@ -5,14 +5,15 @@ import type { VmStatus } from '../../api/hyperd.ts';
 import { abortable } from '../../base/abort.ts';
 import { describeError } from '../../base/log.ts';
 import { HypervisorError } from '../vmm/hypervisor.ts';
-import type { Hypervisor, VmSpec } from '../vmm/hypervisor.ts';
+import type { Hypervisor, Vm, VmSpec } from '../vmm/hypervisor.ts';
 import { createPool, defaultPolicy } from './pool.ts';
 import type { PoolPolicy } from './pool.ts';
 import { createRehearsalDisk } from './rehearsal-disk.ts';
 import type { VmShape } from './shape.ts';
-import type { StartedVm, VmRequest, VmSupply, WarmVm } from './supply.ts';
+import type { StartedVm, SupplyCounts, VmRequest, VmSupply, WarmVm } from './supply.ts';
 import { openTemplates } from './templates.ts';
 import type { Template, TemplateLimits } from './templates.ts';
+import { createTurns } from './turns.ts';
 import { createWorkshop } from './workshop.ts';
 import type { WorkshopOptions } from './workshop.ts';
 
@@ -33,6 +34,11 @@ export interface SupplyOptions extends WorkshopOptions {
  * template first is faster for all that follow.
  */
 const BOOTS_MAX = availableParallelism();
+/**
+ * VMs of pods that start at the same time. Half of what a start takes is its processor's; the rest
+ * is waiting, in which another gets on.
+ */
+const STARTS_MAX = 2 * availableParallelism();
 /** Of the host's memory: when less is free, nothing waits for pods. */
 const FREE_SHARE_MIN = 0.05;
 
@@ -45,11 +51,16 @@ export async function openSupply(options: SupplyOptions): Promise<VmSupply> {
 
 /** For a hypervisor without templates. */
 function coldSupply({ hypervisor }: SupplyOptions): VmSupply {
+  const inTurn = createStarts();
+  const counts = noCounts();
   return {
     takeWarm: async () => undefined,
     noteStart: () => {},
-    start: async (spec, _shape, _booted, signal) => ({
-      vm: await hypervisor.create(spec, signal),
+    start: async (spec, shape, booted, signal) => ({
+      vm: await inTurn(shape, booted, signal, () => hypervisor.create(spec, signal)).then((vm) => {
+        counts.starts.cold += 1;
+        return vm;
+      }),
       origin: 'cold',
     }),
     templates: () => [],
@@ -57,6 +68,7 @@ function coldSupply({ hypervisor }: SupplyOptions): VmSupply {
     pools: () => [],
     limitPool: () => {},
     forget: async () => {},
+    counts: () => counts,
     idleVms: async () => [],
     close: async () => {},
   };
@@ -69,6 +81,8 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
   await createRehearsalDisk(imagePath, options.rehearsalProgramPath ?? '');
   const workshop = createWorkshop(options, imagePath);
   const boots = createBoots();
+  const inTurn = createStarts();
+  const counts = noCounts();
   const templates = await openTemplates({
     directory: join(options.directory, 'templates'),
     host: () => hostIdentity(hypervisor),
@@ -123,6 +137,7 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       if (warm === undefined) return undefined;
       try {
         await warm.vm.resume();
+        counts.starts.warm += 1;
         return warm;
       } catch (error) {
         log.warn('VM of the pool does not go on', { vm: warm.id, error: describeError(error) });
@@ -136,9 +151,13 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       const template = isFirst ? await templates.ready(shape) : await templates.find(shape, signal);
       if (template !== undefined) {
         try {
-          return { vm: await startClone(spec, template, signal), origin: 'template' };
+          const clone = () => startClone(spec, template, signal);
+          const vm = await inTurn(shape, booted, signal, clone);
+          counts.starts.template += 1;
+          return { vm, origin: 'template' };
         } catch (error) {
           signal.throwIfAborted();
+          counts.fallbacks += 1;
           log.warn('VM does not start from its template, it boots', {
             ...{ vm: spec.id, error: describeError(error) },
           });
@@ -146,7 +165,10 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       }
       boots.add(shape, booted);
       if (isFirst) void templates.find(shape).catch(() => {});
-      return { vm: await hypervisor.create(spec, signal), origin: 'cold' };
+      const boot = () => hypervisor.create(spec, signal);
+      const vm = await inTurn(shape, booted, signal, boot);
+      counts.starts.cold += 1;
+      return { vm, origin: 'cold' };
     },
     templates: () => templates.list(),
     removeTemplate: (id) => templates.remove(id),
@@ -157,6 +179,7 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
       await pool.forget(owner);
       await templates.forget(owner);
     },
+    counts: () => ({ ...counts, ...templates.counts() }),
     async idleVms() {
       const all = await Promise.all(pool.waiting().map(idleVmStatus));
       return all.filter((vm) => vm !== undefined);
@@ -181,6 +204,32 @@ async function idleVmStatus({
   const size = { pid: warm.vm.pid, cpuCount, memoryMib };
   const use = { cpuNanos: used.cpuNanos, hostMemoryBytes: used.rssBytes };
   return { id: warm.id, pod: '', state: 'paused', ...size, ...use };
+}
+
+function noCounts(): SupplyCounts {
+  const starts = { warm: 0, template: 0, cold: 0 };
+  return { starts, fallbacks: 0, templateBuilds: 0, templateFailures: 0 };
+}
+
+/** Starts a VM when it is its owner's turn, which it has until its guest has answered. */
+function createStarts() {
+  const turns = createTurns(STARTS_MAX);
+  return async (
+    { owner }: VmShape,
+    booted: Promise<unknown>,
+    signal: AbortSignal,
+    start: () => Promise<Vm>,
+  ): Promise<Vm> => {
+    const leave = await turns.take(owner, signal);
+    try {
+      const vm = await start();
+      void booted.then(leave, leave);
+      return vm;
+    } catch (error) {
+      leave();
+      throw error;
+    }
+  };
 }
 
 /** Cold starts of each shape that are under way. */

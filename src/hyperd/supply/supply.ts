@@ -30,7 +30,7 @@ export interface VmSupply {
     booted: Promise<unknown>,
     signal: AbortSignal,
   ): Promise<StartedVm>;
-  templates(): TemplateStatus[];
+  templates(): OwnTemplateStatus[];
   /** Also while VMs start from it. Unknown ids are fine. */
   removeTemplate(id: string): Promise<void>;
   pools(): PoolStatus[];
@@ -38,6 +38,7 @@ export interface VmSupply {
   limitPool(owner: string, memoryMib: number | undefined): void;
   /** Ends and removes what there is of an owner; resolves when it is gone. It must have no pods. */
   forget(owner: string): Promise<void>;
+  counts(): SupplyCounts;
   /** VMs that wait for pods. */
   idleVms(): Promise<VmStatus[]>;
   /** Ends the VMs that wait. Templates stay for the next daemon. */
@@ -60,6 +61,18 @@ export interface StartedImage {
 }
 
 export type VmOrigin = 'warm' | 'template' | 'cold';
+
+/** What has happened since the daemon began. */
+export interface SupplyCounts {
+  starts: Record<VmOrigin, number>;
+  /** VMs that booted because their template did not start them. */
+  fallbacks: number;
+  templateBuilds: number;
+  templateFailures: number;
+}
+
+/** A template by the file of its kernel; which kernel that is the store of kernels knows. */
+export type OwnTemplateStatus = Omit<TemplateStatus, 'kernel'> & { kernelPath: string };
 
 export interface StartedVm {
   vm: Vm;

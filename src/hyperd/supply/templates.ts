@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { TemplateStatus } from '../../api/hyperd.ts';
 import { abortable } from '../../base/abort.ts';
 import type { Clock } from '../../base/clock.ts';
 import { readFileIfExists, writeFileAtomic } from '../../base/files.ts';
@@ -9,6 +8,7 @@ import { describeError } from '../../base/log.ts';
 import type { Log } from '../../base/log.ts';
 import { templateId } from './shape.ts';
 import type { VmShape } from './shape.ts';
+import type { OwnTemplateStatus, SupplyCounts } from './supply.ts';
 
 /**
  * The templates of this host, one for each shape that pods have had, each of one owner.
@@ -29,7 +29,8 @@ export interface Templates {
   ready(shape: VmShape): Promise<Template | undefined>;
   /** Its VMs do not start: it is removed, and made again by the next who asks. */
   condemn(template: Template, why: string): Promise<void>;
-  list(): TemplateStatus[];
+  list(): OwnTemplateStatus[];
+  counts(): Pick<SupplyCounts, 'templateBuilds' | 'templateFailures'>;
   remove(id: string): Promise<void>;
   /** Removes all of an owner's; those that are being made are given up. */
   forget(owner: string): Promise<void>;
@@ -78,7 +79,7 @@ interface Manifest {
 
 interface Entry {
   template: Template;
-  status: TemplateStatus;
+  status: OwnTemplateStatus;
   files: Manifest['files'];
   usedAtMs: number;
   /** Of one that is being made: settles when that has ended, well or not. */
@@ -114,6 +115,7 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
       await drop(oldest);
     }
   };
+  const counts = { templateBuilds: 0, templateFailures: 0 };
   const make = async (entry: Entry) => {
     const { template, status } = entry;
     const startMs = clock.monotonicMs();
@@ -131,12 +133,14 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
       status.phase = 'ready';
       status.diskBytes = entry.files.reduce((sum, { bytes }) => sum + bytes, 0);
       const tookMs = Math.round(clock.monotonicMs() - startMs);
+      counts.templateBuilds += 1;
       log.info('template made', { template: template.id, owner: status.owner, tookMs });
     } catch (error) {
       await rm(template.directory, { recursive: true, force: true });
       if (life.signal.aborted || entry.life.signal.aborted) {
         return void entries.delete(template.id);
       }
+      counts.templateFailures += 1;
       Object.assign(status, { phase: 'resting', message: describeError(error), diskBytes: 0 });
       log.warn('template cannot be made: VMs boot', { template: template.id, error });
     } finally {
@@ -189,6 +193,7 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
       });
       await drop(entry);
     },
+    counts: () => ({ ...counts }),
     list: () => [...entries.values()].map(({ status }) => ({ ...status })),
     async remove(id) {
       const entry = entries.get(id);
@@ -211,11 +216,11 @@ export async function openTemplates(options: TemplatesOptions): Promise<Template
 
 function newEntry(template: Template, nowMs: number): Entry {
   const { id, shape } = template;
-  const { owner, cpuCount, memoryMib } = shape;
+  const { owner, cpuCount, memoryMib, kernelPath } = shape;
   return {
     template,
     status: {
-      ...{ id, owner, cpuCount, memoryMib, phase: 'building' },
+      ...{ id, owner, cpuCount, memoryMib, kernelPath, phase: 'building' },
       ...{ diskBytes: memoryMib * 2 ** 20, createdAtMs: 0, useCount: 0, message: '' },
     },
     files: [],

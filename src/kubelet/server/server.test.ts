@@ -200,6 +200,11 @@ test('port-forward: SPDY connections reach the pod', async () => {
   session.destroy();
 });
 
+test('metrics are those of hyperd', async () => {
+  const { text } = await get('/metrics');
+  assert.match(text, /^# TYPE hyperd_vm_starts_total counter$/m);
+});
+
 test('stats name the pods that run', async () => {
   const { text } = await get('/stats/summary');
   const summary = JSON.parse(text) as { pods: { podRef: { name: string } }[] };

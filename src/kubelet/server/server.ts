@@ -123,6 +123,11 @@ const ROUTES: Record<string, Handler> = {
     sendJson(response, { kind: 'PodList', apiVersion: 'v1', metadata: {}, items });
   },
   containerLogs: serveLogs,
+  metrics: async ({ hyperd }, _path, _query, _request, response) => {
+    const text = await hyperd.metrics();
+    response.setHeader('content-type', 'text/plain; version=0.0.4');
+    response.end(text);
+  },
   stats: async (options, path, _query, _request, response) => {
     if (path[0] !== 'summary') throw notFound('', 'paths', `stats/${path[0] ?? ''}`);
     sendJson(response, await statsSummary(options));

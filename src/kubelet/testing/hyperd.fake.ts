@@ -128,6 +128,7 @@ const GUEST_PATHS = /\/(signal|probe|stats)$/;
 
 const ROUTES: [string, RegExp, Handler][] = [
   ['GET', /^\/v1\/info$/, (state) => ({ ...INFO, podCount: state.pods.size })],
+  ['GET', /^\/v1\/metrics$/, () => '# TYPE hyperd_vm_starts_total counter\n'],
   ['GET', /^\/v1\/images$/, (state) => state.images],
   ['GET', /^\/v1\/templates$/, (state) => state.templates],
   ['GET', /^\/v1\/pools$/, (state) => state.pools],
@@ -229,8 +230,10 @@ async function answer(
     // Its connection is open for as long as whoever asked has patience.
     if (GUEST_PATHS.test(url.pathname) && state.frozen.has(path[0] ?? '')) return;
     const result = route[2](state, path, url.searchParams, () => JSON.parse(text) as unknown);
-    response.writeHead(result === undefined ? 204 : 200, { 'content-type': 'application/json' });
-    response.end(result === undefined ? '' : JSON.stringify(result));
+    const isText = typeof result === 'string';
+    const contentType = isText ? 'text/plain' : 'application/json';
+    response.writeHead(result === undefined ? 204 : 200, { 'content-type': contentType });
+    response.end(isText ? result : result === undefined ? '' : JSON.stringify(result));
   } catch (error) {
     const status =
       error instanceof StatusError ? error : new StatusError('InternalError', String(error));

@@ -56,6 +56,12 @@ const OPEN_FILES_MAX = 1024;
  */
 const TRANSLATION_BUFFER_MIB = 64;
 
+/**
+ * An emulated CPU must not claim that it copies bytes fast (ERMS): kernel and libraries would use an
+ * instruction for it that is emulated byte by byte, in place of the one that takes eight at a time.
+ */
+const CPU_MODEL = { kvm: 'host', tcg: 'max,-erms' } as const;
+
 /** Worker threads for disk requests; QEMU's default of 64 would not fit the limit of processes. */
 const DISK_THREAD_COUNT_MAX = 8;
 
@@ -138,7 +144,7 @@ function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
     ...['-machine', `${model.machine}${spec.template ? MEMORY_BACKEND : ''}`],
     ...model.globals.flatMap((setting) => ['-global', setting]),
     ...['-accel', accelerator === 'kvm' ? 'kvm' : `tcg,tb-size=${TRANSLATION_BUFFER_MIB}`],
-    ...['-cpu', accelerator === 'kvm' ? 'host' : 'max'],
+    ...['-cpu', CPU_MODEL[accelerator]],
     ...['-m', String(spec.memoryMib)],
     ...['-smp', String(spec.cpuCount)],
     ...templateArguments(spec),
