@@ -13,7 +13,6 @@ import { EVENTS, PODS } from '../../src/client/resources.ts';
 import { startCluster } from './support/cluster.ts';
 import type { TestCluster } from './support/cluster.ts';
 import { NOTHING, hostState, vmUids } from './support/leftovers.ts';
-import type { HostState } from './support/leftovers.ts';
 import { reportCluster } from './support/report.ts';
 import { waitFor } from './support/wait.ts';
 
@@ -381,7 +380,7 @@ test(`${ROUNDS} rounds of create, kill and delete with real VMs leave nothing be
   const pods = (await hyperd('GET', '/pods')) as PodState[];
   const template = pods.find(({ phase }) => phase === 'running') ?? assert.fail('no pod runs');
   for (const uid of await vmUids(cluster.dataDir)) uids.add(uid);
-  const first = await withoutTemplates();
+  const first = await hostState(cluster.dataDir, uids);
   for (let done = 0; done < ROUNDS; done += ROUNDS_AT_A_TIME) {
     const batch = Array.from({ length: ROUNDS_AT_A_TIME }, (_, n) =>
       round(`r${done + n}`, template),
@@ -394,14 +393,8 @@ test(`${ROUNDS} rounds of create, kill and delete with real VMs leave nothing be
       for (let n = 0; n < ROUNDS_AT_A_TIME; n += 1) await hyperd('DELETE', `/pods/r${done + n}`);
     }
   }
-  assert.deepEqual(await withoutTemplates(), first, `seed ${seed}`);
+  assert.deepEqual(await hostState(cluster.dataDir, uids), first, `seed ${seed}`);
 });
-
-/** They stay for the pods that come next. */
-async function withoutTemplates(): Promise<Omit<HostState, 'templates'>> {
-  const { templates: _, ...state } = await hostState(cluster.dataDir, uids);
-  return state;
-}
 
 test('after down nothing but the data directory is left; up brings the pods back', async () => {
   for (const uid of await vmUids(cluster.dataDir)) uids.add(uid);
@@ -411,7 +404,7 @@ test('after down nothing but the data directory is left; up brings the pods back
     restarts.set(name, status(await podUntil(name, isRunning))?.restartCount ?? 0);
   const down = await cluster.cli('down');
   assert.equal(down.exitCode, 0, down.stderr);
-  const { files, ...rest } = await withoutTemplates();
+  const { files, ...rest } = await hostState(cluster.dataDir, uids);
   assert.deepEqual(rest, NOTHING);
   assert.deepEqual(
     files.filter((path) => /pods\/|\.sock$|\.tmp$|leases\//.test(path)),

@@ -197,7 +197,7 @@ test('what is removed leaves nothing behind, neither do pods that ended by thems
   assert.deepEqual((await ok('rm', '--all')).split('\n').sort(), ['keep', 'web']);
   await ok('image', 'rm', 'busybox:e2e');
   await ok('daemon', 'stop');
-  const { files, templates: _, ...state } = await hostState(dataDir, uids);
+  const { files, ...state } = await hostState(dataDir, uids);
   assert.deepEqual(state, NOTHING);
   const kept = files.filter((file) =>
     /pods\/|disks\/|blobs\/.*\/|leases\/|ingest\/|\.sock$/.test(file),

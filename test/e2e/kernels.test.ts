@@ -65,7 +65,10 @@ test('a kernel that cannot run a pod is refused, with what it lacks, and nothing
   assert.match(strange.stderr, /neither a bzImage nor an ELF file/);
   const booted = await cluster.cli('kernel', 'import', 'mine', join(boot, imageName));
   assert.equal(booted.exitCode, 1);
-  assert.match(booted.stderr, /does not run a pod on qemu-\w+: .* It seems to lack CONFIG_VIRTIO_CONSOLE/);
+  assert.match(
+    booted.stderr,
+    /does not run a pod on qemu-\w+: .* It seems to lack CONFIG_VIRTIO_CONSOLE/,
+  );
   assert.deepEqual(
     (await kernels()).map(({ names }) => names),
     [['debian']],

@@ -15,7 +15,7 @@ import { startCluster } from './support/cluster.ts';
 import type { TestCluster } from './support/cluster.ts';
 import { findKubectls } from './support/kubectl.ts';
 import type { Kubectl } from './support/kubectl.ts';
-import { hostState, vmUids } from './support/leftovers.ts';
+import { hostState, templateFiles, vmUids } from './support/leftovers.ts';
 import type { HostState } from './support/leftovers.ts';
 import { waitFor } from './support/wait.ts';
 
@@ -28,7 +28,7 @@ let cluster: TestCluster;
 let hyperd: HyperdClient;
 let kubectl: Kubectl;
 /** The machine with the neighbour's pod and nothing else. */
-let alone: HostState;
+let alone: Machine;
 const uids = new Set<number>();
 const POOL_TIMEOUT_MS = 60_000;
 
@@ -115,14 +115,20 @@ async function poolsAre(holds: (pool: PoolStatus) => boolean): Promise<PoolStatu
   }
 }
 
-async function machine(): Promise<HostState> {
+/** Everything of the cluster, the templates of all its tenants included. */
+interface Machine extends HostState {
+  templates: string[];
+}
+
+async function machine(): Promise<Machine> {
   for (const uid of await vmUids(cluster.dataDir)) uids.add(uid);
-  return hostState(cluster.dataDir, uids);
+  const state = await hostState(cluster.dataDir, uids);
+  return { ...state, templates: (await templateFiles(cluster.dataDir)).sort() };
 }
 
 /** What was not there before. */
-function more(now: HostState, before: HostState): Record<string, string[]> {
-  const kinds = Object.keys(now) as (keyof HostState)[];
+function more(now: Machine, before: Machine): Record<string, string[]> {
+  const kinds = Object.keys(now) as (keyof Machine)[];
   const added = kinds.map((kind) => {
     const known = new Set(before[kind]);
     // What this test writes, and pushes into the registry, is the test's.

@@ -24,10 +24,9 @@ export interface HostState {
   sockets: string[];
   /** In the data directory, without logs and the server's store. */
   files: string[];
-  templates: string[];
 }
 
-export const NOTHING: Omit<HostState, 'files' | 'templates'> = {
+export const NOTHING: Omit<HostState, 'files'> = {
   processes: [],
   namespaces: [],
   devices: [],
@@ -72,7 +71,7 @@ export async function hostState(dataDir: string, vmUids: Iterable<number>): Prom
       .split('\n')
       .filter((line) => line.includes(dataDir)),
     sockets: await sockets(dataDir),
-    ...(await files(dataDir)),
+    files: (await files(dataDir)).filter((path) => !path.startsWith(TEMPLATES)),
   });
 }
 
@@ -158,10 +157,16 @@ async function groups(parent: string): Promise<string[]> {
   });
 }
 
-async function files(dataDir: string): Promise<Pick<HostState, 'files' | 'templates'>> {
+/** Of all owners' templates, which are no pod's and are not in a `HostState`. */
+export async function templateFiles(dataDir: string): Promise<string[]> {
+  return (await files(dataDir)).filter((path) => path.startsWith(TEMPLATES));
+}
+
+async function files(dataDir: string): Promise<string[]> {
   const found: string[] = [];
   const walk = async (directory: string): Promise<void> => {
-    for (const entry of await readdir(directory, { withFileTypes: true })) {
+    // What goes meanwhile is not left over.
+    for (const entry of await readdir(directory, { withFileTypes: true }).catch(() => [])) {
       const path = join(directory, entry.name);
       if (directory === dataDir && OTHERS.includes(entry.name)) continue;
       found.push(relative(dataDir, path));
@@ -169,9 +174,5 @@ async function files(dataDir: string): Promise<Pick<HostState, 'files' | 'templa
     }
   };
   await walk(dataDir);
-  const isTemplate = (path: string) => path.startsWith(TEMPLATES);
-  return {
-    files: found.filter((path) => !isTemplate(path)),
-    templates: found.filter(isTemplate),
-  };
+  return found;
 }
