@@ -174,9 +174,9 @@ const KUBELET_STREAMS = streams({
   ...{ attach: '/attach/acme/web/main', forward: '/portForward/acme/web' },
 });
 /** Served to the API server; the rest is told to be absent to nobody else. */
-const KUBELET_PATHS = ['/pods', '/stats/summary', '/healthz'];
+const KUBELET_PATHS = ['/pods', '/stats/summary', '/healthz', '/metrics'];
 const KUBELET_ABSENT = [
-  ...['/metrics', '/metrics/cadvisor', '/runningpods/', '/logs/', '/configz', '/debug/pprof/'],
+  ...['/metrics/cadvisor', '/runningpods/', '/logs/', '/configz', '/debug/pprof/'],
   ...['/run/acme/web/main?cmd=id', '/checkpoint/acme/web/main', '/spec/'],
 ];
 

@@ -123,7 +123,8 @@ const ROUTES: Record<string, Handler> = {
     sendJson(response, { kind: 'PodList', apiVersion: 'v1', metadata: {}, items });
   },
   containerLogs: serveLogs,
-  metrics: async ({ hyperd }, _path, _query, _request, response) => {
+  metrics: async ({ hyperd }, path, _query, _request, response) => {
+    if (path.length > 0) throw notFound('', 'paths', `metrics/${path.join('/')}`);
     const text = await hyperd.metrics();
     response.setHeader('content-type', 'text/plain; version=0.0.4');
     response.end(text);

@@ -115,6 +115,11 @@ const writes: Attempt[] = [
     by: OWNER,
     try: dry(patch(`${ACME}/pods/placed/status`, status)),
   }),
+  attempt('gives a pod other resources', patch(`${ACME}/pods/placed/resize`, {}), {
+    // Not even the pod's own node may.
+    by: ['operator'],
+    try: dry(patch(`${ACME}/pods/placed/resize`, {})),
+  }),
   attempt(
     'deletes a pod',
     { method: 'DELETE', path: `${ACME}/pods/placed` },

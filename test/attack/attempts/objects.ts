@@ -112,6 +112,17 @@ const onPods: Attempt[] = [
     control: { try: { path: '/api/v1/namespaces/acme/pods/placed' }, expect: shows('placed') },
   })),
   {
+    name: 'gives the victims pod other resources',
+    attack: { method: 'PATCH', path: '/api/v1/namespaces/acme/pods/placed/resize', body: {} },
+    expect: refusedWith(403),
+    control: {
+      try: {
+        ...{ method: 'PATCH', path: '/api/v1/namespaces/acme/pods/placed/resize?dryRun=All' },
+        body: {},
+      },
+    },
+  },
+  {
     name: 'evicts the victims pod',
     attack: post('/api/v1/namespaces/acme/pods/placed/eviction', { metadata: { name: 'placed' } }),
     expect: refusedWith(403),
