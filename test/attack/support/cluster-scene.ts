@@ -280,7 +280,22 @@ async function runPod(
     }
   }
   const isReady = (one: Pod | undefined) => one?.status?.containerStatuses?.[0]?.ready === true;
-  return (await waitFor(cluster.client, PODS, { namespace, name }, isReady)) as Pod;
+  const ready = (await waitFor(cluster.client, PODS, { namespace, name }, isReady)) as Pod;
+  await untilPrinted(cluster, `/api/v1/namespaces/${namespace}/pods/${name}/log`, canary);
+  return ready;
+}
+
+/** The script's first line comes when all that the pod serves is served. */
+async function untilPrinted({ transport }: TestCluster, path: string, text: string): Promise<void> {
+  const signal = AbortSignal.timeout(COMMAND_TIMEOUT_MS);
+  const query = { follow: 'true' };
+  const response = await transport.request({ method: 'GET', path, query, signal });
+  let log = '';
+  for await (const chunk of response.body) {
+    log += Buffer.from(chunk).toString();
+    if (log.includes(text)) return;
+  }
+  throw new Error(`${path} ended without "${text}": ${log}`);
 }
 
 function signerOf(caCert: string, caKey: string): ClusterScene['certificate'] {
