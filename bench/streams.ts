@@ -7,6 +7,7 @@ import type { BenchContext } from './context.ts';
 import { createPattern } from './pattern.ts';
 import type { Pattern } from './pattern.ts';
 import { openCommand } from './remote-command.ts';
+import type { RemoteCommand } from './remote-command.ts';
 import { describeMachine, loadNote, series } from './report.ts';
 import type { BenchReport } from './report.ts';
 import { waitForObject } from './wait.ts';
@@ -126,23 +127,31 @@ async function bounded(signal: AbortSignal, what: string, run: () => Promise<voi
   }
 }
 
-async function measureOut(
+/** Runs a program whose output is compared with the pattern, round by round, and feeds it. */
+async function measureChecked(
   context: BenchContext,
   pattern: Pattern,
   count: number,
+  { what, argv }: { what: string; argv: string[] },
+  feed: (command: RemoteCommand) => Promise<void>,
 ): Promise<Measured> {
   const signal = AbortSignal.timeout(TIME_MAX_MS);
   const watch = stopwatch();
   const checker = pattern.checker(() => watch.lap(BLOCK_BYTES));
-  const script = `i=0; while [ $i -lt ${count} ]; do printf '%015d\\n' $i; cat ${FILE}; i=$((i+1)); done`;
-  const outcome = await bounded(signal, 'What comes out of a pod', async () => {
-    const argv = ['/bin/sh', '-c', script];
+  const outcome = await bounded(signal, what, async () => {
     const command = await openCommand(context, NAME, argv, signal, checker.take);
+    await feed(command);
     command.end();
     await command.done;
     checkAll(watch.rates.length, count);
   });
   return { rates: watch.rates, byteCount: checker.byteCount, tookMs: watch.tookMs(), ...outcome };
+}
+
+function measureOut(context: BenchContext, pattern: Pattern, count: number): Promise<Measured> {
+  const script = `i=0; while [ $i -lt ${count} ]; do printf '%015d\\n' $i; cat ${FILE}; i=$((i+1)); done`;
+  const program = { what: 'What comes out of a pod', argv: ['/bin/sh', '-c', script] };
+  return measureChecked(context, pattern, count, program, async () => {});
 }
 
 function checkAll(found: number, wanted: number): void {
@@ -170,22 +179,11 @@ async function measureInto(
   return { rates: watch.rates, byteCount, tookMs: watch.tookMs(), ...outcome };
 }
 
-async function measureBoth(
-  context: BenchContext,
-  pattern: Pattern,
-  count: number,
-): Promise<Measured> {
-  const signal = AbortSignal.timeout(TIME_MAX_MS);
-  const watch = stopwatch();
-  const checker = pattern.checker(() => watch.lap(BLOCK_BYTES));
-  const outcome = await bounded(signal, 'What goes through a pod', async () => {
-    const command = await openCommand(context, NAME, ['/bin/cat'], signal, checker.take);
+function measureBoth(context: BenchContext, pattern: Pattern, count: number): Promise<Measured> {
+  const program = { what: 'What goes through a pod', argv: ['/bin/cat'] };
+  return measureChecked(context, pattern, count, program, async (command) => {
     for (let index = 0; index < count; index += 1) {
       await Promise.race([send(command.write, pattern.round(index)), command.done]);
     }
-    command.end();
-    await command.done;
-    checkAll(watch.rates.length, count);
   });
-  return { rates: watch.rates, byteCount: checker.byteCount, tookMs: watch.tookMs(), ...outcome };
 }

@@ -1,4 +1,5 @@
 import {
+  NOTHING,
   allowancesOf,
   holdingAnnotation,
   holdingsOf,
@@ -133,7 +134,7 @@ class NodeHoldings implements Holdings {
     const { byTenant } = this.#limits;
     for (const [tenant, allowance] of this.#allowances) {
       const owner = ownerOfTenant(tenant);
-      if (allowance === 'nothing') {
+      if (allowance === NOTHING) {
         this.#claimedMs.delete(tenant);
         byTenant.delete(tenant);
         await hyperd.removeOwner(owner);
