@@ -68,6 +68,9 @@ test('all of a tenant that is going is removed, after its pods; then the node na
   await rig.waitUntil(() => rig.hyperd.requests.includes('DELETE /v1/owners/tenant%2Facme'));
   await rig.settle();
   assert.notEqual(annotation(HOLDING), undefined, 'it has a pod');
+  const other = { 'allowances.hypernetes.io/other': String(64 * MIB) };
+  rig.api.patch(NODE, { metadata: { annotations: other } });
+  await rig.waitUntil(() => rig.hyperd.poolLimits.get('tenant/other') === 64);
   rig.api.deletePod(rig.path('web'), 0);
   await rig.waitUntil(() => rig.hyperd.pods.size === 0);
   await rig.clock.advance(LOOK_MS);

@@ -135,9 +135,8 @@ class NodeHoldings implements Holdings {
     for (const [tenant, allowance] of this.#allowances) {
       const owner = ownerOfTenant(tenant);
       if (allowance === NOTHING) {
-        this.#claimedMs.delete(tenant);
         byTenant.delete(tenant);
-        await hyperd.removeOwner(owner);
+        await this.#remove(tenant);
       } else if (byTenant.get(tenant) !== allowance) {
         await hyperd.limitPool(owner, Math.floor(allowance / MIB));
         byTenant.set(tenant, allowance);
@@ -147,6 +146,20 @@ class NodeHoldings implements Holdings {
       if (this.#allowances.has(tenant)) continue;
       await hyperd.limitPool(ownerOfTenant(tenant), undefined);
       byTenant.delete(tenant);
+    }
+  }
+
+  /** What cannot be removed yet stays told of, is tried again, and holds up nobody else's. */
+  async #remove(tenant: string): Promise<void> {
+    const { hyperd, clock, log } = this.#options;
+    try {
+      await hyperd.removeOwner(ownerOfTenant(tenant));
+      this.#claimedMs.delete(tenant);
+    } catch (error) {
+      this.#claimedMs.set(tenant, clock.monotonicMs());
+      log.warn('what the node has of a tenant cannot be removed yet', {
+        ...{ tenant, error: describeError(error) },
+      });
     }
   }
 
