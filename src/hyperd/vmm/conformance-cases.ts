@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { truncate } from 'node:fs/promises';
+import { copyFile, readdir, rename, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connectAgent } from './conformance-agent.ts';
 import type { ConformanceAgent } from './conformance-agent.ts';
@@ -220,9 +220,16 @@ async function brokenTemplateStartsNothing(under: HypervisorUnderTest, signal: A
   const source = { role: 'source', directory } as const;
   const original = await hypervisor.create({ ...(await under.spec()), template: source }, signal);
   await original.saveTemplate(signal);
-  await truncate(join(directory, 'state'), 7);
-  const spec = { ...(await under.spec()), template: { role: 'clone', directory } as const };
-  await assert.rejects(hypervisor.create(spec, signal), FAILED);
+  const names = await readdir(directory);
+  assert.notEqual(names.length, 0);
+  for (const name of names) {
+    const path = join(directory, name);
+    await copyFile(path, `${path}.whole`);
+    await truncate(path, 7);
+    const spec = { ...(await under.spec()), template: { role: 'clone', directory } as const };
+    await assert.rejects(hypervisor.create(spec, signal), FAILED, name);
+    await rename(`${path}.whole`, path);
+  }
   assert.deepEqual(await under.remains(), []);
 }
 

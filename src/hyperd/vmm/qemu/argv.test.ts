@@ -38,6 +38,8 @@ const CONTEXT: LaunchContext = {
   },
   blockDevices: [false, false],
   lendPath: '/var/lib/hypernetes/assets/hyperlend.so',
+  thawPath: '/var/lib/hypernetes/assets/hyperthaw',
+  isFrozen: false,
 };
 
 /** One option with its value on a line, so that a reviewer sees what changes. */

@@ -6,7 +6,12 @@ import { HypervisorError } from '../hypervisor.ts';
 import type { TemplateUse, VmSpec } from '../hypervisor.ts';
 import { STATE_URI, TEMPLATE_FILES } from './argv.ts';
 
-/** How QEMU saves a VM as a template, and how one that was started from it is ready. */
+/**
+ * How QEMU saves a VM as a template, and how one that was started from it is ready. There are two
+ * ways. Of an emulated VM the whole monitor is frozen, with the code that it has translated; where
+ * that does not work, and with KVM, which keeps half of the VM in the kernel and translates nothing,
+ * QEMU writes the state of its devices.
+ */
 
 /** Sends a command to the monitor and returns its answer. */
 export type Command = (name: string, args?: Record<string, unknown>) => Promise<unknown>;
@@ -21,7 +26,11 @@ const MEMORY_IS_THERE = { capabilities: [{ capability: 'x-ignore-shared', state:
  * would end the VM at whichever of its writes comes first.
  * @throws HypervisorError Failed, when the disk has no room for it
  */
-export async function createTemplateFiles(spec: VmSpec, exec: Exec): Promise<void> {
+export async function createTemplateFiles(
+  spec: VmSpec,
+  isFrozen: boolean,
+  exec: Exec,
+): Promise<void> {
   if (spec.template?.role !== 'source') return;
   const { directory } = spec.template;
   const memory = join(directory, TEMPLATE_FILES.memory);
@@ -34,7 +43,7 @@ export async function createTemplateFiles(spec: VmSpec, exec: Exec): Promise<voi
       `Cannot make the memory of template "${directory}": ${why}`,
     );
   }
-  await (await open(statePath(spec.template), 'w', 0o600)).close();
+  if (!isFrozen) await (await open(statePath(spec.template), 'w', 0o600)).close();
 }
 
 export function statePath({ directory }: TemplateUse): string {
@@ -67,10 +76,7 @@ export async function saveState(
   }
 }
 
-/**
- * Gives a clone the state of its devices, and has it run. One that cannot take the state ends, and
- * its monitor with it.
- */
+/** Gives a clone the state of its devices. One that cannot take it ends, and its monitor with it. */
 export async function loadState(
   command: Command,
   clock: Clock,
@@ -83,6 +89,4 @@ export async function loadState(
     if (status !== 'inmigrate') break;
     await clock.sleep(POLL_MS, signal);
   }
-  // It was stopped when it was saved, and so it is.
-  await command('cont');
 }
