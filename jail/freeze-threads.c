@@ -203,6 +203,30 @@ static void describe_actions(struct frozen_action *actions, const struct stopped
   }
 }
 
+// Fields of /proc/PID/stat, numbered as in proc(5).
+static void describe_layout(struct frozen_layout *l, const struct stopped *leader) {
+  char path[64], text[2048];
+  snprintf(path, sizeof path, "/proc/%d/stat", leader->pid);
+  FILE *file = fopen(path, "re");
+  if (!file) fail("open \"%s\"", path);
+  size_t size = fread(text, 1, sizeof text - 1, file);
+  fclose(file);
+  text[size] = 0;
+  uint64_t fields[53] = {0};
+  char *at = strrchr(text, ')');
+  for (int i = 3; at && i < 53; i++) {
+    at = strchr(at + 1, ' ');
+    if (at) fields[i] = strtoull(at, NULL, 10);
+  }
+  *l = (struct frozen_layout){
+      .code_start = fields[26], .code_end = fields[27], .stack_start = fields[28],
+      .data_start = fields[45], .data_end = fields[46], .heap_start = fields[47],
+      .arguments_start = fields[48], .arguments_end = fields[49],
+      .environment_start = fields[50], .environment_end = fields[51],
+      .heap_end = (uint64_t)call(leader, SYS_brk, 0, 0, 0, 0),
+  };
+}
+
 void threads_freeze(struct frozen_tables *t, pid_t pid) {
   static struct stopped threads[FROZEN_THREADS_MAX];
   size_t count;
@@ -220,5 +244,6 @@ void threads_freeze(struct frozen_tables *t, pid_t pid) {
   }
   if (t->threads[0].tid != 1) refuse("the monitor is not the first process of its namespace");
   describe_actions(t->actions, &threads[0]);
+  describe_layout(&t->header.layout, &threads[0]);
   t->header.threads_count = (uint32_t)count;
 }

@@ -105,6 +105,12 @@ struct frozen_range {
   uint64_t start, length;
 };
 
+// Where the kernel takes the parts of the program to lie: the heap grows behind its end.
+struct frozen_layout {
+  uint64_t code_start, code_end, data_start, data_end, heap_start, heap_end, stack_start;
+  uint64_t arguments_start, arguments_end, environment_start, environment_end;
+};
+
 struct frozen_header {
   char magic[8];
   uint32_t version, threads_count;
@@ -113,6 +119,7 @@ struct frozen_header {
   // The kernel's own pages in the process, vDSO last; the new process has them somewhere else.
   uint64_t specials_count;
   struct frozen_range specials[FROZEN_SPECIALS_MAX];
+  struct frozen_layout layout;
 };
 
 #endif

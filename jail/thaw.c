@@ -1,4 +1,4 @@
-// hyperthaw IMAGE MEMORY [NAME]: becomes the monitor that `hyperjail freeze` wrote to the open file IMAGE,
+// hyperthaw IMAGE MEMORY NAME: becomes the monitor that `hyperjail freeze` wrote to the open file IMAGE,
 // with the guest's memory from the open file MEMORY. It runs in a cell, after the jail has closed,
 // with no right that a monitor does not have: what it needs are the calls of any program's start.
 //
@@ -34,6 +34,7 @@
 #define INHERITED_END 128
 #define LIFTED 600
 #define SIGNAL_SET_BYTES 8
+#define NAME_BYTES 128
 #define ALL_SIGNALS (~0ul)
 #define SIGNAL_KILL 9
 #define SIGNAL_STOP 19
@@ -119,6 +120,28 @@ static void specials_place(void) {
                    MREMAP_MAYMOVE | MREMAP_FIXED, (long)r->start, 0);
     if (at != (long)r->start) fail("place the vDSO", "", at);
   }
+}
+
+static size_t copy(char *to, const char *text, size_t size) {
+  size_t n = 0;
+  for (; n + 1 < size && text[n]; n++) to[n] = text[n];
+  to[n] = 0;
+  return n + 1;
+}
+
+// Without it the heap could not grow: the kernel would take it to begin behind this program. What
+// others see as the command line is the name from now on.
+static void layout_set(const char *name) {
+  const struct frozen_layout *l = &header.layout;
+  size_t size = copy((char *)l->arguments_start, name, l->arguments_end - l->arguments_start);
+  struct prctl_mm_map map = {
+      .start_code = l->code_start, .end_code = l->code_end, .start_data = l->data_start,
+      .end_data = l->data_end, .start_brk = l->heap_start, .brk = l->heap_end,
+      .start_stack = l->stack_start, .arg_start = l->arguments_start,
+      .arg_end = l->arguments_start + size, .env_start = l->environment_start,
+      .env_end = l->environment_end, .exe_fd = ~0u,
+  };
+  check(call(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, (long)&map, sizeof map, 0, 0), "set the layout");
 }
 
 static long file_open(const struct frozen_file *f) {
@@ -248,17 +271,20 @@ static void actions_set(void) {
   }
 }
 
-// QEMU's own filter is not part of its memory. The jail's holds, and allows one thing too many: it
-// had to let this program start.
-static void execution_forbid(void) {
+// QEMU's own filter is not part of its memory. The jail's holds, and allows two things too many, by
+// which this program started and has laid out its memory.
+static void start_forbid(void) {
   struct sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_execve, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_execve, 4, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 2),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_MM, 1, 0),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
   };
   struct sock_fprog program = {sizeof code / sizeof code[0], code};
-  check(call(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&program, 0, 0, 0), "forbid execution");
+  check(call(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&program, 0, 0, 0), "forbid another start");
 }
 
 // On a stack of its own. The context lies behind it; the kernel takes it for that of a signal's end.
@@ -330,11 +356,13 @@ static void threads_make(struct frozen_thread *threads) {
 __attribute__((noreturn, used)) static void thaw(long *stack) {
   long count = stack[0];
   char **arguments = (char **)&stack[1];
-  if (count < 3) fail("start without IMAGE and MEMORY", "", EINVAL);
+  if (count != 4) fail("start without IMAGE, MEMORY and NAME", "", EINVAL);
   long numbers[2] = {0, 0};
   for (int i = 0; i < 2; i++)
     for (const char *at = arguments[i + 1]; *at >= '0' && *at <= '9'; at++)
       numbers[i] = numbers[i] * 10 + (*at - '0');
+  char name[NAME_BYTES];
+  copy(name, arguments[3], sizeof name);
   long *at = &stack[1 + count + 1];
   while (*at) at++;
   uint64_t vdso = 0;
@@ -348,9 +376,10 @@ __attribute__((noreturn, used)) static void thaw(long *stack) {
   check(call(SYS_munmap, THAW_END, (long)(ADDRESSES_END - THAW_END), 0, 0, 0, 0), "clear the memory");
   memory_map(numbers[0], numbers[1]);
   specials_place();
+  layout_set(name);
   descriptors_make();
   actions_set();
-  execution_forbid();
+  start_forbid();
   struct frozen_thread *threads = (struct frozen_thread *)table(header.threads);
   threads_make(threads);
   call(SYS_set_tid_address, (long)threads->tid_address, 0, 0, 0, 0, 0);
