@@ -94,14 +94,20 @@ export function createWorkshop(options: WorkshopOptions, imagePath: string): Wor
       withVm('template', REHEARSAL_SCRATCH_MIB, signal, async ({ id, uid, paths }) => {
         const { shape, directory } = template;
         const limits = await backgroundLimits(hypervisor, shape);
-        const vm = await hypervisor.create(
-          {
-            ...sharedSpec(shape),
-            ...{ id, uid, limits, directory: paths.vm, nic: nicOf(null) },
-            template: { role: 'source', directory },
-          },
-          signal,
-        );
+        const start = (role: 'source' | 'heir') =>
+          hypervisor.create(
+            {
+              ...sharedSpec(shape),
+              ...{ id, uid, limits, directory: paths.vm, nic: nicOf(null) },
+              template: { role, directory },
+            },
+            signal,
+          );
+        // What clones inherit is to be a pod's start, and nothing of the boot.
+        const source = await start('source');
+        await answers(source, rehearsal, signal);
+        await source.saveTemplate(signal);
+        const vm = await start('heir');
         await rehearse(
           { vm, scratch: scratchDisk(paths.scratch), port: null, keepsScratch: false },
           rehearsal,

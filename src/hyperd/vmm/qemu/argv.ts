@@ -30,7 +30,7 @@ export interface LaunchContext {
   lendPath: string;
   /** `hyperthaw`, which becomes a monitor that was frozen. */
   thawPath: string;
-  /** Of a source: that it will be frozen. Of a clone: that what it starts from was. */
+  /** Of an heir: that it will be frozen. Of a clone: that what it starts from was. */
   isFrozen: boolean;
 }
 
@@ -100,7 +100,6 @@ export function launchPlan(spec: VmSpec, context: LaunchContext): LaunchPlan {
 
 function jailArguments(spec: VmSpec, context: LaunchContext): string[] {
   const { cgroup } = context;
-  const initrd: [string, string][] = [['--bind', `${spec.initrdPath}:/initrd`]];
   const pairs: [string, string][] = [
     ['--directory', spec.directory],
     ['--uid', String(spec.uid)],
@@ -112,7 +111,7 @@ function jailArguments(spec: VmSpec, context: LaunchContext): string[] {
     ...context.libraries.map((path): [string, string] => ['--bind-executable', `${path}:${path}`]),
     ...context.firmware.map((path): [string, string] => ['--bind', `${path}:${path}`]),
     ['--bind', `${spec.kernelPath}:/kernel`],
-    ...(hasInitrd(spec) || isThawed(spec, context) ? initrd : []),
+    ...(hasInitrd(spec) ? [['--bind', `${spec.initrdPath}:/initrd`] as [string, string]] : []),
     // QEMU tries out on it whether open file description locks work.
     ['--device', '/dev/null'],
     ['--device', '/dev/urandom'],
@@ -142,26 +141,35 @@ function templateJailArguments({ template }: VmSpec, context: LaunchContext): st
     '--disk',
     `${fd}:${mode}:${join(template.directory, name)}`,
   ];
-  const lend = ['--preload', context.lendPath];
-  if (template.role === 'source') {
-    const inventory = context.isFrozen ? ['--inventory', INVENTORY_NAME] : [];
-    return [...lend, ...inventory, ...disk(FD.templateMemory, 'rw', TEMPLATE_FILES.memory)];
-  }
-  const memory = disk(FD.templateMemory, 'ro', TEMPLATE_FILES.memory);
-  if (!context.isFrozen) {
-    return [...lend, ...memory, ...disk(FD.templateState, 'ro', TEMPLATE_FILES.state)];
-  }
-  const thaw = ['--bind-executable', `${context.thawPath}:${THAW_TARGET}`];
-  return [...lend, ...thaw, ...memory, ...disk(FD.frozenMonitor, 'ro', TEMPLATE_FILES.monitor)];
+  const thaws = isThawed({ template }, context);
+  const mode = template.role === 'clone' ? 'ro' : 'rw';
+  return [
+    ...['--preload', context.lendPath],
+    ...disk(FD.templateMemory, mode, TEMPLATE_FILES.memory),
+    ...(isRestored({ template }, context)
+      ? disk(FD.templateState, 'ro', TEMPLATE_FILES.state)
+      : []),
+    ...(thaws ? ['--bind-executable', `${context.thawPath}:${THAW_TARGET}`] : []),
+    ...(thaws ? disk(FD.frozenMonitor, 'ro', TEMPLATE_FILES.monitor) : []),
+    ...(context.isFrozen && !thaws ? ['--inventory', INVENTORY_NAME] : []),
+  ];
 }
 
-function isThawed({ template }: VmSpec, { isFrozen }: LaunchContext): boolean {
+/** Whether it is a new monitor that reads the state of its devices. */
+export function isRestored(
+  { template }: Pick<VmSpec, 'template'>,
+  { isFrozen }: Pick<LaunchContext, 'isFrozen'>,
+): boolean {
+  return template?.role === 'heir' || (template?.role === 'clone' && !isFrozen);
+}
+
+function isThawed({ template }: Pick<VmSpec, 'template'>, { isFrozen }: LaunchContext): boolean {
   return isFrozen && template?.role === 'clone';
 }
 
-/** A clone has no use for it: what was in it is in the memory that it starts with. */
-function hasInitrd(spec: VmSpec): boolean {
-  return spec.initrdPath !== '' && spec.template?.role !== 'clone';
+/** Who does not boot has no use for it: what was in it is in the memory. */
+function hasInitrd({ initrdPath, template }: VmSpec): boolean {
+  return initrdPath !== '' && (template === undefined || template.role === 'source');
 }
 
 /** The last argument of hyperthaw is for those who look at the host's processes. */
@@ -218,17 +226,22 @@ function virtioDevice(model: DeviceModel, kind: string, ...properties: string[])
 const MEMORY_BACKEND = ',memory-backend=memory';
 
 /**
- * A source shares its memory with the file, so that saving it writes the devices' state alone; a
- * clone maps the same file privately, which is to copy what it writes.
+ * Source and heir share their memory with the file, so that saving them writes the devices' state
+ * alone; a clone maps the same file privately, which is to copy what it writes.
  */
 function templateArguments({ template, memoryMib }: VmSpec): string[] {
   if (template === undefined) return [];
-  const isSource = template.role === 'source';
   const memory = [
     ...['memory-backend-file', 'id=memory', `size=${memoryMib}M`],
-    ...[`mem-path=/inherited/${FD.templateMemory}`, `share=${isSource ? 'on' : 'off'}`],
+    ...[
+      `mem-path=/inherited/${FD.templateMemory}`,
+      `share=${template.role === 'clone' ? 'off' : 'on'}`,
+    ],
   ];
-  return [...['-object', memory.join(',')], ...(isSource ? [] : ['-incoming', 'defer'])];
+  return [
+    ...['-object', memory.join(',')],
+    ...(template.role === 'source' ? [] : ['-incoming', 'defer']),
+  ];
 }
 
 /** An orderly end powers the VM off, a panic resets it (`-no-reboot`): so the two are told apart. */

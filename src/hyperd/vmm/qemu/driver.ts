@@ -16,7 +16,7 @@ import type {
 } from '../hypervisor.ts';
 import { validateVmSpec } from '../validate.ts';
 import { adoptVm } from './adopt.ts';
-import { SOCKET_NAMES, diskId, launchPlan } from './argv.ts';
+import { SOCKET_NAMES, diskId, isRestored, launchPlan } from './argv.ts';
 import type { LaunchContext } from './argv.ts';
 import {
   applyLimits,
@@ -113,7 +113,7 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
     const shared = await host();
     const isFrozen = await freezing.isUsed(spec.template, found.accelerator);
     const context = await launchContext(options, shared, spec, found, isFrozen);
-    await createTemplateFiles(spec, isFrozen, options.exec);
+    await createTemplateFiles(spec, options.exec);
     await chmod(spec.directory, 0o700);
     await writeFileAtomic(join(spec.directory, 'vm.json'), JSON.stringify(spec));
     const { arguments: args } = launchPlan(spec, context);
@@ -195,9 +195,11 @@ async function startVm(
     await connectSocket(directory, SOCKET_NAMES.monitor, signal),
     signal,
   );
-  if (spec.template?.role === 'clone') {
-    const command: Command = (name, args) => qmp.command(name, args, signal);
-    if (freezing === undefined) await loadState(command, options.clock, signal);
+  const command: Command = (name, args) => qmp.command(name, args, signal);
+  if (isRestored(spec, { isFrozen: freezing !== undefined })) {
+    await loadState(command, options.clock, signal);
+  }
+  if (spec.template !== undefined && spec.template.role !== 'source') {
     // It was stopped when it was saved, and so it is.
     await command('cont');
   }

@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Exec } from '../../../base/exec.ts';
 import type { Log } from '../../../base/log.ts';
@@ -13,13 +13,15 @@ import { INVENTORY_NAME, TEMPLATE_FILES } from './argv.ts';
  */
 export interface Freezing {
   /**
-   * Of a source: whether it is to be frozen, which is so where the guest is emulated, unless an
-   * earlier one could not be. Of a clone: whether what it starts from was frozen.
+   * Of an heir: whether it is to be frozen, which is so where the guest is emulated, unless an
+   * earlier one could not be. KVM keeps half of a VM in the kernel, and translates nothing. A source
+   * never is: what it has translated is mostly the boot's, which clones have no use for.
+   * Of a clone: whether what it starts from was frozen.
    */
   isUsed(template: TemplateUse | undefined, accelerator: string): Promise<boolean>;
   /**
    * Freezes the monitor of a VM that stands still and has no clients; the process stays stopped.
-   * @throws HypervisorError Failed, and then no source is frozen any more
+   * @throws HypervisorError Failed, and then none is frozen any more
    */
   freeze(vm: { pid: number; directory: string }, template: TemplateUse): Promise<void>;
 }
@@ -34,8 +36,8 @@ export function createFreezing({ jailPath, exec, log }: FreezingOptions): Freezi
   let hasFailed = false;
   return {
     async isUsed(template, accelerator) {
-      if (template === undefined) return false;
-      if (template.role === 'source') return accelerator === 'tcg' && !hasFailed;
+      if (template === undefined || template.role === 'source') return false;
+      if (template.role === 'heir') return accelerator === 'tcg' && !hasFailed;
       return (await stat(monitorPath(template)).catch(() => undefined)) !== undefined;
     },
     async freeze({ pid, directory }, template) {
@@ -44,7 +46,7 @@ export function createFreezing({ jailPath, exec, log }: FreezingOptions): Freezi
         ...['--image', monitorPath(template)],
       ];
       const result = await exec(jailPath, ['freeze', ...args]);
-      if (result.exitCode === 0) return;
+      if (result.exitCode === 0) return rm(join(template.directory, TEMPLATE_FILES.state));
       hasFailed = true;
       const why = result.stderr.trim();
       log.error('Emulators cannot be frozen here; templates are saved without them', { why });

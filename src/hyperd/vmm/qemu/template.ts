@@ -7,10 +7,8 @@ import type { TemplateUse, VmSpec } from '../hypervisor.ts';
 import { STATE_URI, TEMPLATE_FILES } from './argv.ts';
 
 /**
- * How QEMU saves a VM as a template, and how one that was started from it is ready. There are two
- * ways. Of an emulated VM the whole monitor is frozen, with the code that it has translated; where
- * that does not work, and with KVM, which keeps half of the VM in the kernel and translates nothing,
- * QEMU writes the state of its devices.
+ * How QEMU saves a VM as a template, and how one that was started from it is ready: it writes the
+ * state of its devices. An heir's monitor is frozen as a whole instead, where that works.
  */
 
 /** Sends a command to the monitor and returns its answer. */
@@ -26,11 +24,7 @@ const MEMORY_IS_THERE = { capabilities: [{ capability: 'x-ignore-shared', state:
  * would end the VM at whichever of its writes comes first.
  * @throws HypervisorError Failed, when the disk has no room for it
  */
-export async function createTemplateFiles(
-  spec: VmSpec,
-  isFrozen: boolean,
-  exec: Exec,
-): Promise<void> {
+export async function createTemplateFiles(spec: VmSpec, exec: Exec): Promise<void> {
   if (spec.template?.role !== 'source') return;
   const { directory } = spec.template;
   const memory = join(directory, TEMPLATE_FILES.memory);
@@ -43,7 +37,7 @@ export async function createTemplateFiles(
       `Cannot make the memory of template "${directory}": ${why}`,
     );
   }
-  if (!isFrozen) await (await open(statePath(spec.template), 'w', 0o600)).close();
+  await (await open(statePath(spec.template), 'w', 0o600)).close();
 }
 
 export function statePath({ directory }: TemplateUse): string {

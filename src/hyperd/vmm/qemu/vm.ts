@@ -160,8 +160,8 @@ export function createQemuVm(options: QemuVmOptions): Vm {
 }
 
 function sourceOf({ id, template }: QemuVmOptions): TemplateUse {
-  if (template?.role === 'source') return template;
-  throw new HypervisorError('Invalid', `VM "${id}" is not the source of a template`);
+  if (template !== undefined && template.role !== 'clone') return template;
+  throw new HypervisorError('Invalid', `VM "${id}" is neither source nor heir of a template`);
 }
 
 async function freezeTemplate(
