@@ -11,7 +11,7 @@ import type { Hypervisor, Vm, VmLimits, VmSpec } from '../vmm/hypervisor.ts';
 import { VMM_PROCESS_COUNT_MAX, nicOf, scratchDisk } from './devices.ts';
 import { makeVmDirectory, vmPaths } from './paths.ts';
 import type { VmPaths } from './paths.ts';
-import { rehearse } from './rehearsal.ts';
+import { TEMPLATE_NETWORK, rehearse } from './rehearsal.ts';
 import type { RehearsalOptions } from './rehearsal.ts';
 import { createScratchDisk } from './scratch.ts';
 import type { VmShape } from './shape.ts';
@@ -35,7 +35,9 @@ export interface WorkshopOptions {
 const BACKGROUND_WEIGHT_MILLIS = 0;
 /** A guest from a template answers within 50 ms; on a machine that starts fifty, within seconds. */
 const ANSWER_TIMEOUT_MS = 30_000;
-const REHEARSAL_SCRATCH_MIB = 64;
+/** Of the size that pods have: how a file system is used depends on it. */
+const REHEARSAL_SCRATCH_MIB = 10 * 1024;
+const TEMPLATE_ROUNDS = 3;
 
 /** Makes templates and the VMs that wait for pods. */
 export interface Workshop {
@@ -109,7 +111,10 @@ export function createWorkshop(options: WorkshopOptions, imagePath: string): Wor
         await source.saveTemplate(signal);
         const vm = await start('heir');
         await rehearse(
-          { vm, scratch: scratchDisk(paths.scratch), port: null, keepsScratch: false },
+          {
+            ...{ vm, scratch: scratchDisk(paths.scratch), network: TEMPLATE_NETWORK },
+            ...{ keepsScratch: false, rounds: TEMPLATE_ROUNDS },
+          },
           rehearsal,
           signal,
         );
@@ -138,7 +143,10 @@ export function createWorkshop(options: WorkshopOptions, imagePath: string): Wor
           ...{ id, uid, limits, directory: paths.vm, nic: nicOf(port) },
         });
         await rehearse(
-          { vm, scratch: scratchDisk(paths.scratch), port, keepsScratch: true, image },
+          {
+            ...{ vm, scratch: scratchDisk(paths.scratch), network: port, image },
+            ...{ keepsScratch: true, rounds: 1 },
+          },
           rehearsal,
           signal,
         );
