@@ -27,7 +27,7 @@
 
 #define ENTROPY_BYTES_MIN 32
 #define ENTROPY_BYTES_MAX 256
-#define SCRATCH_OPTIONS "barrier=0,noinit_itable"
+#define SCRATCH_OPTIONS "barrier=0,noinit_itable,no_prefetch_block_bitmaps"
 
 /*
  * A VM that waits for a pod, or becomes a template, has rehearsed: it has been set up as a pod once,
@@ -173,7 +173,8 @@ static int mount_scratch(const struct json *setup, char *error, size_t size) {
   } else {
     if (!disk_find(serial, path, sizeof path)) return 0;
     /* It holds nothing that outlives the VM, so there is nothing to order writes for. */
-    /* Nor is it ever checked, so tables of files that are never made need no zeros. */
+    /* Nor is it ever checked, so tables of files that are never made need no zeros; and nothing is
+     * read ahead of its use. */
     scratch_mounted = mount(path, "/scratch", "ext4", MS_NODEV | MS_NOATIME, SCRATCH_OPTIONS) == 0;
   }
   if (!scratch_mounted) {

@@ -45,7 +45,7 @@ export const TEMPLATE_NETWORK: RehearsalNetwork = {
   ...{ mac: '02:00:00:00:00:02', address: '192.0.2.2/24', gateway: '192.0.2.1', mtu: 1400 },
 };
 
-/** The program's name in the image's root. It is hyperstart itself. */
+/** The program's name in the image's /usr/bin. It is hyperstart itself. */
 export const REHEARSAL_PROGRAM = 'rehearse';
 
 const IMAGE_SERIAL = 'rehearsal';
@@ -122,6 +122,9 @@ function rehearsalSetup(
   return ownSetup({
     rehearsal: true,
     hostname: 'rehearsal',
+    domain: 'rehearsal.invalid',
+    dns: { nameservers: ['192.0.2.3'], searches: ['rehearsal.invalid'], options: ['ndots:5'] },
+    hostAliases: [{ ip: '192.0.2.4', hostnames: ['alias.invalid'] }],
     epochMs: clock.nowMs(),
     entropy: freshEntropy(random),
     network: network && {
@@ -132,8 +135,15 @@ function rehearsalSetup(
   });
 }
 
-const CONTAINER = ownContainer({
-  id: CONTAINER_ID,
-  imageSerial: IMAGE_SERIAL,
-  process: { argv: [`/${REHEARSAL_PROGRAM}`, '--rehearse'], env: ['PATH=/'] },
-});
+/** With what most containers have: a path to be searched, an environment and limits. */
+const CONTAINER = ownContainer(
+  {
+    id: CONTAINER_ID,
+    imageSerial: IMAGE_SERIAL,
+    process: {
+      argv: [REHEARSAL_PROGRAM, '--rehearse'],
+      env: ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root'],
+    },
+  },
+  { resources: { cpuMillis: 1000, cpuWeightMillis: 100, memoryBytes: 64 * 2 ** 20 } },
+);
