@@ -72,7 +72,8 @@ static bool has_clients(pid_t pid, const struct inventory *inventory) {
 
 void descriptors_settle(pid_t pid, const struct inventory *inventory) {
   for (int attempt = 0; has_clients(pid, inventory); attempt++) {
-    if (attempt == SETTLE_ATTEMPTS) refuse("the monitor has clients");
+    errno = EBUSY;
+    if (attempt == SETTLE_ATTEMPTS) fail("freeze a monitor that has clients");
     nanosleep(&(struct timespec){0, SETTLE_PAUSE_NS}, NULL);
   }
 }

@@ -27,6 +27,7 @@ struct mapping {
   char permissions[5];
   unsigned long inode;
   char path[FROZEN_PATH_MAX];
+  bool is_stack;
 };
 
 struct writer {
@@ -69,7 +70,8 @@ static void write_pages(struct writer *w, uint64_t start, uint64_t end) {
 static void add_run(struct writer *w, const struct mapping *m, uint64_t start, uint64_t end) {
   write_pages(w, start, end);
   add(w->tables, (struct frozen_segment){.start = start, .length = end - start, .offset = w->offset,
-                                         .protection = protection(m), .kind = SEGMENT_PAGES});
+                                         .protection = protection(m),
+                                         .kind = m->is_stack ? SEGMENT_COPY : SEGMENT_PAGES});
   w->offset += end - start;
 }
 
@@ -157,7 +159,7 @@ static void freeze_mapping(struct writer *w, const struct mapping *m,
     s.file = file_index(w, m, &status);
   }
   if (m->permissions[3] != 'p') refuse("the monitor shares the memory \"%s\"", m->path);
-  if (!strcmp(m->path, "[stack]"))
+  if (m->is_stack)
     add(w->tables, (struct frozen_segment){.start = m->end - STACK_BYTES,
                                            .length = STACK_BYTES - s.length,
                                            .protection = s.protection, .kind = SEGMENT_ANONYMOUS});
@@ -172,6 +174,7 @@ static bool parse(char *line, struct mapping *m) {
     return false;
   if (strlen(line + at) >= sizeof m->path) return false;
   strcpy(m->path, line + at);
+  m->is_stack = !strcmp(m->path, "[stack]");
   return true;
 }
 

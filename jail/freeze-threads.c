@@ -39,7 +39,8 @@ struct stopped {
 };
 
 static void stop(pid_t tid) {
-  if (ptrace(PTRACE_SEIZE, tid, 0, 0)) fail("trace thread %d", tid);
+  if (ptrace(PTRACE_SEIZE, tid, 0, 0))
+    refuse("the kernel lets nobody trace thread %d: %s", tid, strerror(errno));
   if (ptrace(PTRACE_INTERRUPT, tid, 0, 0)) fail("stop thread %d", tid);
   int status;
   if (waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status)) fail("wait for thread %d", tid);

@@ -36,6 +36,7 @@
 enum frozen_segment_kind {
   SEGMENT_ANONYMOUS,  // nothing was ever written there
   SEGMENT_PAGES,      // from this file, copied when written
+  SEGMENT_COPY,       // from this file, copied now: /proc shows a command line of such memory only
   SEGMENT_FILE,       // from a file that the cell shows: programs and libraries
   SEGMENT_GUEST,      // from the file of the guest's memory, copied when written
 };

@@ -173,7 +173,7 @@ static void memory_map(long image, long guest) {
   for (size_t i = 0; i < header.segments_count; i++) {
     const struct frozen_segment *s = &segments[i];
     long flags = MAP_PRIVATE | MAP_FIXED, fd = -1;
-    if (s->kind == SEGMENT_ANONYMOUS) flags |= MAP_ANONYMOUS | MAP_NORESERVE;
+    if (s->kind == SEGMENT_ANONYMOUS || s->kind == SEGMENT_COPY) flags |= MAP_ANONYMOUS | MAP_NORESERVE;
     if (s->kind == SEGMENT_PAGES) fd = image;
     if (s->kind == SEGMENT_GUEST) fd = guest;
     if (s->kind == SEGMENT_FILE) {
@@ -184,12 +184,15 @@ static void memory_map(long image, long guest) {
       }
       fd = file;
     }
-    if ((s->kind == SEGMENT_PAGES && s->offset + s->length > image_size) ||
+    if (((s->kind == SEGMENT_PAGES || s->kind == SEGMENT_COPY) && s->offset + s->length > image_size) ||
         (s->kind == SEGMENT_GUEST && s->offset + s->length > guest_size))
       fail("map a file that is too short", "", EINVAL);
     long at = call(SYS_mmap, (long)s->start, (long)s->length, s->protection, flags, fd,
                    fd < 0 ? 0 : (long)s->offset);
     if (at != (long)s->start) fail("map memory", "", at);
+    if (s->kind == SEGMENT_COPY &&
+        call(SYS_pread64, image, at, (long)s->length, (long)s->offset, 0, 0) != (long)s->length)
+      fail("read the stack", "", EIO);
   }
   if (file >= 0) call(SYS_close, file, 0, 0, 0, 0, 0);
 }

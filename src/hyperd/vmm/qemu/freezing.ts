@@ -21,7 +21,7 @@ export interface Freezing {
   isUsed(template: TemplateUse | undefined, accelerator: string): Promise<boolean>;
   /**
    * Freezes the monitor of a VM that stands still and has no clients; the process stays stopped.
-   * @throws HypervisorError Failed, and then none is frozen any more
+   * @throws HypervisorError Failed. Where it cannot be done here, none is frozen any more.
    */
   freeze(vm: { pid: number; directory: string }, template: TemplateUse): Promise<void>;
 }
@@ -32,12 +32,15 @@ export interface FreezingOptions {
   log: Log;
 }
 
+/** How hyperjail says that trying again is of no use, as it would be with a full disk. */
+const REFUSED = 'refused:';
+
 export function createFreezing({ jailPath, exec, log }: FreezingOptions): Freezing {
-  let hasFailed = false;
+  let isRefused = false;
   return {
     async isUsed(template, accelerator) {
       if (template === undefined || template.role === 'source') return false;
-      if (template.role === 'heir') return accelerator === 'tcg' && !hasFailed;
+      if (template.role === 'heir') return accelerator === 'tcg' && !isRefused;
       return (await stat(monitorPath(template)).catch(() => undefined)) !== undefined;
     },
     async freeze({ pid, directory }, template) {
@@ -47,9 +50,11 @@ export function createFreezing({ jailPath, exec, log }: FreezingOptions): Freezi
       ];
       const result = await exec(jailPath, ['freeze', ...args]);
       if (result.exitCode === 0) return rm(join(template.directory, TEMPLATE_FILES.state));
-      hasFailed = true;
       const why = result.stderr.trim();
-      log.error('Emulators cannot be frozen here; templates are saved without them', { why });
+      if (why.includes(REFUSED)) {
+        isRefused = true;
+        log.error('Emulators cannot be frozen here; templates are saved without them', { why });
+      }
       throw new HypervisorError('Failed', `Cannot freeze the VM: ${why}`);
     },
   };
