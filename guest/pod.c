@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "blank.h"
 #include "disk.h"
 #include "limits.h"
 #include "loop.h"
@@ -329,6 +330,7 @@ static bool unmount_images(void) {
 /* A template has no disk: each VM that starts from it gets its own, which it keeps. */
 void pod_end_rehearsal(struct request *request) {
   bool keeps = json_true(request->json, "keepsScratch");
+  blank_discard();
   if (state == POD_READY) {
     respond_error(request, "Invalid", 0, "endRehearsal: the pod is set up");
   } else if (!test_mode && !unmount_images()) {
