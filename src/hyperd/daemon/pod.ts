@@ -9,6 +9,7 @@ import type {
   VolumeFiles,
 } from '../../api/hyperd.ts';
 import { StatusError, notFound } from '../../api/status.ts';
+import { allOf } from '../../base/all-of.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
@@ -159,14 +160,12 @@ class HyperPod implements Pod, ContainersOwner {
 
   async #boot(): Promise<void> {
     await this.loadContainers();
-    await this.keeper.changed();
+    // There may be a VM of an earlier life, or one that an earlier daemon did not live to record.
+    await allOf(this.keeper.changed(), this.#podVm.discard());
     await this.#ports.open();
-    // There may be one of an earlier life, or one that an earlier daemon did not live to record.
-    await this.#podVm.discard();
     const vm = await this.#podVm.take(Promise.race([this.#booted.promise, this.over]));
     this.record.timings.vmm = this.clock.nowMs();
-    await this.keeper.untilStored(() => this.keeper.save());
-    await this.#runGuest(vm);
+    await allOf(this.keeper.untilStored(() => this.keeper.changed()), this.#runGuest(vm));
     this.#containers.carryOut();
   }
 
