@@ -67,6 +67,14 @@ bool volume_create(const struct json *volume, char *error, size_t size) {
   return ok ? true : complain(error, size, name);
 }
 
+void volumes_remove(void) {
+  char path[PATH_BYTES_MAX];
+  DIR *list = format_path(path, sizeof path, "%s/volume", state_root) ? opendir(path) : NULL;
+  for (struct dirent *entry; list && (entry = readdir(list));)
+    if (volume_path(path, sizeof path, entry->d_name)) remove_tree(path);
+  if (list) closedir(list);
+}
+
 static bool refuse(struct request *request, const char *what) {
   respond_error(request, "Invalid", 0, "%s: \"%.100s\" of volume \"%.100s\": %s", what,
                 json_text(request->json, "path", ""), json_text(request->json, "volume", ""),

@@ -54,18 +54,15 @@ export function createPodVm(owner: PodVmOwner, dependencies: PodDependencies): P
   /** One that has waited for such a pod, with its network and disk. */
   const takeWarm = async (shape: VmShape): Promise<Vm | undefined> => {
     request = { shape, network: spec.network, scratchMib: spec.scratchMib };
-    const warm = await supply.takeWarm(request);
+    const warm = await supply.takeWarm(request, vmLimits(spec));
     if (warm === undefined) return undefined;
     owner.onVm(warm.vm);
     uids.release(record.uid);
     const { id: vmId, uid, port } = warm;
     Object.assign(record, { vmId, uid, port, origin: 'warm' });
     record.timings.network = record.timings.disks = clock.nowMs();
-    await allOf(
-      warm.vm.setLimits(vmLimits(spec)),
-      // So that the store counts it among those that run the kernel.
-      kernels.acquire(spec.kernel, owner.paths.root),
-    );
+    // So that the store counts it among those that run the kernel.
+    await kernels.acquire(spec.kernel, owner.paths.root);
     return warm.vm;
   };
 

@@ -1,4 +1,4 @@
-import type { ProcessExit } from '../../api/hyperd.ts';
+import type { HyperVolume, ProcessExit } from '../../api/hyperd.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
@@ -106,11 +106,22 @@ function rehearsalSetup(
       ...{ mac: port.mac, address: port.address, gateway: port.gateway, mtu: port.mtu },
     },
     scratchSerial,
+    volumes: [VOLUME],
   });
 }
 
-const CONTAINER = ownContainer({
-  id: CONTAINER_ID,
-  imageSerial: IMAGE_SERIAL,
-  process: { argv: [`/${REHEARSAL_PROGRAM}`, '--rehearse'], env: ['PATH=/'] },
-});
+/** Nearly every pod has one, with the token of its service account. */
+const VOLUME: HyperVolume = {
+  name: 'rehearsal',
+  type: 'files',
+  content: { version: 1, files: [{ path: 'file', mode: 0o644, content: '' }] },
+};
+
+const CONTAINER = ownContainer(
+  {
+    id: CONTAINER_ID,
+    imageSerial: IMAGE_SERIAL,
+    process: { argv: [`/${REHEARSAL_PROGRAM}`, '--rehearse'], env: ['PATH=/'] },
+  },
+  { mounts: [{ volume: VOLUME.name, path: '/run/rehearsal', subPath: '', readOnly: true }] },
+);
