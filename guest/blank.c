@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -18,7 +19,8 @@
 static struct {
   bool there;
   struct blank blank;
-  char image[SERIAL_BYTES_MAX + 1];
+  char *text;
+  struct json_document plan;
 } ahead;
 
 static bool is_privileged(const struct json *spec) {
@@ -32,15 +34,16 @@ static int home_namespace(void) {
   return fd;
 }
 
-static bool blank_make(struct blank *blank, const char *image, bool privileged, char *error,
+static bool blank_make(struct blank *blank, const struct json *plan, bool privileged, char *error,
                        size_t size) {
   char path[PATH_BYTES_MAX];
   if (!place_make(blank->place, error, size)) return false;
-  snprintf(path, sizeof path, "/image/%s", image);
+  snprintf(path, sizeof path, "/image/%s", json_text(plan, "imageSerial", ""));
   blank->spec_fd = memfd_create("spec", MFD_CLOEXEC);
   struct spawn spawn = {.place = blank->place,
                         .image = path,
                         .privileged = privileged,
+                        .mount_paths = json_get(plan, "mountPaths"),
                         .spec_fd = blank->spec_fd,
                         .home_namespace = home_namespace()};
   unsigned long namespaces = CLONE_NEWNS | (pod_pause_pid() ? 0 : CLONE_NEWPID);
@@ -52,18 +55,38 @@ static bool blank_make(struct blank *blank, const char *image, bool privileged, 
   return false;
 }
 
+/* No mount point that was made ahead would be seen in the container. */
+static bool mounts_all(const struct json *spec, const struct json *plan) {
+  const struct json *path = json_first(json_get(plan, "mountPaths"));
+  for (; path; path = json_next(path)) {
+    const struct json *mounted = json_first(json_get(spec, "mounts"));
+    while (mounted && (!path->text || *json_text(mounted, "subPath", "") ||
+                       strcmp(json_text(mounted, "path", ""), path->text)))
+      mounted = json_next(mounted);
+    if (!mounted) return false;
+  }
+  return true;
+}
+
+static void forget_plan(void) {
+  ahead.there = false;
+  json_free(&ahead.plan);
+  free(ahead.text);
+  ahead.text = NULL;
+}
+
 bool blank_take(struct blank *blank, const struct json *spec, char *error, size_t size) {
   const char *image = json_text(spec, "imageSerial", "");
   bool privileged = is_privileged(spec);
-  if (!ahead.there || strcmp(ahead.image, image))
-    return blank_make(blank, image, privileged, error, size);
-  if (privileged || pod_pause_pid()) {
-    blank_discard();
-    return blank_make(blank, image, privileged, error, size);
+  const struct json *plan = ahead.plan.nodes;
+  bool is_wanted = ahead.there && !strcmp(json_text(plan, "imageSerial", ""), image);
+  if (is_wanted && !privileged && !pod_pause_pid() && mounts_all(spec, plan)) {
+    *blank = ahead.blank;
+    forget_plan();
+    return true;
   }
-  *blank = ahead.blank;
-  ahead.there = false;
-  return true;
+  if (is_wanted) blank_discard();
+  return blank_make(blank, spec, privileged, error, size);
 }
 
 void blank_abandon(struct blank *blank) {
@@ -96,11 +119,20 @@ static bool await_whole(const struct blank *blank, char *error, size_t size) {
   return false;
 }
 
-bool blank_prepare(const char *image, char *error, size_t size) {
+bool blank_prepare(const struct request *plan, char *error, size_t size) {
   blank_discard();
-  if (!blank_make(&ahead.blank, image, false, error, size)) return false;
+  ahead.text = strndup(plan->text, plan->text_length);
+  ahead.plan = (struct json_document){0};
+  if (!ahead.text || !json_parse(&ahead.plan, ahead.text, plan->text_length)) {
+    snprintf(error, size, "blank container: out of memory");
+    forget_plan();
+    return false;
+  }
+  if (!blank_make(&ahead.blank, ahead.plan.nodes, false, error, size)) {
+    forget_plan();
+    return false;
+  }
   ahead.there = true;
-  snprintf(ahead.image, sizeof ahead.image, "%s", image);
   if (await_whole(&ahead.blank, error, size)) return true;
   blank_discard();
   return false;
@@ -108,7 +140,7 @@ bool blank_prepare(const char *image, char *error, size_t size) {
 
 void blank_discard(void) {
   if (!ahead.there) return;
-  ahead.there = false;
+  forget_plan();
   kill(ahead.blank.process.pid, SIGKILL);
   blank_abandon(&ahead.blank);
   place_remove(ahead.blank.place);

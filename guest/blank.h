@@ -27,8 +27,11 @@ bool blank_take(struct blank *blank, const struct json *spec, char *error, size_
 void blank_abandon(struct blank *blank);
 /* The process goes on, as the container that the request describes. False with errno. */
 bool blank_tell(struct blank *blank, const struct request *request);
-/* Makes one ahead, in place of any other, and waits until it is whole. */
-bool blank_prepare(const char *image, char *error, size_t size);
+/*
+ * Makes one ahead, in place of any other, and waits until it is whole. `plan` is the request: the
+ * image, and where its volumes will be mounted.
+ */
+bool blank_prepare(const struct request *plan, char *error, size_t size);
 /* Lets go of the one that was made ahead. */
 void blank_discard(void);
 /* A process that is no container's has ended. */

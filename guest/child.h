@@ -26,6 +26,8 @@ struct spawn {
    */
   const char *image;
   bool privileged;
+  /* Texts: where volumes will be mounted, as far as that is known. */
+  const struct json *mount_paths;
   int spec_fd;
   int home_namespace;
   /* Filled in by `spawn_process`. `stdio` is unused with a terminal. */

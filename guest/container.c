@@ -254,7 +254,7 @@ void container_prefetch(struct request *request) {
     close(root);
   }
   if (pod_takes_containers() &&
-      !blank_prepare(json_text(request->json, "imageSerial", ""), error, sizeof error))
+      !blank_prepare(request, error, sizeof error))
     respond_error(request, "Invalid", 0, "%s", error);
   else
     respond_ok(request, NULL);

@@ -323,12 +323,16 @@ static void make_working_directory(int root, const struct json *process) {
   if (fd >= 0) close(fd);
 }
 
-/* Makes the places of files that nearly all containers have; one that cannot be made is told later. */
-static void make_mount_points(int root) {
-  for (int i = 0; i < POD_FILES; i++) {
-    int fd = open_target(root, FILES[i][1], false);
-    if (fd >= 0) close(fd);
-  }
+/* What cannot be made here is told when it is mounted on. */
+static void make_mount_point(int root, const char *path, bool directory) {
+  int fd = open_target(root, path, directory);
+  if (fd >= 0) close(fd);
+}
+
+static void make_mount_points(int root, const struct json *paths) {
+  for (int i = 0; i < POD_FILES; i++) make_mount_point(root, FILES[i][1], false);
+  for (const struct json *path = json_first(paths); path; path = json_next(path))
+    make_mount_point(root, path->text ? path->text : "", true);
 }
 
 void rootfs_prepare(const struct spawn *spawn, struct rootfs *rootfs) {
@@ -341,7 +345,7 @@ void rootfs_prepare(const struct spawn *spawn, struct rootfs *rootfs) {
   mount_special(root, spawn->privileged);
   make_devices(root, spawn->privileged);
   copy_pod_files(spawn->place, rootfs);
-  make_mount_points(root);
+  make_mount_points(root, spawn->mount_paths);
   if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0) fail("enter", ROOT);
   if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0) fail("leave", "/");
   close(root);

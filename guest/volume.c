@@ -209,6 +209,8 @@ void volume_file(struct request *request) {
 
 static bool replace_link(int volume, const char *target, const char *name) {
   char present[PATH_BYTES_MAX];
+  if (symlinkat(target, volume, name) == 0) return true;
+  if (errno != EEXIST) return false;
   ssize_t length = readlinkat(volume, name, present, sizeof present - 1);
   if (length >= 0) {
     present[length] = 0;
@@ -257,11 +259,11 @@ void volume_commit(struct request *request) {
   int volume;
   char version[32];
   if (!open_version(request, &volume, version, sizeof version)) return;
-  bool ok = true;
+  bool ok = true, replaces = current_version(volume) >= 0;
   if (!is_current(volume, request)) {
     ok = faccessat(volume, version, F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
          replace_link(volume, version, "..data") && link_names(volume, version);
-    if (ok) remove_stale(volume, version);
+    if (ok && replaces) remove_stale(volume, version);
   }
   if (ok)
     respond_ok(request, NULL);

@@ -198,12 +198,15 @@ class PodContainers implements Containers {
     this.#noteStart(disk, spec);
   }
 
-  #noteStart({ serial, path }: DiskSpec, { imageId, process }: HyperContainerSpec): void {
+  #noteStart({ serial, path }: DiskSpec, spec: HyperContainerSpec): void {
+    const { imageId, process, mounts } = spec;
     const { images } = this.#owner;
     const [reference = ''] = images.get(imageId)?.references ?? [];
     // What a registry gave to a credential alone is shown to no VM that has not asked for it.
     if (!reference || !images.mayUse({ reference, credentials: [] })) return;
-    this.#owner.noteStart({ serial, path, program: process.argv[0] ?? '' });
+    // A whole volume is a directory; a part of one may be a file.
+    const mountPaths = mounts.filter(({ subPath }) => subPath === '').map((mount) => mount.path);
+    this.#owner.noteStart({ serial, path, program: process.argv[0] ?? '', mountPaths });
   }
 
   #startFailure(error: unknown): ProcessExit {

@@ -154,8 +154,8 @@ test('one that dies while it waits is replaced, and never given away', async () 
 test('they are made ready for what pods of their kind started last', async () => {
   const { pool, images } = createRig();
   pool.take(request('a'));
-  pool.noteStart(request('a'), { serial: 'i1', path: '/1', program: 'sh' });
-  pool.noteStart(request('b'), { serial: 'i2', path: '/2', program: 'sh' });
+  pool.noteStart(request('a'), { serial: 'i1', path: '/1', program: 'sh', mountPaths: [] });
+  pool.noteStart(request('b'), { serial: 'i2', path: '/2', program: 'sh', mountPaths: [] });
   await settle();
   pool.take(request('a'));
   await settle();

@@ -78,11 +78,11 @@ export async function rehearse(
 async function prefetch(
   vm: Vm,
   agent: Agent,
-  { serial, path, program }: StartedImage,
+  { serial, path, program, mountPaths }: StartedImage,
   signal: AbortSignal,
 ): Promise<void> {
   await vm.attachDisk({ serial, path, readOnly: true }, signal);
-  await agent.prefetch({ imageSerial: serial, imageFsType: 'erofs', program });
+  await agent.prefetch({ imageSerial: serial, imageFsType: 'erofs', program, mountPaths });
 }
 
 async function runProgram(agent: Agent, exited: Promise<ProcessExit>): Promise<void> {

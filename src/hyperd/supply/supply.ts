@@ -58,6 +58,8 @@ export interface StartedImage {
   /** Of the image's read-only disk. */
   path: string;
   program: string;
+  /** Where a container of it mounts volumes. */
+  mountPaths: string[];
 }
 
 export type VmOrigin = 'warm' | 'template' | 'cold';
