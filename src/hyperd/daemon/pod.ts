@@ -299,7 +299,7 @@ class HyperPod implements Pod, ContainersOwner {
   // --- The guest ---------------------------------------------------------------------------
 
   begun(): Promise<void> {
-    return this.#begun;
+    return Promise.race([this.#begun, this.#booted.promise]);
   }
 
   noteStart(image: StartedImage): void {
