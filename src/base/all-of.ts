@@ -1,8 +1,13 @@
 /**
- * Resolves when all of the work is done, or rejects when none of it is under way any more: with the
- * first failure of those given first.
+ * Resolves with the results when all of the work is done, or rejects when none of it is under way
+ * any more: with the first failure of those given first.
  */
-export async function allOf(...work: Promise<unknown>[]): Promise<void> {
+export async function allOf<T extends unknown[]>(
+  ...work: { [K in keyof T]: Promise<T[K]> }
+): Promise<T> {
   const results = await Promise.allSettled(work);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  return results.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  }) as T;
 }
