@@ -167,7 +167,10 @@ class HyperPod implements Pod, ContainersOwner {
     const booted = Promise.race([this.#booted.promise, this.over]);
     const [vm] = await allOf(this.#podVm.take(booted), this.keeper.changed());
     this.record.timings.vmm = this.clock.nowMs();
-    await allOf(this.keeper.untilStored(() => this.keeper.changed()), this.#runGuest(vm));
+    await allOf(
+      this.keeper.untilStored(() => this.keeper.changed()),
+      this.#runGuest(vm),
+    );
     this.#containers.carryOut();
   }
 
