@@ -69,10 +69,14 @@ static int transact(struct message *message) {
   return result;
 }
 
-static int link_up(int index, uint32_t mtu) {
+/* What was configured last: an interface and its address, for taking it back. */
+static int configured_index;
+static struct inet configured_address;
+
+static int set_link(int index, bool up, uint32_t mtu) {
   struct message message = {
       .header = {.nlmsg_type = RTM_NEWLINK, .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg))},
-      .body.link = {.ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP}};
+      .body.link = {.ifi_index = index, .ifi_flags = up ? IFF_UP : 0, .ifi_change = IFF_UP}};
   if (mtu) add_attribute(&message, IFLA_MTU, &mtu, sizeof mtu);
   return transact(&message);
 }
@@ -95,10 +99,10 @@ static bool parse_inet(const char *text, struct inet *inet) {
   return true;
 }
 
-static int add_address(int index, const struct inet *inet) {
+static int change_address(int index, const struct inet *inet, bool is_there) {
   struct message message = {
-      .header = {.nlmsg_type = RTM_NEWADDR,
-                 .nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE,
+      .header = {.nlmsg_type = is_there ? RTM_NEWADDR : RTM_DELADDR,
+                 .nlmsg_flags = is_there ? NLM_F_CREATE | NLM_F_REPLACE : 0,
                  .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifaddrmsg))},
       .body.address = {.ifa_family = inet->family,
                        .ifa_prefixlen = inet->prefix,
@@ -157,10 +161,32 @@ static int set_mac(int index, const char *mac) {
   return transact(&message);
 }
 
+/*
+ * An interface without an IPv6 address of the pod's has none at all, as container networks have it:
+ * the kernel would make one up, and look for neighbours and routers at each start.
+ */
+static void limit_families(int index, const struct inet *address) {
+  char name[IF_NAMESIZE], path[96];
+  if (address->family == AF_INET6 || !if_indextoname((unsigned)index, name)) return;
+  if (format_path(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name))
+    write_file(path, "1");
+}
+
+/* What was asked for last and is so now, as one text. */
+static char present[256];
+
+void network_forget(void) {
+  *present = 0;
+  if (!configured_index) return;
+  change_address(configured_index, &configured_address, false);
+  set_link(configured_index, false, 0);
+  configured_index = 0;
+}
+
 bool network_loopback_up(char *error, size_t size) {
   static bool is_up;
   if (is_up) return true;
-  errno = -link_up((int)if_nametoindex("lo"), 0);
+  errno = -set_link((int)if_nametoindex("lo"), true, 0);
   is_up = !errno;
   return is_up ? true : complain(error, size, "cannot bring up interface", "lo");
 }
@@ -182,9 +208,12 @@ static bool configure(const struct network *network, char *error, size_t size) {
     if ((errno = -set_mac(index, network->mac)))
       return complain(error, size, "cannot set address of the interface", network->mac);
   }
-  if ((errno = -link_up(index, network->mtu)))
+  limit_families(index, &address);
+  configured_index = index;
+  configured_address = address;
+  if ((errno = -set_link(index, true, network->mtu)))
     return complain(error, size, "cannot bring up interface", network->mac);
-  if ((errno = -add_address(index, &address)))
+  if ((errno = -change_address(index, &address, true)))
     return complain(error, size, "cannot set address", network->address);
   if (routed && (errno = -add_default_route(index, &gateway)))
     return complain(error, size, "cannot set gateway", network->gateway);
@@ -193,7 +222,6 @@ static bool configure(const struct network *network, char *error, size_t size) {
 
 /* A VM that has rehearsed is set up with what it has: nobody but this changes it before the pod runs. */
 bool network_configure(const struct network *network, char *error, size_t size) {
-  static char present[256];
   char wanted[sizeof present];
   bool fits = format_path(wanted, sizeof wanted, "%s %s %s %u", network->mac, network->address,
                           network->gateway, network->mtu);

@@ -19,5 +19,7 @@ bool network_loopback_up(char *error, size_t size);
 /* Idempotent. False: `error` says what was wrong. The interface is found by its MAC
  * address; where none has it, the first one gets it. */
 bool network_configure(const struct network *network, char *error, size_t size);
+/* Takes back what was configured last. */
+void network_forget(void);
 
 #endif

@@ -51,23 +51,46 @@ static int open_socket(const struct descriptor *d) {
   return fd;
 }
 
-static int open_tap(const struct descriptor *d) {
-  int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+// One that leads nowhere has a namespace of its own, which lives as long as the descriptor.
+static void enter_network(const struct descriptor *d) {
+  if (!d->netns) {
+    if (unshare(CLONE_NEWNET)) fail("make a network namespace");
+    return;
+  }
   int there = open(d->netns, O_RDONLY | O_CLOEXEC);
-  if (here < 0 || there < 0) fail("open network namespace \"%s\"", d->netns);
+  if (there < 0) fail("open network namespace \"%s\"", d->netns);
   if (setns(there, CLONE_NEWNET)) fail("enter network namespace \"%s\"", d->netns);
-  int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-  if (fd < 0) fail("open \"/dev/net/tun\"");
+  close(there);
+  // Without this test the kernel would make a new device of that name, attached to nothing.
+  if (if_nametoindex(d->path) == 0) fail("find tap \"%s\" in \"%s\"", d->path, d->netns);
+}
+
+static int open_tap(const struct descriptor *d) {
   struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI};
   if (strlen(d->path) >= sizeof request.ifr_name) refuse("name of tap \"%s\" is too long", d->path);
   strcpy(request.ifr_name, d->path);
-  // Without this test the kernel would make a new device of that name, attached to nothing.
-  if (if_nametoindex(d->path) == 0) fail("find tap \"%s\" in \"%s\"", d->path, d->netns);
-  if (ioctl(fd, TUNSETIFF, &request)) fail("open tap \"%s\" in \"%s\"", d->path, d->netns);
+  int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+  if (here < 0) fail("open the own network namespace");
+  enter_network(d);
+  int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+  if (fd < 0) fail("open \"/dev/net/tun\"");
+  if (ioctl(fd, TUNSETIFF, &request)) fail("open tap \"%s\"", d->path);
   if (setns(here, CLONE_NEWNET)) fail("return to the own network namespace");
   close(here);
-  close(there);
   return fd;
+}
+
+// What a descriptor of the monitor is can be told later by this, whatever number it has by then.
+static void inventory_write(const struct options *o) {
+  FILE *file = fopen(o->inventory, "we");
+  if (!file) fail("write \"%s\"", o->inventory);
+  for (size_t i = 0; i < o->descriptor_count; i++) {
+    struct stat status;
+    if (fstat(o->descriptors[i].fd, &status)) fail("examine descriptor %d", o->descriptors[i].target);
+    fprintf(file, "%d %lu %lu\n", o->descriptors[i].target, (unsigned long)status.st_dev,
+            (unsigned long)status.st_ino);
+  }
+  if (fclose(file)) fail("write \"%s\"", o->inventory);
 }
 
 void descriptors_open(struct options *o, int console) {
@@ -79,6 +102,7 @@ void descriptors_open(struct options *o, int console) {
                                          : disk_open(d);
     d->fd = lift(fd, d->path ? d->path : "console");
   }
+  if (o->inventory) inventory_write(o);
 }
 
 // Afterwards exactly 0, 1, 2 and the targets survive exec.

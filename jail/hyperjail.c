@@ -129,6 +129,7 @@ static int tsc_print(void) {
 int main(int count, char **arguments) {
   if (count >= 2 && !strcmp(arguments[1], "run")) return jail_run(count - 2, arguments + 2);
   if (count >= 2 && !strcmp(arguments[1], "attach")) return attach_run(count - 2, arguments + 2);
+  if (count >= 2 && !strcmp(arguments[1], "freeze")) return freeze_run(count - 2, arguments + 2);
   if (count == 2 && !strcmp(arguments[1], "tsc")) return tsc_print();
-  refuse("usage: hyperjail run|attach|tsc [options]");
+  refuse("usage: hyperjail run|attach|freeze|tsc [options]");
 }

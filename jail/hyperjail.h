@@ -3,6 +3,7 @@
 //   hyperjail run    [options] -- PROGRAM [ARGUMENT...]
 //   hyperjail attach --socket QMP --fdset N --disk-ro|--disk-rw PATH
 //   hyperjail attach --socket QMP --state PATH    has the monitor save its state to that file
+//   hyperjail freeze --pid PID --inventory PATH --image PATH   writes the monitor to a file: frozen.h
 //   hyperjail tsc    prints the frequency of the time stamp counter in kHz
 //
 // Two processes come out of `run`. The *keeper* stays outside as a process of root with next to
@@ -37,7 +38,7 @@ struct descriptor {
   enum descriptor_kind kind;
   int target;
   const char *path;   // disk: its file; socket: its name in the directory; tap: its name
-  const char *netns;  // tap: path of its network namespace
+  const char *netns;  // tap: path of its network namespace; NULL: a tap that leads nowhere
   int fd;
 };
 
@@ -68,6 +69,7 @@ struct options {
   struct descriptor descriptors[DESCRIPTORS_MAX];
   size_t descriptor_count;
   unsigned long file_count_max;
+  const char *inventory;  // file in the directory for what is inherited; NULL: none is written
   const char *preload;  // hyperlend.so as a file of the host; NULL: the program runs without it
   char **program;
 };
@@ -115,5 +117,8 @@ int keeper_run(const struct options *options, pid_t cell, int console, int error
 
 // attach.c
 int attach_run(int count, char **arguments);
+
+// freeze.c
+int freeze_run(int count, char **arguments);
 
 #endif

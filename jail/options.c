@@ -100,6 +100,10 @@ static void parse_option(struct options *o, const char *name, char *value) {
     struct descriptor *d = add_descriptor(o, name, value, TAP);
     d->path = plain_name(name, device);
     d->netns = absolute(name, netns);
+  } else if (!strcmp(name, "--tap-nowhere")) {
+    add_descriptor(o, name, value, TAP)->path = "tap0";
+  } else if (!strcmp(name, "--inventory")) {
+    o->inventory = plain_name(name, value);
   } else if (!strcmp(name, "--preload")) {
     o->preload = absolute(name, value);
   } else if (!strcmp(name, "--console")) {

@@ -89,6 +89,9 @@ static const struct match CLONES[] = {{CLONE_THREAD | NEW_NAMESPACES, CLONE_THRE
 static const struct match PROCESS_OPTIONS[] = {
     IS(PR_SET_NAME), IS(PR_GET_NAME), IS(PR_SET_TIMERSLACK), IS(PR_SET_NO_NEW_PRIVS),
     IS(PR_MCE_KILL),
+    // Freezing and thawing. Without capabilities the second can change what /proc says and where
+    // the heap ends, and not what is executed.
+    IS(PR_GET_TID_ADDRESS), IS(PR_SET_MM),
 };
 
 // Its limits can be read.

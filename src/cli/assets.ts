@@ -13,6 +13,7 @@ export interface InstalledAssets {
   jailPath: string;
   /** What the jail loads into a VMM that starts from a template; it lies beside the jail. */
   lendPath: string;
+  thawPath: string;
   /** hyperstart as a file: what a VM runs before it is a pod's. */
   hyperstartPath: string;
   kernelRelease: string;
@@ -41,6 +42,7 @@ export async function guestAssets(paths: DataPaths): Promise<InstalledAssets> {
     jailPath: join(paths.assets, 'hyperjail'),
     hyperstartPath: join(paths.assets, 'hyperstart'),
     lendPath: join(paths.assets, 'hyperlend.so'),
+    thawPath: join(paths.assets, 'hyperthaw'),
   };
   const present = await Promise.all(Object.values(assets).map((path) => access(path))).then(
     () => true,

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { mkdir, mkdtemp, readFile, readdir, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -11,6 +12,7 @@ import { guestAssets } from '../../src/cli/assets.ts';
 import { dataDirectory, dataPaths } from '../../src/cli/config.ts';
 import { hypervisorConformance } from '../../src/hyperd/vmm/conformance.ts';
 import type { HypervisorUnderTest } from '../../src/hyperd/vmm/conformance-cases.ts';
+import type { VmSpec } from '../../src/hyperd/vmm/hypervisor.ts';
 import { SOCKET_NAMES, blockNode, hotFdset } from '../../src/hyperd/vmm/qemu/argv.ts';
 import { createQemuHarness } from '../../src/hyperd/vmm/qemu/harness.ts';
 import { connectSocket } from '../../src/hyperd/vmm/qemu/jail.ts';
@@ -75,16 +77,34 @@ for (const machineType of MACHINE_TYPES) {
     const wanted = await spec();
     const vm = await hypervisor.create(wanted);
     try {
-      const status = await readFile(`/proc/${vm.pid}/status`, 'utf8');
-      assert.match(status, new RegExp(`Uid:\\t${wanted.uid}\\t`));
-      assert.match(status, /CapBnd:\t0+\n/);
-      assert.match(status, /NoNewPrivs:\t1\n/);
-      assert.match(status, /Seccomp_filters:\t2\n/);
-      const sockets = await readFile(`/proc/${vm.pid}/net/dev`, 'utf8');
-      assert.equal(sockets.trim().split('\n').length, 3, 'no device but lo');
+      await assertJailed(vm.pid, wanted);
     } finally {
       await vm.kill();
     }
+  });
+
+  test(`qemu-${machineType}: so is one that was thawed, which goes by the name of its own VM`, async (t) => {
+    const made = await harness(machineType);
+    if ((await made.hypervisor.probe()).accelerator === 'kvm') return t.skip('nothing is frozen');
+    const directory = await frozenTemplate(made);
+    const wanted: VmSpec = { ...(await made.spec()), template: { role: 'clone', directory } };
+    const vm = await made.hypervisor.create(wanted);
+    try {
+      await assertJailed(vm.pid, wanted);
+      const commandLine = await readFile(`/proc/${vm.pid}/cmdline`, 'utf8');
+      assert.equal(commandLine, `hypernetes-${wanted.id}\0`);
+      // The file of the template's memory is there for reading only.
+      for (const fd of await readdir(`/proc/${vm.pid}/fd`)) {
+        const path = await readlink(`/proc/${vm.pid}/fd/${fd}`);
+        if (!path.startsWith(directory)) continue;
+        const info = await readFile(`/proc/${vm.pid}/fdinfo/${fd}`, 'utf8');
+        const flags = Number.parseInt(/^flags:\s+(\d+)$/m.exec(info)?.[1] ?? '', 8);
+        assert.equal(flags & (constants.O_WRONLY | constants.O_RDWR), 0, path);
+      }
+    } finally {
+      await vm.kill();
+    }
+    assert.deepEqual(await made.remains(), []);
   });
 
   test(`qemu-${machineType}: a disk that its daemon did not live to attach can be attached by the next`, async () => {
@@ -112,6 +132,47 @@ for (const machineType of MACHINE_TYPES) {
     }
   });
 }
+
+async function assertJailed(pid: number, { uid }: VmSpec): Promise<void> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  assert.match(status, new RegExp(`Uid:\\t${uid}\\t`));
+  assert.match(status, /CapBnd:\t0+\n/);
+  assert.match(status, /NoNewPrivs:\t1\n/);
+  assert.match(status, /Seccomp_filters:\t2\n/);
+  const sockets = await readFile(`/proc/${pid}/net/dev`, 'utf8');
+  assert.equal(sockets.trim().split('\n').length, 3, 'no device but lo');
+}
+
+/** Saves a source, and its heir in its place. */
+async function frozenTemplate({ hypervisor, spec }: HypervisorUnderTest): Promise<string> {
+  const directory = await mkdtemp(join(base, 'template-'));
+  for (const role of ['source', 'heir'] as const) {
+    const vm = await hypervisor.create({ ...(await spec()), template: { role, directory } });
+    await vm.saveTemplate();
+  }
+  assert.ok((await readdir(directory)).includes('monitor'));
+  return directory;
+}
+
+test('qemu: an emulator that somebody talks to is not frozen; the next one is', async (t) => {
+  const made = await harness('microvm');
+  if ((await made.hypervisor.probe()).accelerator === 'kvm') return t.skip('nothing is frozen');
+  const directory = await mkdtemp(join(base, 'template-'));
+  const source = { role: 'source', directory } as const;
+  await (await made.hypervisor.create({ ...(await made.spec()), template: source })).saveTemplate();
+  const heir = await made.hypervisor.create({
+    ...(await made.spec()),
+    template: { role: 'heir', directory },
+  });
+  const client = await heir.connectControl();
+  client.on('error', () => {});
+  const refused = { reason: 'Failed', message: /cannot freeze a monitor that has clients/ };
+  await assert.rejects(heir.saveTemplate(), refused);
+  client.destroy();
+  await heir.exited;
+  await frozenTemplate(made);
+  assert.deepEqual(await made.remains(), []);
+});
 
 test('qemu: one that dies under its daemon is reported, with its group removed', async () => {
   const { hypervisor, spec, remains } = await harness('microvm');

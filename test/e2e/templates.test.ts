@@ -94,14 +94,14 @@ async function templateFile(name: string): Promise<string> {
 test('the first pod boots, those that follow start from its template', async () => {
   const first = await run('first', 'echo hello');
   assert.deepEqual(first, { origin: 'cold', log: 'hello\n' });
-  await templateFile('state');
+  await templateFile('monitor');
   const second = await run('second', 'echo hello');
   assert.match(second.origin, /^(warm|template)$/);
   assert.equal(second.log, 'hello\n');
 });
 
 test(`in ${CLONES} pods of one template nothing random repeats`, async () => {
-  await templateFile('state');
+  await templateFile('monitor');
   const names = Array.from({ length: CLONES }, (_, i) => `clone-${i}`);
   await Promise.all(names.map((name) => cluster.client.create(PODS, pod(name, TELL))));
   const told = new Map<string, Set<string>>();
@@ -137,15 +137,15 @@ test('a clock that stood still while the VM waited is right in the pod', async (
 });
 
 test('a broken template keeps no pod away: it is made anew', async () => {
-  const state = await templateFile('state');
-  await truncate(state, 100);
+  const monitor = await templateFile('monitor');
+  await truncate(monitor, 100);
   // Those that wait were started before.
   for (let i = 0; i < 8; i += 1) {
     const { origin, log } = await run(`broken-${i}`, 'echo hello');
     assert.equal(log, 'hello\n', `${i} ${origin}`);
     if (origin === 'cold') break;
   }
-  await templateFile('state');
+  await templateFile('monitor');
   const { log } = await run('after', 'echo hello');
   assert.equal(log, 'hello\n');
   const daemonLog = await readFile(join(cluster.dataDir, 'log/hyperd.log'), 'utf8');

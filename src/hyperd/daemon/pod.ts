@@ -161,16 +161,13 @@ class HyperPod implements Pod, ContainersOwner {
   async #boot(): Promise<void> {
     await this.loadContainers();
     // There may be a VM of an earlier life, or one that an earlier daemon did not live to record.
-    await this.#podVm.discard();
-    await this.#ports.open();
+    await allOf(this.#podVm.discard(), this.#ports.open());
     // A VM that no record names ends with this daemon, so the two need not wait for each other.
     const booted = Promise.race([this.#booted.promise, this.over]);
     const [vm] = await allOf(this.#podVm.take(booted), this.keeper.changed());
     this.record.timings.vmm = this.clock.nowMs();
-    await allOf(
-      this.keeper.untilStored(() => this.keeper.changed()),
-      this.#runGuest(vm),
-    );
+    const stored = this.keeper.untilStored(() => this.keeper.changed());
+    await allOf(stored, this.#runGuest(vm));
     this.#containers.carryOut();
   }
 

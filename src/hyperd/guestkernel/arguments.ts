@@ -48,6 +48,11 @@ const ALWAYS: KernelArgument[] = [
   },
   { argument: '8250.nr_uarts=1', reason: 'three ports that are not there need not be looked for' },
   { argument: 'audit=0', reason: 'nobody reads it, and each system call would pass it' },
+  { argument: 'psi=0', reason: 'nobody reads it, and each change of processes would be counted' },
+  {
+    argument: 'nowatchdog',
+    reason: 'an idle guest would wake every 4 s, and a stopped one would call itself stuck',
+  },
   { argument: 'transparent_hugepage=never', reason: 'idle memory must stay small' },
 ];
 

@@ -25,14 +25,27 @@ export interface RehearsalOptions {
 export interface Rehearsal {
   vm: Vm;
   scratch: DiskSpec;
-  port: Port | null;
-  /** Whether the scratch disk stays mounted, for the pod that the VM will be; else it is taken away. */
+  /** How the guest sets up its NIC; null for one that is without a network. */
+  network: RehearsalNetwork | null;
+  /** Whether disk and network stay, for the pod that the VM will be; else they are taken away. */
   keepsScratch: boolean;
+  /** How often the same is done. What is done a second time takes another way in places. */
+  rounds: number;
   /** An image that the pod is likely to use: it is attached, mounted and read from. */
   image?: StartedImage | undefined;
 }
 
-/** The program's name in the image's root. It is hyperstart itself. */
+export type RehearsalNetwork = Pick<Port, 'mac' | 'address' | 'gateway' | 'mtu'>;
+
+/**
+ * For a template, whose NIC leads nowhere: addresses for documentation (RFC 5737). Nothing is sent
+ * from them, or the kernel would draw secrets that all clones would have.
+ */
+export const TEMPLATE_NETWORK: RehearsalNetwork = {
+  ...{ mac: '02:00:00:00:00:02', address: '192.0.2.2/24', gateway: '192.0.2.1', mtu: 1400 },
+};
+
+/** The program's name in the image's /usr/bin. It is hyperstart itself. */
 export const REHEARSAL_PROGRAM = 'rehearse';
 
 const IMAGE_SERIAL = 'rehearsal';
@@ -40,11 +53,11 @@ const CONTAINER_ID = 'rehearsal';
 
 /** @throws what agent and hypervisor throw; the VM is then of no use */
 export async function rehearse(
-  { vm, scratch, port, keepsScratch, image }: Rehearsal,
+  { vm, scratch, network, keepsScratch, rounds, image }: Rehearsal,
   options: RehearsalOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const exited = Promise.withResolvers<ProcessExit>();
+  let exited = nextExit();
   const connection = await vm.connectControl(signal);
   connection.on('error', () => {});
   const agent = await options.connectAgent(connection, {
@@ -54,13 +67,15 @@ export async function rehearse(
     onContainerExit: async (_id, exit) => exited.resolve(exit),
   });
   void agent.closed.then((error) => exited.reject(error ?? new Error('The VM has ended')));
-  exited.promise.catch(() => {});
   try {
     await vm.attachDisk(scratch, signal);
     await vm.attachDisk({ serial: IMAGE_SERIAL, path: options.imagePath, readOnly: true }, signal);
-    await agent.setupPod(rehearsalSetup(scratch.serial, port, options));
-    await runProgram(agent, exited.promise);
-    await agent.endRehearsal({ keepsScratch });
+    for (let round = 1; round <= rounds; round++) {
+      exited = nextExit();
+      await agent.setupPod(rehearsalSetup(scratch.serial, network, options));
+      await runProgram(agent, exited.promise);
+      await agent.endRehearsal({ keepsScratch });
+    }
     await vm.detachDisk(IMAGE_SERIAL, signal);
     if (!keepsScratch) await vm.detachDisk(scratch.serial, signal);
     if (image === undefined) return;
@@ -73,6 +88,13 @@ export async function rehearse(
     agent.close();
     await agent.closed;
   }
+}
+
+/** Settles also when nobody waits for it any more. */
+function nextExit(): PromiseWithResolvers<ProcessExit> {
+  const exit = Promise.withResolvers<ProcessExit>();
+  exit.promise.catch(() => {});
+  return exit;
 }
 
 async function prefetch(
@@ -94,16 +116,20 @@ async function runProgram(agent: Agent, exited: Promise<ProcessExit>): Promise<v
 
 function rehearsalSetup(
   scratchSerial: string,
-  port: Port | null,
+  network: RehearsalNetwork | null,
   { clock, random }: RehearsalOptions,
 ): PodSetup {
   return ownSetup({
     rehearsal: true,
     hostname: 'rehearsal',
+    domain: 'rehearsal.invalid',
+    dns: { nameservers: ['192.0.2.3'], searches: ['rehearsal.invalid'], options: ['ndots:5'] },
+    hostAliases: [{ ip: '192.0.2.4', hostnames: ['alias.invalid'] }],
     epochMs: clock.nowMs(),
     entropy: freshEntropy(random),
-    network: port && {
-      ...{ mac: port.mac, address: port.address, gateway: port.gateway, mtu: port.mtu },
+    network: network && {
+      ...{ mac: network.mac, address: network.address },
+      ...{ gateway: network.gateway, mtu: network.mtu },
     },
     scratchSerial,
     volumes: [VOLUME],
@@ -117,11 +143,18 @@ const VOLUME: HyperVolume = {
   content: { version: 1, files: [{ path: 'file', mode: 0o644, content: '' }] },
 };
 
+/** With what most containers have: a path to be searched, an environment and limits. */
 const CONTAINER = ownContainer(
   {
     id: CONTAINER_ID,
     imageSerial: IMAGE_SERIAL,
-    process: { argv: [`/${REHEARSAL_PROGRAM}`, '--rehearse'], env: ['PATH=/'] },
+    process: {
+      argv: [REHEARSAL_PROGRAM, '--rehearse'],
+      env: ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root'],
+    },
   },
-  { mounts: [{ volume: VOLUME.name, path: '/run/rehearsal', subPath: '', readOnly: true }] },
+  {
+    mounts: [{ volume: VOLUME.name, path: '/run/rehearsal', subPath: '', readOnly: true }],
+    resources: { cpuMillis: 1000, cpuWeightMillis: 100, memoryBytes: 64 * 2 ** 20 },
+  },
 );

@@ -11,7 +11,7 @@ import type { Hypervisor, Vm, VmLimits, VmSpec } from '../vmm/hypervisor.ts';
 import { VMM_PROCESS_COUNT_MAX, nicOf, scratchDisk } from './devices.ts';
 import { makeVmDirectory, vmPaths } from './paths.ts';
 import type { VmPaths } from './paths.ts';
-import { rehearse } from './rehearsal.ts';
+import { TEMPLATE_NETWORK, rehearse } from './rehearsal.ts';
 import type { RehearsalOptions } from './rehearsal.ts';
 import { createScratchDisk } from './scratch.ts';
 import type { VmShape } from './shape.ts';
@@ -35,7 +35,9 @@ export interface WorkshopOptions {
 const BACKGROUND_WEIGHT_MILLIS = 0;
 /** A guest from a template answers within 50 ms; on a machine that starts fifty, within seconds. */
 const ANSWER_TIMEOUT_MS = 30_000;
-const REHEARSAL_SCRATCH_MIB = 64;
+/** Of the size that pods have: how a file system is used depends on it. */
+const REHEARSAL_SCRATCH_MIB = 10 * 1024;
+const TEMPLATE_ROUNDS = 3;
 
 /** Makes templates and the VMs that wait for pods. */
 export interface Workshop {
@@ -94,16 +96,25 @@ export function createWorkshop(options: WorkshopOptions, imagePath: string): Wor
       withVm('template', REHEARSAL_SCRATCH_MIB, signal, async ({ id, uid, paths }) => {
         const { shape, directory } = template;
         const limits = await backgroundLimits(hypervisor, shape);
-        const vm = await hypervisor.create(
-          {
-            ...sharedSpec(shape),
-            ...{ id, uid, limits, directory: paths.vm, nic: nicOf(null) },
-            template: { role: 'source', directory },
-          },
-          signal,
-        );
+        const start = (role: 'source' | 'heir') =>
+          hypervisor.create(
+            {
+              ...sharedSpec(shape),
+              ...{ id, uid, limits, directory: paths.vm, nic: nicOf(null) },
+              template: { role, directory },
+            },
+            signal,
+          );
+        // What clones inherit is to be a pod's start, and nothing of the boot.
+        const source = await start('source');
+        await answers(source, rehearsal, signal);
+        await source.saveTemplate(signal);
+        const vm = await start('heir');
         await rehearse(
-          { vm, scratch: scratchDisk(paths.scratch), port: null, keepsScratch: false },
+          {
+            ...{ vm, scratch: scratchDisk(paths.scratch), network: TEMPLATE_NETWORK },
+            ...{ keepsScratch: false, rounds: TEMPLATE_ROUNDS },
+          },
           rehearsal,
           signal,
         );
@@ -132,7 +143,10 @@ export function createWorkshop(options: WorkshopOptions, imagePath: string): Wor
           ...{ id, uid, limits, directory: paths.vm, nic: nicOf(port) },
         });
         await rehearse(
-          { vm, scratch: scratchDisk(paths.scratch), port, keepsScratch: true, image },
+          {
+            ...{ vm, scratch: scratchDisk(paths.scratch), network: port, image },
+            ...{ keepsScratch: true, rounds: 1 },
+          },
           rehearsal,
           signal,
         );

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { truncate } from 'node:fs/promises';
+import { copyFile, readdir, rename, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connectAgent } from './conformance-agent.ts';
 import type { ConformanceAgent } from './conformance-agent.ts';
@@ -154,10 +154,26 @@ async function isAdoptedAndSeenToPowerOff(under: HypervisorUnderTest, signal: Ab
 
 const NIC = { mac: '02:00:00:00:00:01' };
 
-async function clonesGoOnEachByItself(under: HypervisorUnderTest, signal: AbortSignal) {
+async function clonesOfSourceGoOn(under: HypervisorUnderTest, signal: AbortSignal) {
+  const directory = await under.templateDirectory();
+  await saveSource(under, directory, signal);
+  await clonesGoOnEachByItself(under, directory, signal);
+}
+
+async function clonesOfHeirGoOn(under: HypervisorUnderTest, signal: AbortSignal) {
+  const directory = await under.templateDirectory();
+  await saveSource(under, directory, signal);
+  await saveHeir(under, directory, signal);
+  await clonesGoOnEachByItself(under, directory, signal);
+}
+
+async function clonesGoOnEachByItself(
+  under: HypervisorUnderTest,
+  directory: string,
+  signal: AbortSignal,
+) {
   const { hypervisor } = under;
-  const template = { role: 'clone', directory: await under.templateDirectory() } as const;
-  await saveTemplate(under, template.directory, signal);
+  const template = { role: 'clone', directory } as const;
   const specs = [await under.spec(), await under.spec()];
   const clones: Vm[] = [];
   for (const [i, spec] of specs.entries()) {
@@ -184,8 +200,8 @@ async function clonesGoOnEachByItself(under: HypervisorUnderTest, signal: AbortS
   }
   const [first, second] = clones as [Vm, Vm];
   first.release();
-  const { directory, limits } = specs[0] as VmSpec;
-  const adopted = await (await under.restarted()).adopt(directory, signal);
+  const { limits, ...spec } = specs[0] as VmSpec;
+  const adopted = await (await under.restarted()).adopt(spec.directory, signal);
   assert.ok(adopted !== undefined);
   const agent = await connectAgent(adopted, signal);
   assert.equal(await agent.ask('KEPT'), 'KEPT after0');
@@ -199,7 +215,7 @@ async function clonesGoOnEachByItself(under: HypervisorUnderTest, signal: AbortS
   assert.deepEqual(await under.remains(), []);
 }
 
-async function saveTemplate(
+async function saveSource(
   under: HypervisorUnderTest,
   directory: string,
   signal: AbortSignal,
@@ -214,16 +230,51 @@ async function saveTemplate(
   await assert.rejects(original.saveTemplate(signal), GONE);
 }
 
+async function saveHeir(
+  under: HypervisorUnderTest,
+  directory: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const template = { role: 'heir', directory } as const;
+  const heir = await under.hypervisor.create(
+    { ...(await under.spec()), nic: NIC, template },
+    signal,
+  );
+  const agent = await connectAgent(heir, signal);
+  assert.equal(await agent.ask('KEPT'), 'KEPT before');
+  assert.equal(await agent.ask('KEEP later'), 'KEEP later');
+  assert.equal(await agent.ask('KEEP before'), 'KEEP before');
+  await agent.close();
+  await heir.saveTemplate(signal);
+  await assert.rejects(heir.saveTemplate(signal), GONE);
+}
+
 async function brokenTemplateStartsNothing(under: HypervisorUnderTest, signal: AbortSignal) {
-  const { hypervisor } = under;
   const directory = await under.templateDirectory();
-  const source = { role: 'source', directory } as const;
-  const original = await hypervisor.create({ ...(await under.spec()), template: source }, signal);
-  await original.saveTemplate(signal);
-  await truncate(join(directory, 'state'), 7);
-  const spec = { ...(await under.spec()), template: { role: 'clone', directory } as const };
-  await assert.rejects(hypervisor.create(spec, signal), FAILED);
+  await saveSource(under, directory, signal);
+  await refusesWhatIsNotWhole(under, directory, signal);
+  await saveHeir(under, directory, signal);
+  await refusesWhatIsNotWhole(under, directory, signal);
   assert.deepEqual(await under.remains(), []);
+}
+
+async function refusesWhatIsNotWhole(
+  under: HypervisorUnderTest,
+  directory: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const { hypervisor } = under;
+  const names = await readdir(directory);
+  assert.notEqual(names.length, 0);
+  for (const name of names) {
+    const path = join(directory, name);
+    await copyFile(path, `${path}.whole`);
+    await truncate(path, 7);
+    const template = { role: 'clone', directory } as const;
+    const spec = { ...(await under.spec()), nic: NIC, template };
+    await assert.rejects(hypervisor.create(spec, signal), FAILED, name);
+    await rename(`${path}.whole`, path);
+  }
 }
 
 async function panicIsToldFromOrderlyEnd(under: HypervisorUnderTest, signal: AbortSignal) {
@@ -262,7 +313,7 @@ async function whatCannotStartLeavesNothing(under: HypervisorUnderTest, signal: 
   await assert.rejects(hypervisor.create({ ...spec, kernelArguments: ['a\nb'] }, signal), INVALID);
   if (!can(under, 'template')) {
     const directory = await under.templateDirectory();
-    for (const role of ['source', 'clone'] as const) {
+    for (const role of ['source', 'heir', 'clone'] as const) {
       const use = { ...spec, template: { role, directory } };
       await assert.rejects(hypervisor.create(use, signal), UNSUPPORTED);
     }
@@ -291,9 +342,14 @@ export const CONFORMANCE_CASES: readonly ConformanceCase[] = [
     run: isAdoptedAndSeenToPowerOff,
   },
   {
-    name: 'clones of a template go on where it was saved, each by itself',
+    name: 'clones of a template go on where its source was saved, each by itself',
     needs: ['template'],
-    run: clonesGoOnEachByItself,
+    run: clonesOfSourceGoOn,
+  },
+  {
+    name: 'an heir goes on with the template itself, and clones where the heir was saved',
+    needs: ['template'],
+    run: clonesOfHeirGoOn,
   },
   {
     name: 'a template that is not whole starts nothing',

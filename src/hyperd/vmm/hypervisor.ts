@@ -103,13 +103,14 @@ export interface NicSpec {
 }
 
 /**
- * A `source` boots with its memory in a file and is saved by `saveTemplate`. A `clone` does not
- * boot: it goes on where the source was saved, with the memory it had, of which it copies what it
- * writes. It is of the source's kernel and size, and has a NIC and disks of boot as the source had.
- * Source and clones share what lies in their memory: they must be of one owner.
+ * A `source` boots with its memory in a file and is saved by `saveTemplate`. An `heir` and a `clone`
+ * do not boot: they go on where it was saved. The heir has the template's memory itself and is saved
+ * in its place, with what it has done in between; clones have the memory as it was saved last, of
+ * which they copy what they write. All are of one kernel and size, and have a NIC and disks of boot
+ * as the source had. They share what lies in their memory: they must be of one owner.
  */
 export interface TemplateUse {
-  role: 'source' | 'clone';
+  role: 'source' | 'heir' | 'clone';
   /** Made by the caller. The files in it are the driver's; a clone needs them only to start. */
   directory: string;
 }
@@ -124,8 +125,8 @@ export interface Vm {
   pause(): Promise<void>;
   resume(): Promise<void>;
   /**
-   * Saves a VM that was started as the source of a template, and ends it. Resolves when its
-   * clones can be started. What it does meanwhile is not part of the template.
+   * Saves a VM that was started as source or heir of a template, and ends it. Resolves when its
+   * heir or clones can be started. What it does meanwhile is not part of the template.
    */
   saveTemplate(signal?: AbortSignal): Promise<void>;
   /** Replaces the limits on the host. `processCount` included; they hold when this resolves. */

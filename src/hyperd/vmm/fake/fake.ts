@@ -142,7 +142,7 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
 }
 
 async function readTemplate({ template }: VmSpec): Promise<Map<string, string>> {
-  if (template?.role !== 'clone') return new Map();
+  if (template === undefined || template.role === 'source') return new Map();
   const text = await readFileIfExists(join(template.directory, TEMPLATE_FILE));
   try {
     return new Map(JSON.parse(text ?? '') as [string, string][]);
@@ -251,8 +251,9 @@ function createMachine(
     async saveTemplate(signal) {
       await step('saveTemplate', spec.id, signal);
       requireAlive();
-      if (spec.template?.role !== 'source') {
-        throw new HypervisorError('Invalid', `VM "${spec.id}" is not the source of a template`);
+      if (spec.template === undefined || spec.template.role === 'clone') {
+        const message = `VM "${spec.id}" is neither source nor heir of a template`;
+        throw new HypervisorError('Invalid', message);
       }
       const path = join(spec.template.directory, TEMPLATE_FILE);
       await writeFile(path, JSON.stringify([...memory]));

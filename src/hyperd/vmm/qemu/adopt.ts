@@ -37,7 +37,7 @@ export async function adoptVm(
   return createQemuVm({
     ...options,
     ...{ id: spec.id, directory, processes, qmp, disks, cleanUp },
-    template: spec.template,
+    ...{ template: spec.template, freezing: undefined },
     applyLimits: (limits) => applyLimits(host.cgroups, spec.id, limits),
   });
 }

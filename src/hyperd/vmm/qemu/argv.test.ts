@@ -38,6 +38,8 @@ const CONTEXT: LaunchContext = {
   },
   blockDevices: [false, false],
   lendPath: '/var/lib/hypernetes/assets/hyperlend.so',
+  thawPath: '/var/lib/hypernetes/assets/hyperthaw',
+  isFrozen: false,
 };
 
 /** One option with its value on a line, so that a reviewer sees what changes. */
@@ -64,8 +66,11 @@ const SPECS: Record<string, VmSpec> = {
     nic: { mac: '02:00:00:00:00:01' },
     template: { role: 'source', directory: TEMPLATE },
   },
+  'heir of it': { ...SPEC, disks: [], template: { role: 'heir', directory: TEMPLATE } },
   'clone of it': { ...SPEC, disks: [], template: { role: 'clone', directory: TEMPLATE } },
 };
+/** With KVM there is nothing that could be frozen. */
+const FROZEN = ['heir of it', 'clone of it'];
 
 for (const machineType of MACHINE_TYPES) {
   test(`the command line of jail and ${machineType} is that of the golden file`, async () => {
@@ -74,7 +79,8 @@ for (const machineType of MACHINE_TYPES) {
       Object.entries(SPECS).map(([title, spec]) => {
         const model = DEVICE_MODELS[machineType];
         const firmware = model.firmware.map((name) => `/usr/share/qemu/${name}`);
-        const context = { ...CONTEXT, accelerator, model, firmware };
+        const isFrozen = accelerator === 'tcg' && FROZEN.includes(title);
+        const context = { ...CONTEXT, accelerator, model, firmware, isFrozen };
         return `# ${accelerator}, ${title}\n${lines(launchPlan(spec, context).arguments)}\n`;
       }),
     );

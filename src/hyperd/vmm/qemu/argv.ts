@@ -28,6 +28,10 @@ export interface LaunchContext {
   blockDevices: boolean[];
   /** `hyperlend.so`, by which the emulator opens a template's memory. */
   lendPath: string;
+  /** `hyperthaw`, which becomes a monitor that was frozen. */
+  thawPath: string;
+  /** Of an heir: that it will be frozen. Of a clone: that what it starts from was. */
+  isFrozen: boolean;
 }
 
 export interface CgroupPlan {
@@ -67,7 +71,7 @@ const DISK_THREAD_COUNT_MAX = 8;
 
 const FD = {
   ...{ monitor: 10, attach: 11, control: 12, console: 13, tap: 14 },
-  ...{ templateMemory: 15, templateState: 16, firstDisk: 20 },
+  ...{ templateMemory: 15, templateState: 16, frozenMonitor: 17, firstDisk: 20 },
 } as const;
 const CONSOLE_FDSET = 1;
 const FIRST_DISK_FDSET = 2;
@@ -75,8 +79,14 @@ const FIRST_DISK_FDSET = 2;
 const HOT_FDSET_MIN = 1000;
 const HOT_FDSET_COUNT = 2 ** 29;
 
-/** The files of a template in its directory: the guest's memory, and the state of its devices. */
-export const TEMPLATE_FILES = { memory: 'memory', state: 'state' } as const;
+/**
+ * The files of a template in its directory: the guest's memory, and with it either the state of its
+ * devices or all of the monitor.
+ */
+export const TEMPLATE_FILES = { memory: 'memory', state: 'state', monitor: 'monitor' } as const;
+/** In the directory of a VM that will be frozen: what it has inherited. */
+export const INVENTORY_NAME = 'inventory';
+const THAW_TARGET = '/hyperthaw';
 /** Where a clone's state is read from. */
 export const STATE_URI = `fd:${FD.templateState}`;
 
@@ -84,7 +94,7 @@ const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 
 export function launchPlan(spec: VmSpec, context: LaunchContext): LaunchPlan {
   return {
-    arguments: ['run', ...jailArguments(spec, context), '--', ...qemuArguments(spec, context)],
+    arguments: ['run', ...jailArguments(spec, context), '--', ...programArguments(spec, context)],
   };
 }
 
@@ -104,6 +114,7 @@ function jailArguments(spec: VmSpec, context: LaunchContext): string[] {
     ...(hasInitrd(spec) ? [['--bind', `${spec.initrdPath}:/initrd`] as [string, string]] : []),
     // QEMU tries out on it whether open file description locks work.
     ['--device', '/dev/null'],
+    ['--device', '/dev/urandom'],
     ...(context.accelerator === 'kvm' ? [['--device', '/dev/kvm'] as [string, string]] : []),
     ['--listen', `${FD.monitor}:${SOCKET_NAMES.monitor}`],
     ['--listen', `${FD.attach}:${SOCKET_NAMES.attach}`],
@@ -114,33 +125,68 @@ function jailArguments(spec: VmSpec, context: LaunchContext): string[] {
       `${FD.firstDisk + i}:${disk.readOnly ? 'ro' : 'rw'}:${disk.path}`,
     ]),
   ];
-  const tap = spec.nic?.tap;
-  if (tap !== undefined) pairs.push(['--tap', `${FD.tap}:${tap.name}:/run/netns/${tap.netns}`]);
-  return [...pairs.flat(), ...templateJailArguments(spec, context)];
+  return [...pairs.flat(), ...tapArguments(spec), ...templateJailArguments(spec, context)];
+}
+
+/** A NIC without a cable has one all the same, which leads nowhere: its clones get another. */
+function tapArguments({ nic }: VmSpec): string[] {
+  if (nic === undefined) return [];
+  if (nic.tap === undefined) return ['--tap-nowhere', String(FD.tap)];
+  return ['--tap', `${FD.tap}:${nic.tap.name}:/run/netns/${nic.tap.netns}`];
 }
 
 function templateJailArguments({ template }: VmSpec, context: LaunchContext): string[] {
   if (template === undefined) return [];
-  const mode = template.role === 'source' ? 'rw' : 'ro';
-  const file = (name: string) => join(template.directory, name);
-  const state = ['--disk', `${FD.templateState}:ro:${file(TEMPLATE_FILES.state)}`];
+  const disk = (fd: number, mode: 'ro' | 'rw', name: string) => [
+    '--disk',
+    `${fd}:${mode}:${join(template.directory, name)}`,
+  ];
+  const thaws = isThawed({ template }, context);
+  const mode = template.role === 'clone' ? 'ro' : 'rw';
   return [
     ...['--preload', context.lendPath],
-    ...['--disk', `${FD.templateMemory}:${mode}:${file(TEMPLATE_FILES.memory)}`],
-    ...(template.role === 'clone' ? state : []),
+    ...disk(FD.templateMemory, mode, TEMPLATE_FILES.memory),
+    ...(isRestored({ template }, context)
+      ? disk(FD.templateState, 'ro', TEMPLATE_FILES.state)
+      : []),
+    ...(thaws ? ['--bind-executable', `${context.thawPath}:${THAW_TARGET}`] : []),
+    ...(thaws ? disk(FD.frozenMonitor, 'ro', TEMPLATE_FILES.monitor) : []),
+    ...(context.isFrozen && !thaws ? ['--inventory', INVENTORY_NAME] : []),
   ];
 }
 
-/** A clone has no use for it: what was in it is in the memory that it starts with. */
-function hasInitrd(spec: VmSpec): boolean {
-  return spec.initrdPath !== '' && spec.template?.role !== 'clone';
+/** Whether it is a new monitor that reads the state of its devices. */
+export function isRestored(
+  { template }: Pick<VmSpec, 'template'>,
+  { isFrozen }: Pick<LaunchContext, 'isFrozen'>,
+): boolean {
+  return template?.role === 'heir' || (template?.role === 'clone' && !isFrozen);
+}
+
+function isThawed({ template }: Pick<VmSpec, 'template'>, { isFrozen }: LaunchContext): boolean {
+  return isFrozen && template?.role === 'clone';
+}
+
+/** Who does not boot has no use for it: what was in it is in the memory. */
+function hasInitrd({ initrdPath, template }: VmSpec): boolean {
+  return initrdPath !== '' && (template === undefined || template.role === 'source');
+}
+
+/** The last argument of hyperthaw is for those who look at the host's processes. */
+function programArguments(spec: VmSpec, context: LaunchContext): string[] {
+  if (!isThawed(spec, context)) return qemuArguments(spec, context);
+  return [THAW_TARGET, String(FD.frozenMonitor), String(FD.templateMemory), vmName(spec)];
+}
+
+function vmName({ id }: VmSpec): string {
+  return `hypernetes-${id}`;
 }
 
 function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
   const { accelerator, model } = context;
   return [
     context.qemuPath,
-    ...['-name', `hypernetes-${spec.id}`],
+    ...['-name', vmName(spec)],
     ...['-machine', `${model.machine}${spec.template ? MEMORY_BACKEND : ''}`],
     ...model.globals.flatMap((setting) => ['-global', setting]),
     ...['-accel', accelerator === 'kvm' ? 'kvm' : `tcg,tb-size=${TRANSLATION_BUFFER_MIB}`],
@@ -163,7 +209,7 @@ function qemuArguments(spec: VmSpec, context: LaunchContext): string[] {
       '-device',
       `virtserialport,id=${CONTROL_PORT_ID},chardev=control,name=${CONTROL_PORT_NAME},nr=1`,
     ],
-    ...virtioDevice(model, 'rng'),
+    ...randomArguments(model),
     ...virtioDevice(model, 'scsi', 'id=scsi', 'num_queues=1'),
     ...spec.disks.flatMap((disk, i) =>
       bootDiskArguments(disk, i, context.blockDevices[i] ?? false, model),
@@ -180,17 +226,22 @@ function virtioDevice(model: DeviceModel, kind: string, ...properties: string[])
 const MEMORY_BACKEND = ',memory-backend=memory';
 
 /**
- * A source shares its memory with the file, so that saving it writes the devices' state alone; a
- * clone maps the same file privately, which is to copy what it writes.
+ * Source and heir share their memory with the file, so that saving them writes the devices' state
+ * alone; a clone maps the same file privately, which is to copy what it writes.
  */
 function templateArguments({ template, memoryMib }: VmSpec): string[] {
   if (template === undefined) return [];
-  const isSource = template.role === 'source';
   const memory = [
     ...['memory-backend-file', 'id=memory', `size=${memoryMib}M`],
-    ...[`mem-path=/inherited/${FD.templateMemory}`, `share=${isSource ? 'on' : 'off'}`],
+    ...[
+      `mem-path=/inherited/${FD.templateMemory}`,
+      `share=${template.role === 'clone' ? 'off' : 'on'}`,
+    ],
   ];
-  return [...['-object', memory.join(',')], ...(isSource ? [] : ['-incoming', 'defer'])];
+  return [
+    ...['-object', memory.join(',')],
+    ...(template.role === 'source' ? [] : ['-incoming', 'defer']),
+  ];
 }
 
 /** An orderly end powers the VM off, a panic resets it (`-no-reboot`): so the two are told apart. */
@@ -274,9 +325,16 @@ function balloonArguments(model: DeviceModel): string[] {
   return virtioDevice(model, 'balloon', 'free-page-reporting=on', 'page-poison=off');
 }
 
+/** The host's kernel itself: a generator in the emulator would be copied with it by the freezing. */
+function randomArguments(model: DeviceModel): string[] {
+  return [
+    ...['-object', 'rng-random,id=random,filename=/dev/urandom'],
+    ...virtioDevice(model, 'rng', 'rng=random'),
+  ];
+}
+
 function nicArguments({ nic }: VmSpec, model: DeviceModel): string[] {
   if (nic === undefined) return [];
-  if (nic.tap === undefined) return virtioDevice(model, 'net', `mac=${nic.mac}`);
   return [
     ...['-netdev', `tap,id=nic,fd=${FD.tap}`],
     ...virtioDevice(model, 'net', 'netdev=nic', `mac=${nic.mac}`),

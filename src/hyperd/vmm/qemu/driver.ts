@@ -16,7 +16,7 @@ import type {
 } from '../hypervisor.ts';
 import { validateVmSpec } from '../validate.ts';
 import { adoptVm } from './adopt.ts';
-import { SOCKET_NAMES, diskId, launchPlan } from './argv.ts';
+import { SOCKET_NAMES, diskId, isRestored, launchPlan } from './argv.ts';
 import type { LaunchContext } from './argv.ts';
 import {
   applyLimits,
@@ -37,6 +37,8 @@ import type { MachineType } from './models.ts';
 import { probeMachine } from './probe.ts';
 import type { Machine } from './probe.ts';
 import { connectQmp } from './qmp.ts';
+import { createFreezing } from './freezing.ts';
+import type { Freezing } from './freezing.ts';
 import { loadState, createTemplateFiles } from './template.ts';
 import type { Command } from './template.ts';
 import { createQemuVm } from './vm.ts';
@@ -72,6 +74,7 @@ export interface Host {
 const FIRMWARE_DIRECTORIES = ['/usr/share/qemu', '/usr/share/seabios'];
 /** Made with the jail, and beside it. */
 const LEND_NAME = 'hyperlend.so';
+const THAW_NAME = 'hyperthaw';
 /** From the start of the jail to the monitor's greeting; 0.1 s on an idle machine. */
 const START_TIMEOUT_MS = 30_000;
 
@@ -100,6 +103,7 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
     return probeMachine(options, (spec, found, signal) => launch(spec, found, signal));
   });
 
+  const freezing = createFreezing(options);
   const launch = async (
     spec: VmSpec,
     found: Pick<Machine, 'accelerator' | 'tscKhz'>,
@@ -107,14 +111,15 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
   ): Promise<Vm> => {
     validateVmSpec(spec);
     const shared = await host();
-    const context = await launchContext(options, shared, spec, found);
+    const isFrozen = await freezing.isUsed(spec.template, found.accelerator);
+    const context = await launchContext(options, shared, spec, found, isFrozen);
     await createTemplateFiles(spec, options.exec);
     await chmod(spec.directory, 0o700);
     await writeFileAtomic(join(spec.directory, 'vm.json'), JSON.stringify(spec));
     const { arguments: args } = launchPlan(spec, context);
     try {
       return await withDeadline(options.clock, START_TIMEOUT_MS, 'The start', signal, (bounded) =>
-        startVm(options, shared, spec, args, bounded),
+        startVm(options, shared, spec, args, isFrozen ? freezing : undefined, bounded),
       );
     } catch (error) {
       await abandon(options, shared, spec);
@@ -152,6 +157,7 @@ async function launchContext(
   host: Host,
   spec: VmSpec,
   found: Pick<Machine, 'accelerator' | 'tscKhz'>,
+  isFrozen: boolean,
 ): Promise<LaunchContext> {
   const disks = spec.disks.map((disk) => disk.path);
   const [blockDevices, limited] = await Promise.all([
@@ -170,6 +176,8 @@ async function launchContext(
     cgroup: await cgroupPlan(host.cgroups, spec.id, spec.limits, limited),
     blockDevices,
     lendPath: join(dirname(options.jailPath), LEND_NAME),
+    thawPath: join(dirname(options.jailPath), THAW_NAME),
+    isFrozen,
   };
 }
 
@@ -178,6 +186,7 @@ async function startVm(
   host: Host,
   spec: VmSpec,
   args: string[],
+  freezing: Freezing | undefined,
   signal: AbortSignal,
 ): Promise<Vm> {
   const { directory, id } = spec;
@@ -186,9 +195,13 @@ async function startVm(
     await connectSocket(directory, SOCKET_NAMES.monitor, signal),
     signal,
   );
-  if (spec.template?.role === 'clone') {
-    const command: Command = (name, args) => qmp.command(name, args, signal);
+  const command: Command = (name, args) => qmp.command(name, args, signal);
+  if (isRestored(spec, { isFrozen: freezing !== undefined })) {
     await loadState(command, options.clock, signal);
+  }
+  if (spec.template !== undefined && spec.template.role !== 'source') {
+    // It was stopped when it was saved, and so it is.
+    await command('cont');
   }
   return createQemuVm({
     ...options,
@@ -196,7 +209,7 @@ async function startVm(
     directory,
     processes,
     qmp,
-    template: spec.template,
+    ...{ freezing, template: spec.template },
     applyLimits: (limits) => applyLimits(host.cgroups, id, limits),
     disks: new Map(spec.disks.map((disk) => [diskId(disk.serial), { lun: undefined }])),
     cleanUp: () => removeCgroups(host.cgroups, id),

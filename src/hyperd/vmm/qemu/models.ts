@@ -25,7 +25,7 @@ const Q35_WITHOUT = ['sata', 'smbus', 'usb', 'vmport', 'i8042', 'hpet', 'smm'];
 
 export const DEVICE_MODELS: Record<MachineType, DeviceModel> = {
   microvm: {
-    machine: 'microvm,acpi=on,rtc=on,ioapic2=on',
+    machine: 'microvm,acpi=on,rtc=on,ioapic2=on,pit=off',
     globals: ['virtio-mmio.force-legacy=false'],
     transport: 'device',
     firmware: ['bios-microvm.bin', 'pvh.bin'],

@@ -6,7 +6,10 @@ import { HypervisorError } from '../hypervisor.ts';
 import type { TemplateUse, VmSpec } from '../hypervisor.ts';
 import { STATE_URI, TEMPLATE_FILES } from './argv.ts';
 
-/** How QEMU saves a VM as a template, and how one that was started from it is ready. */
+/**
+ * How QEMU saves a VM as a template, and how one that was started from it is ready: it writes the
+ * state of its devices. An heir's monitor is frozen as a whole instead, where that works.
+ */
 
 /** Sends a command to the monitor and returns its answer. */
 export type Command = (name: string, args?: Record<string, unknown>) => Promise<unknown>;
@@ -67,10 +70,7 @@ export async function saveState(
   }
 }
 
-/**
- * Gives a clone the state of its devices, and has it run. One that cannot take the state ends, and
- * its monitor with it.
- */
+/** Gives a clone the state of its devices. One that cannot take it ends, and its monitor with it. */
 export async function loadState(
   command: Command,
   clock: Clock,
@@ -83,6 +83,4 @@ export async function loadState(
     if (status !== 'inmigrate') break;
     await clock.sleep(POLL_MS, signal);
   }
-  // It was stopped when it was saved, and so it is.
-  await command('cont');
 }

@@ -93,7 +93,7 @@ async function vmOn({ qmp, peer }: Played, template?: TemplateUse): Promise<Vm> 
     processes: await sleeper(peer),
     log: silentLog,
     exec: async () => ({ exitCode: 0, stdout: '', stderr: '' }),
-    disks: new Map(),
+    ...{ disks: new Map(), freezing: undefined },
     cleanUp: async () => {},
     applyLimits: async () => {},
   });
@@ -128,6 +128,7 @@ test('a source is saved and ends, a clone takes its state and runs', async () =>
   await source.exited;
   const cloned = await play('a clone takes the state and runs');
   await loadState((name, args) => cloned.qmp.command(name, args), systemClock);
+  await cloned.qmp.command('cont');
   await cloned.done;
   cloned.qmp.close();
 });

@@ -11,6 +11,7 @@ import { SCSI_BUS, SOCKET_NAMES, blockNode, diskId, hotFdset } from './argv.ts';
 import { withDeadline } from '../deadline.ts';
 import { awaitJailEnd, connectSocket, killJail, processStat, readExitRecord } from './jail.ts';
 import type { JailProcesses } from './jail.ts';
+import type { Freezing } from './freezing.ts';
 import { watchGivenUp } from './given-up.ts';
 import { QmpError } from './qmp.ts';
 import type { QmpClient } from './qmp.ts';
@@ -33,6 +34,8 @@ export interface QemuVmOptions {
   cleanUp: () => Promise<void>;
   applyLimits: (limits: VmLimits) => Promise<void>;
   template: TemplateUse | undefined;
+  /** Undefined: the VM is saved without its monitor. */
+  freezing: Freezing | undefined;
 }
 
 export interface AttachedDisk {
@@ -61,6 +64,8 @@ export function createQemuVm(options: QemuVmOptions): Vm {
   let isGivenUp = false;
   let released = false;
   let ended = false;
+  /** Its monitor has no clients meanwhile. */
+  let freeze: Promise<void> = Promise.resolve();
   qmp.onEvent((event) => {
     if (event.name === 'SHUTDOWN') shutdownReason = String(event.data.reason);
   });
@@ -81,6 +86,7 @@ export function createQemuVm(options: QemuVmOptions): Vm {
     const violation = await qmp.closed;
     if (released) return new Promise(() => {});
     ended = true;
+    await freeze.catch(() => {});
     if (violation !== undefined) log.error('Monitor is not to be trusted', { vm: id, violation });
     // An emulator that has closed its monitor is on its way out, or has to be helped.
     const timer = clock.after(GRACE_MS, () => void killJail(processes));
@@ -132,7 +138,8 @@ export function createQemuVm(options: QemuVmOptions): Vm {
     resume: async () => void (await command(options, 'cont')),
     saveTemplate: (signal) =>
       exclusive(async () => {
-        await saveTemplate(options, signal);
+        if (options.freezing === undefined) await saveTemplate(options, signal);
+        else await (freeze = freezeTemplate(options, options.freezing, signal));
         await exited;
       }),
     async setLimits(limits) {
@@ -152,11 +159,30 @@ export function createQemuVm(options: QemuVmOptions): Vm {
   };
 }
 
-async function saveTemplate(options: QemuVmOptions, signal?: AbortSignal): Promise<void> {
-  const { id, template, clock } = options;
-  if (template?.role !== 'source') {
-    throw new HypervisorError('Invalid', `VM "${id}" is not the source of a template`);
+function sourceOf({ id, template }: QemuVmOptions): TemplateUse {
+  if (template !== undefined && template.role !== 'clone') return template;
+  throw new HypervisorError('Invalid', `VM "${id}" is neither source nor heir of a template`);
+}
+
+async function freezeTemplate(
+  options: QemuVmOptions,
+  freezing: Freezing,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { qmp, processes, directory } = options;
+  const template = sourceOf(options);
+  await command(options, 'stop', undefined, signal);
+  qmp.close();
+  try {
+    await freezing.freeze({ pid: processes.vmm.pid, directory }, template);
+  } finally {
+    await killJail(processes);
   }
+}
+
+async function saveTemplate(options: QemuVmOptions, signal?: AbortSignal): Promise<void> {
+  const { clock } = options;
+  const template = sourceOf(options);
   const start = () => passFile(options, ['--state', statePath(template)], signal);
   const send: Command = (name, args) => command(options, name, args, signal);
   await saveState(send, start, clock, signal);
