@@ -98,20 +98,19 @@ bool cgroup_resize(const char *id, const struct resources *resources, char *erro
              (long long)resources->memory_bytes, (long long)used);
     return false;
   }
-  if (write_limits(id, resources)) return true;
-  snprintf(error, size, "cgroup: %s", strerror(errno));
-  return false;
+  return cgroup_limit(id, resources, error, size);
 }
 
-bool cgroup_create(const char *id, const struct resources *resources, char *error, unsigned size) {
+bool cgroup_create(const char *id) {
   char path[256];
   if (!format_path(path, sizeof path, POD "/%s", id)) return false;
-  if (mkdir(path, 0755) < 0 && errno != EEXIST) goto failed;
-  if (!write_limits(id, resources)) goto failed;
+  if (mkdir(path, 0755) < 0) return false;
   /* As the kubelet sets it: a container whose memory ran out ends as a whole. */
-  if (group_write(id, "memory.oom.group", "1") < 0) goto failed;
-  return true;
-failed:
+  return group_write(id, "memory.oom.group", "1") == 0;
+}
+
+bool cgroup_limit(const char *id, const struct resources *resources, char *error, unsigned size) {
+  if (write_limits(id, resources)) return true;
   snprintf(error, size, "cgroup: %s", strerror(errno));
   return false;
 }

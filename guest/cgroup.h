@@ -1,4 +1,4 @@
-/* Control groups (v2): /sys/fs/cgroup/pod/<container>. */
+/* Control groups (v2): /sys/fs/cgroup/pod/<place of a container>. */
 #ifndef HYPERSTART_CGROUP_H
 #define HYPERSTART_CGROUP_H
 
@@ -13,7 +13,10 @@ struct resources {
 };
 
 void cgroup_init(void);
-bool cgroup_create(const char *id, const struct resources *resources, char *error, unsigned size);
+/* Without limits. False with errno. */
+bool cgroup_create(const char *id);
+/* The first limits of one that was created. */
+bool cgroup_limit(const char *id, const struct resources *resources, char *error, unsigned size);
 /* Other limits for a container that runs; false, and nothing changed, where it uses more. */
 bool cgroup_resize(const char *id, const struct resources *resources, char *error, unsigned size);
 /* For writing "0" by a new process; -1 with errno. */

@@ -258,21 +258,16 @@ static void take_stdio(const struct spawn *spawn, uid_t uid, gid_t gid) {
       child_fail(EXIT_START_FAILED, "cannot set standard streams: %s", strerror(errno));
 }
 
-static void enter_namespaces(const struct spawn *spawn) {
-  if (test_mode) {
-    /* No VM ends with the test. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    return;
-  }
+/* Nothing of PID 1's is left that a program would inherit, but its descriptors. */
+static void begin(const struct spawn *spawn) {
+  status_fd = spawn->status_fd;
+  reset_signals();
+  umask(022);
+  setsid();
+  /* No VM ends with the test. */
+  if (test_mode) prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (spawn->cgroup_fd >= 0 && write(spawn->cgroup_fd, "0", 1) < 0)
     child_fail(EXIT_START_FAILED, "cannot join the control group: %s", strerror(errno));
-  if (spawn->container) {
-    if (unshare(CLONE_NEWCGROUP) < 0)
-      child_fail(EXIT_START_FAILED, "cannot make a namespace: %s", strerror(errno));
-    rootfs_enter(spawn);
-  } else if (setns(spawn->mount_namespace, CLONE_NEWNS) < 0) {
-    child_fail(EXIT_START_FAILED, "cannot enter the container: %s", strerror(errno));
-  }
 }
 
 /*
@@ -285,20 +280,55 @@ static void keep_only_status(void) {
   syscall(SYS_close_range, 4u, ~0u, 0u);
 }
 
-void child_run(const struct spawn *spawn) {
+_Noreturn static void become(const struct spawn *spawn, const struct json *process) {
   struct account account = {.home = "/"};
-  status_fd = spawn->status_fd;
-  reset_signals();
-  umask(022);
-  setsid();
-  enter_namespaces(spawn);
-  if (!test_mode) find_account(spawn->process, &account);
-  if (spawn->terminal)
-    open_terminal(spawn->container && !test_mode, account.uid);
+  if (!test_mode) find_account(process, &account);
+  if (json_true(process, "tty"))
+    open_terminal(!spawn->process && !test_mode, account.uid);
   else
     take_stdio(spawn, account.uid, account.gid);
   keep_only_status();
-  enter_directory(spawn->process);
-  if (!test_mode) drop_privileges(spawn->process, &account);
-  execute(spawn->process, &account);
+  enter_directory(process);
+  if (!test_mode) drop_privileges(process, &account);
+  execute(process, &account);
+}
+
+/* Waits for PID 1's word, unless it is there, and says before that there is nothing else to do. */
+static const struct json *await_spec(int spec_fd) {
+  static struct json_document document;
+  const struct status_message whole = {.exit_code = EXIT_NOT_YET};
+  struct stat status;
+  char word;
+  ssize_t count = recv(status_fd, &word, 1, MSG_DONTWAIT);
+  if (count < 0 && send(status_fd, &whole, sizeof whole, MSG_NOSIGNAL) > 0)
+    count = recv(status_fd, &word, 1, 0);
+  /* Nobody needs it. */
+  if (count != 1) _exit(EXIT_START_FAILED);
+  char *text = fstat(spec_fd, &status) < 0 ? NULL : malloc((size_t)status.st_size + 1);
+  if (!text || pread(spec_fd, text, (size_t)status.st_size, 0) != status.st_size)
+    child_fail(EXIT_START_FAILED, "cannot read what to start: %s", strerror(errno));
+  text[status.st_size] = 0;
+  if (!json_parse(&document, text, (size_t)status.st_size))
+    child_fail(EXIT_START_FAILED, "cannot read what to start: %s", document.error);
+  return document.nodes;
+}
+
+_Noreturn static void run_container(const struct spawn *spawn) {
+  struct rootfs rootfs;
+  if (!test_mode) {
+    if (unshare(CLONE_NEWCGROUP) < 0)
+      child_fail(EXIT_START_FAILED, "cannot make a namespace: %s", strerror(errno));
+    rootfs_prepare(spawn, &rootfs);
+  }
+  const struct json *spec = await_spec(spawn->spec_fd);
+  if (!test_mode) rootfs_finish(&rootfs, spec);
+  become(spawn, json_get(spec, "process"));
+}
+
+void child_run(const struct spawn *spawn) {
+  begin(spawn);
+  if (!spawn->process) run_container(spawn);
+  if (!test_mode && setns(spawn->mount_namespace, CLONE_NEWNS) < 0)
+    child_fail(EXIT_START_FAILED, "cannot enter the container: %s", strerror(errno));
+  become(spawn, spawn->process);
 }

@@ -11,13 +11,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "blank.h"
 #include "cgroup.h"
 #include "disk.h"
 #include "pod.h"
 #include "prefetch.h"
 #include "util.h"
-
-#define EXIT_START_FAILED 128
 
 static struct container containers[CONTAINERS_MAX];
 
@@ -45,34 +44,10 @@ static struct container *new_container(const char *id) {
   return NULL;
 }
 
-static bool container_directory(char *path, size_t size, const char *id) {
-  return format_path(path, size, "%s/scratch/containers/%s", state_root, id);
-}
-
-/* The container's writable layer can be deep and wide: PID 1 does not wait for its removal. */
-static void clean_up(const char *id) {
-  char path[PATH_BYTES_MAX], gone[PATH_BYTES_MAX];
-  static unsigned count;
-  bool ok = container_directory(path, sizeof path, id) &&
-            format_path(gone, sizeof gone, "%s/scratch/containers/.gone-%u", state_root, count++);
-  if (!ok || rename(path, gone) < 0) *gone = 0;
-  pid_t pid = fork();
-  if (pid > 0) return;
-  if (*gone) remove_tree(gone);
-  struct timespec pause = {.tv_nsec = CGROUP_EMPTY_POLL_MS * 1000000};
-  for (int i = 0; pid == 0 && !test_mode && i < CGROUP_EMPTY_POLLS; i++) {
-    if (cgroup_is_empty(id)) break;
-    nanosleep(&pause, NULL);
-  }
-  if (!test_mode) cgroup_remove(id);
-  if (pid == 0) _exit(0);
-}
-
 static void container_free(struct container *container) {
   timer_cancel(&container->disk_timer);
   if (container->request) request_free(container->request);
-  if (!test_mode) cgroup_kill(container->id);
-  clean_up(container->id);
+  if (*container->place) place_remove(container->place);
   if (container->removal) respond_ok(container->removal, NULL);
   memset(container, 0, sizeof *container);
 }
@@ -93,9 +68,9 @@ void container_exited(struct container *container) {
     return;
   }
   if (test_mode) return;
-  container->oom_killed = cgroup_oom_kills(container->id) > 0;
+  container->oom_killed = cgroup_oom_kills(container->place) > 0;
   /* In a shared PID namespace the others do not end with the first. */
-  cgroup_kill(container->id);
+  cgroup_kill(container->place);
 }
 
 /* 0: its disk is not there yet; 1: mounted; -1: failed. Shared by all containers of the image. */
@@ -119,19 +94,6 @@ failed:
   return -1;
 }
 
-static bool make_directories_of(const char *id, char *error, size_t size) {
-  static const char *const PARTS[] = {"", "/upper", "/work"};
-  char path[PATH_BYTES_MAX], part[PATH_BYTES_MAX];
-  bool ok = container_directory(path, sizeof path, id);
-  for (size_t i = 0; ok && i < sizeof PARTS / sizeof *PARTS; i++)
-    ok = format_path(part, sizeof part, "%s%s", path, PARTS[i]) &&
-         (mkdir(part, 0755) == 0 || errno == EEXIST);
-  ok = ok && format_path(part, sizeof part, "%s/termination-log", path) &&
-       write_file_mode(part, "", 0, 0666) == 0;
-  if (!ok) snprintf(error, size, "cannot make its writable layer: %s", strerror(errno));
-  return ok;
-}
-
 static struct resources resources_of(const struct json *spec) {
   const struct json *resources = json_get(spec, "resources");
   return (struct resources){.cpu_millis = json_number(resources, "cpuMillis", 0),
@@ -139,9 +101,15 @@ static struct resources resources_of(const struct json *spec) {
                             .memory_bytes = json_number(resources, "memoryBytes", 0)};
 }
 
-static bool make_cgroup(const struct json *spec, const char *id, char *error, size_t size) {
+/* A container without its request: what only its place and its image decide is done. */
+static bool take_blank(struct container *container, struct blank *blank, char *error, size_t size) {
+  const struct json *spec = container->request->json;
   struct resources wanted = resources_of(spec);
-  return cgroup_create(id, &wanted, error, (unsigned)size);
+  if (!blank_take(blank, spec, error, size)) return false;
+  strcpy(container->place, blank->place);
+  if (test_mode || cgroup_limit(container->place, &wanted, error, (unsigned)size)) return true;
+  blank_abandon(blank);
+  return false;
 }
 
 static void fail_start(struct container *container, const char *error) {
@@ -153,20 +121,18 @@ static void fail_start(struct container *container, const char *error) {
 /* Starts it unless its disk is still missing. */
 static void take_up(struct container *container) {
   char error[512] = "";
-  const struct json *spec = container->request->json;
-  int mounted = test_mode ? 1 : mount_image(spec, error, sizeof error);
+  struct blank blank;
+  int mounted = test_mode ? 1 : mount_image(container->request->json, error, sizeof error);
   if (!mounted) return;
   timer_cancel(&container->disk_timer);
-  bool ok = mounted > 0 && make_directories_of(container->id, error, sizeof error) &&
-            (test_mode || make_cgroup(spec, container->id, error, sizeof error));
-  if (!ok) {
+  if (mounted < 0 || !take_blank(container, &blank, error, sizeof error)) {
     fail_start(container, error);
     return;
   }
   struct request *request = container->request;
   container->request = NULL;
   container->phase = CONTAINER_STARTING;
-  process_start(container, request, false);
+  process_start(container, request, &blank);
 }
 
 static void disk_missing(struct timer *timer) {
@@ -246,7 +212,7 @@ void container_set_resources(struct request *request) {
     respond_error(request, "Invalid", 0, "resources: less than 0");
   else if (container->phase == CONTAINER_WAITING)
     respond_error(request, "Invalid", 0, "setResources: \"%s\" has not started", container->id);
-  else if (!test_mode && !cgroup_resize(container->id, &wanted, error, sizeof error))
+  else if (!test_mode && !cgroup_resize(container->place, &wanted, error, sizeof error))
     respond_error(request, "Refused", 0, "%s", error);
   else
     respond_ok(request, NULL);
@@ -260,7 +226,7 @@ void container_exec(struct request *request) {
   else if (container->phase != CONTAINER_RUNNING || !container->process->pid)
     respond_error(request, "NotFound", 0, "container \"%s\" is not running", container->id);
   else
-    process_start(container, request, true);
+    process_exec(container, request);
 }
 
 /* Nobody else is served by a VM of nobody, so that it may wait here. */
@@ -287,7 +253,11 @@ void container_prefetch(struct request *request) {
     prefetch_files(root, json_text(request->json, "program", ""));
     close(root);
   }
-  respond_ok(request, NULL);
+  if (pod_takes_containers() &&
+      !blank_prepare(request, error, sizeof error))
+    respond_error(request, "Invalid", 0, "%s", error);
+  else
+    respond_ok(request, NULL);
 }
 
 void containers_device_changed(void) {

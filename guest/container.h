@@ -13,6 +13,7 @@
 
 #include <sys/types.h>
 
+#include "blank.h"
 #include "limits.h"
 #include "loop.h"
 #include "session.h"
@@ -48,6 +49,8 @@ struct process {
 struct container {
   bool used;
   char id[ID_BYTES_MAX + 1];
+  /* Empty before it starts. */
+  char place[PLACE_BYTES_MAX + 1];
   enum { CONTAINER_WAITING, CONTAINER_STARTING, CONTAINER_RUNNING, CONTAINER_EXITED } phase;
   struct process *process;
   /* While it waits for its image's disk. */
@@ -89,8 +92,12 @@ void processes_exit_acknowledged(uint32_t id);
 /* Shutdown: to all containers; whether any still runs. */
 bool containers_signal_all(int signal);
 
-/* process.c: for container.c. Takes over the request, and answers it when the program runs. */
-void process_start(struct container *container, struct request *request, bool exec);
+/*
+ * process.c: for container.c. Each takes over the request, and answers it when the program runs;
+ * the first also takes over the blank container.
+ */
+void process_start(struct container *container, struct request *request, struct blank *blank);
+void process_exec(struct container *container, struct request *request);
 void process_free(struct process *process);
 /* Tells the host of an exit, once all output was sent and if it was not told in this session. */
 void process_report(struct process *process);

@@ -42,7 +42,8 @@ static const char *const REQUESTS[] = {
     "{\"op\":\"shutdown\"}",
     "{\"op\":\"setClock\",\"epochMs\":1}",
     "{\"op\":\"endRehearsal\"}",
-    "{\"op\":\"prefetch\",\"imageSerial\":\"i\",\"program\":\"sh\"}",
+    "{\"op\":\"prefetch\",\"imageSerial\":\"i\",\"program\":\"sh\","
+    "\"mountPaths\":[\"/v\"]}",
     "{\"op\":\"setupPod\",\"rehearsal\":true,\"epochMs\":1767225600000,\"hostname\":\"r\"}",
     "{\"op\":\"setupPod\",\"epochMs\":1767225600000,\"hostname\":\"a\",\"volumes\":"
     "[{\"name\":\"v\",\"type\":\"files\"},{\"name\":\"w\",\"type\":\"memory\"}]}",

@@ -88,7 +88,7 @@ static void answer_stats(struct request *request) {
   for (int i = 0; (container = container_at(i)); i++) {
     json_open(&writer, NULL, '{');
     json_put_text(&writer, "id", container->id, strlen(container->id));
-    put_usage(&writer, container->id);
+    put_usage(&writer, container->place);
     json_close(&writer, '}');
   }
   json_close(&writer, ']');

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "blank.h"
 #include "disk.h"
 #include "limits.h"
 #include "loop.h"
@@ -82,7 +83,7 @@ static bool add_entropy(const uint8_t *bytes, size_t length, char *error, size_t
   return ok;
 }
 
-/* The format that the kubelet writes. */
+/* The format that the kubelet writes. Everybody may read it, as what this process creates. */
 static bool write_hosts(const struct json *setup, char *error, size_t size) {
   const struct json *network = json_get(setup, "network");
   const char *hostname = json_text(setup, "hostname", ""), *domain = json_text(setup, "domain", "");
@@ -107,7 +108,6 @@ static bool write_hosts(const struct json *setup, char *error, size_t size) {
     for (; name; name = json_next(name)) fprintf(file, "\t%s", name->text ? name->text : "");
     fputc('\n', file);
   }
-  fchmod(fileno(file), 0644);
   return fclose(file) == 0 ? true : complain(error, size, "/etc/hosts");
 }
 
@@ -127,7 +127,6 @@ static bool write_resolver(const struct json *dns, char *error, size_t size) {
   for (; server; server = json_next(server))
     fprintf(file, "nameserver %s\n", server->text ? server->text : "");
   write_words(file, "options", json_get(dns, "options"));
-  fchmod(fileno(file), 0644);
   return fclose(file) == 0 ? true : complain(error, size, "/etc/resolv.conf");
 }
 
@@ -251,11 +250,14 @@ static bool set_up(struct request *request, char *error, size_t size) {
 
 /*
  * The kernel draws it when it is first read. Before its entropy is fresh it must not be: all VMs
- * that start from one template would have the same.
+ * that start from one template would have the same. A rehearsal reads what is drawn each time.
  */
 void pod_put_boot_id(struct json_writer *writer) {
   char id[64] = "";
-  if (pod_is_ready()) read_file("/proc/sys/kernel/random/boot_id", id, sizeof id);
+  if (pod_is_ready())
+    read_file("/proc/sys/kernel/random/boot_id", id, sizeof id);
+  else if (read_file("/proc/sys/kernel/random/uuid", id, sizeof id) > 0)
+    *id = 0;
   json_put_text(writer, "bootId", id, strlen(id));
 }
 
@@ -332,6 +334,7 @@ static bool unmount_images(void) {
 /* A template has no disk and no network: each VM that starts from it gets its own, which it keeps. */
 void pod_end_rehearsal(struct request *request) {
   bool keeps = json_true(request->json, "keepsScratch");
+  blank_discard();
   if (state == POD_READY) {
     respond_error(request, "Invalid", 0, "endRehearsal: the pod is set up");
   } else if (!test_mode && !unmount_images()) {
@@ -339,6 +342,7 @@ void pod_end_rehearsal(struct request *request) {
   } else if (scratch_mounted && !keeps && !test_mode && !unmount("/scratch")) {
     respond_error(request, "Invalid", 0, "endRehearsal: /scratch: %s", strerror(errno));
   } else {
+    volumes_remove();
     if (!keeps) {
       scratch_mounted = false;
       state = POD_NEW;

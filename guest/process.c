@@ -66,9 +66,7 @@ static const char *exit_reason(const struct process *process, bool oom_killed) {
 /* What the container left in its termination log; it may hold anything, and may be huge. */
 static size_t read_message(const struct container *container, char *bytes, size_t size) {
   char path[PATH_BYTES_MAX];
-  if (!format_path(path, sizeof path, "%s/scratch/containers/%s/termination-log", state_root,
-                   container->id))
-    return 0;
+  if (!place_path(path, sizeof path, container->place, "termination-log")) return 0;
   int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) return 0;
   ssize_t length = read(fd, bytes, size);
@@ -215,6 +213,8 @@ static void status_ready(struct source *source, uint32_t events) {
       message = (struct status_message){EXIT_START_FAILED, "cannot use the terminal"};
       if (process->pid) kill(process->pid, SIGKILL);
     }
+    /* It was whole before it was told. */
+    if (message.exit_code == EXIT_NOT_YET) return;
     process->start_code = message.exit_code ? message.exit_code : EXIT_START_FAILED;
     snprintf(process->start_error, sizeof process->start_error, "%.*s",
              (int)sizeof message.text - 1, message.text);
@@ -232,75 +232,21 @@ static void start_timed_out(struct timer *timer) {
   start_ended(process);
 }
 
-struct pipes {
-  int ours[3];
-  int theirs[3];
-};
-
-static bool make_pipes(struct pipes *pipes) {
-  for (int i = 0; i < 3; i++) pipes->ours[i] = pipes->theirs[i] = -1;
-  for (int i = 0; i < 3; i++) {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) < 0) return false;
-    pipes->ours[i] = ends[i == 0];
-    pipes->theirs[i] = ends[i != 0];
-    fcntl(pipes->ours[i], F_SETFL, O_NONBLOCK);
-  }
-  return true;
-}
-
-static void close_all(int fds[3]) {
-  for (int i = 0; i < 3; i++)
-    if (fds[i] >= 0) close(fds[i]);
-}
-
 /* Hands our ends to the streams; without `stdin` the process reads an end of file at once. */
-static bool open_streams(struct process *process, struct pipes *pipes, bool has_stdin,
+static bool open_streams(struct process *process, const int ours[3], bool has_stdin,
                          uint64_t window) {
   bool marked = !process->exec;
   uint32_t base = process->stream;
   bool ok = true;
   if (has_stdin)
-    ok = stream_in_open(&process->in, base, pipes->ours[0], PROCESS_RING_BYTES);
+    ok = stream_in_open(&process->in, base, ours[0], PROCESS_RING_BYTES);
   else
-    close(pipes->ours[0]);
-  ok = stream_out_open(&process->out, base + 1, pipes->ours[1], PROCESS_RING_BYTES, marked) && ok;
-  ok = stream_out_open(&process->error, base + 2, pipes->ours[2], PROCESS_RING_BYTES, marked) && ok;
+    close(ours[0]);
+  ok = stream_out_open(&process->out, base + 1, ours[1], PROCESS_RING_BYTES, marked) && ok;
+  ok = stream_out_open(&process->error, base + 2, ours[2], PROCESS_RING_BYTES, marked) && ok;
   set_up_output(&process->out, process, window);
   set_up_output(&process->error, process, window);
   return ok;
-}
-
-/* Makes children of this process appear in a PID namespace; -1 with errno. */
-static int use_pid_namespace(pid_t pid) {
-  char path[64];
-  snprintf(path, sizeof path, "/proc/%d/ns/pid", pid);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -1;
-  int result = setns(fd, CLONE_NEWPID), saved = errno;
-  close(fd);
-  errno = saved;
-  return result;
-}
-
-static pid_t spawn_child(const struct spawn *spawn, const struct container *container) {
-  unsigned long flags = SIGCHLD;
-  pid_t home = getpid(), target = 0;
-  if (!test_mode) {
-    if (spawn->container) flags |= CLONE_NEWNS;
-    if (spawn->container && !pod_pause_pid()) flags |= CLONE_NEWPID;
-    if (pod_pause_pid())
-      target = pod_pause_pid();
-    else if (!spawn->container)
-      target = container->process->pid;
-  }
-  if (target && use_pid_namespace(target) < 0) return -1;
-  long pid = syscall(SYS_clone, flags, 0, 0, 0, 0);
-  if (pid == 0) child_run(spawn);
-  int saved = errno;
-  if (target && use_pid_namespace(home) < 0) fatal("cannot return to the PID namespace");
-  errno = saved;
-  return (pid_t)pid;
 }
 
 static int open_mount_namespace(const struct container *container) {
@@ -309,35 +255,23 @@ static int open_mount_namespace(const struct container *container) {
   return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-static bool spawn_process(struct process *process, struct spawn *spawn, bool has_stdin,
-                          uint64_t window) {
-  struct container *container = process->container;
-  struct pipes pipes;
-  int status[2];
-  bool ok = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status) == 0;
-  if (!ok) return false;
-  process->status = (struct source){.fd = status[0], .ready = status_ready};
-  spawn->status_fd = status[1];
-  ok = make_pipes(&pipes);
-  memcpy(spawn->stdio, pipes.theirs, sizeof spawn->stdio);
-  spawn->cgroup_fd = test_mode ? -1 : cgroup_open_processes(container->id);
-  spawn->mount_namespace = spawn->container || test_mode ? -1 : open_mount_namespace(container);
-  if (ok) ok = loop_watch(&process->status, EPOLLIN);
-  if (ok) ok = (process->pid = spawn_child(spawn, container)) > 0;
-  int saved = errno;
-  if (!ok) process->pid = 0;
-  close(status[1]);
-  close_all(pipes.theirs);
-  if (spawn->cgroup_fd >= 0) close(spawn->cgroup_fd);
-  if (spawn->mount_namespace >= 0) close(spawn->mount_namespace);
-  if (!ok || spawn->terminal) {
-    close_all(pipes.ours);
+/* The process is there; from now on it is this one. False with errno. */
+static bool take_spawned(struct process *process, struct spawned *spawned) {
+  const struct json *json = process->request->json;
+  bool has_terminal = json_true(json_get(json, "process"), "tty");
+  bool has_stdin = process->exec || json_true(json, "stdin");
+  uint64_t window = (uint64_t)json_number(json, "window", 0);
+  process->pid = spawned->pid;
+  process->status = (struct source){.fd = spawned->status_fd, .ready = status_ready};
+  spawned->status_fd = -1;
+  if (!loop_watch(&process->status, EPOLLIN)) return false;
+  if (has_terminal) {
     process->first_window = window;
-  } else if (!open_streams(process, &pipes, has_stdin, window)) {
+    spawned_close(spawned);
+  } else if (!open_streams(process, spawned->stdio, has_stdin, window)) {
     kill(process->pid, SIGKILL);
   }
-  errno = saved;
-  return ok;
+  return true;
 }
 
 static struct process *new_process(uint32_t stream) {
@@ -355,38 +289,59 @@ static struct process *new_process(uint32_t stream) {
   return NULL;
 }
 
-void process_start(struct container *container, struct request *request, bool exec) {
-  const struct json *json = request->json;
-  struct process *process = new_process((uint32_t)json_number(json, "stream", 0));
+static struct process *begin(struct container *container, struct request *request, bool exec) {
+  struct process *process = new_process((uint32_t)json_number(request->json, "stream", 0));
   if (!process) {
     respond_error(request, "Invalid", 0,
                   "stream: taken, not a multiple of 4, or more than %d processes", PROCESSES_MAX);
-    if (!exec) container_start_failed(container);
-    return;
+    return NULL;
   }
-  char image[PATH_BYTES_MAX];
-  snprintf(image, sizeof image, "/image/%s", json_text(json, "imageSerial", ""));
   process->container = container;
   process->exec = exec;
   process->request = request;
-  struct spawn spawn = {.process = json_get(json, "process"),
-                        .container = exec ? NULL : json,
-                        .id = container->id,
-                        .image = image};
-  spawn.terminal = json_true(spawn.process, "tty");
-  bool has_stdin = exec || json_true(json, "stdin");
-  if (!exec) container->process = process;
   timer_set(&process->start_timer, START_WAIT_MS, start_timed_out);
-  if (spawn_process(process, &spawn, has_stdin, (uint64_t)json_number(json, "window", 0))) return;
+  return process;
+}
+
+static void cannot_begin(struct process *process) {
   process->start_code = EXIT_START_FAILED;
   snprintf(process->start_error, sizeof process->start_error, "cannot make a process: %s",
            strerror(errno));
+  if (process->pid) kill(process->pid, SIGKILL);
   start_ended(process);
+}
+
+void process_start(struct container *container, struct request *request, struct blank *blank) {
+  struct process *process = begin(container, request, false);
+  if (!process) {
+    blank_abandon(blank);
+    container_start_failed(container);
+    return;
+  }
+  container->process = process;
+  bool told = blank_tell(blank, request);
+  if (!take_spawned(process, &blank->process) || !told) cannot_begin(process);
+}
+
+void process_exec(struct container *container, struct request *request) {
+  struct process *process = begin(container, request, true);
+  if (!process) return;
+  struct spawned spawned;
+  struct spawn spawn = {.place = container->place,
+                        .process = json_get(request->json, "process"),
+                        .mount_namespace = test_mode ? -1 : open_mount_namespace(container)};
+  pid_t neighbour = pod_pause_pid() ? pod_pause_pid() : container->process->pid;
+  bool ok = spawn_process(&spawned, &spawn, neighbour, 0);
+  int saved = errno;
+  if (spawn.mount_namespace >= 0) close(spawn.mount_namespace);
+  errno = saved;
+  if (!ok || !take_spawned(process, &spawned)) cannot_begin(process);
 }
 
 void processes_reap(void) {
   int status;
   for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+    blank_reaped(pid);
     for (int i = 0; i < PROCESSES_MAX; i++) {
       struct process *process = &processes[i];
       if (!process->used || process->pid != pid) continue;

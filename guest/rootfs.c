@@ -1,6 +1,7 @@
 /* The file system that a container sees, made in its own mount namespace. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -11,6 +12,8 @@
 
 #include "child.h"
 #include "limits.h"
+#include "place.h"
+#include "tree.h"
 #include "util.h"
 
 #define ROOT "/root"
@@ -56,9 +59,9 @@ static const char *const READ_ONLY[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/
                                         "/proc/sysrq-trigger"};
 
 /* What the pod gives to every container. */
-static const char *const POD_FILES[][2] = {{"/pod/hosts", "/etc/hosts"},
-                                           {"/pod/resolv.conf", "/etc/resolv.conf"},
-                                           {"/pod/hostname", "/etc/hostname"}};
+static const char *const FILES[POD_FILES][2] = {{"/pod/hosts", "/etc/hosts"},
+                                               {"/pod/resolv.conf", "/etc/resolv.conf"},
+                                               {"/pod/hostname", "/etc/hostname"}};
 
 _Noreturn static void fail(const char *what, const char *path) {
   child_fail(EXIT_START_FAILED, "cannot %s \"%.200s\": %s", what, path, strerror(errno));
@@ -116,31 +119,12 @@ static int open_target(int root, const char *path, bool directory) {
   return open_in_root(root, path, O_PATH);
 }
 
-/* Flags of a bind mount take effect only by a second call, on the new mount. */
-static void remount(int root, const char *path, unsigned long flags) {
-  char name[64];
-  int fd = open_in_root(root, path, O_PATH);
-  if (fd < 0 || mount(NULL, by_descriptor(name, fd), NULL, MS_REMOUNT | MS_BIND | flags, NULL) < 0)
-    fail("change the mount at", path);
-  close(fd);
-}
-
-static void bind_at(int root, int source, const char *path, bool directory, unsigned long flags) {
-  char from[64], to[64];
-  int target = open_target(root, path, directory);
-  if (target < 0) fail("make the mount point", path);
-  if (mount(by_descriptor(from, source), by_descriptor(to, target), NULL, MS_BIND, NULL) < 0)
-    fail("mount at", path);
-  close(target);
-  if (flags) remount(root, path, flags);
-}
-
-static void bind_path(int root, const char *source, const char *path, unsigned long flags) {
+static void place_tree(int root, int tree, const char *path) {
   struct stat status;
-  int fd = open(source, O_PATH | O_CLOEXEC);
-  if (fd < 0 || fstat(fd, &status) < 0) fail("open", source);
-  bind_at(root, fd, path, S_ISDIR(status.st_mode), flags);
-  close(fd);
+  int target = fstat(tree, &status) < 0 ? -1 : open_target(root, path, S_ISDIR(status.st_mode));
+  if (target < 0) fail("make the mount point", path);
+  if (!tree_mount(tree, target)) fail("mount at", path);
+  close(target);
 }
 
 static void mount_overlay(const struct spawn *spawn) {
@@ -148,11 +132,10 @@ static void mount_overlay(const struct spawn *spawn) {
   const char *layers = "/scratch/containers";
   if (!format_path(options, sizeof options,
                    "lowerdir=%s,upperdir=%s/%s/upper,workdir=%s/%s/work,volatile", spawn->image,
-                   layers, spawn->id, layers, spawn->id))
-    fail("mount the root of", spawn->id);
-  bool privileged = json_true(json_get(spawn->process, "security"), "privileged");
-  unsigned long flags = privileged ? 0 : MS_NODEV;
-  if (mount("overlay", ROOT, "overlay", flags, options) < 0) fail("mount the root of", spawn->id);
+                   layers, spawn->place, layers, spawn->place))
+    fail("mount the root at", ROOT);
+  unsigned long flags = spawn->privileged ? 0 : MS_NODEV;
+  if (mount("overlay", ROOT, "overlay", flags, options) < 0) fail("mount the root at", ROOT);
 }
 
 static void mount_special(int root, bool privileged) {
@@ -182,7 +165,10 @@ static void make_devices(int root, bool privileged) {
     if (symlinkat(LINKS[i][0], dev, LINKS[i][1]) < 0 && errno != EEXIST)
       fail("make", LINKS[i][1]);
   close(dev);
-  bind_path(root, "/shm", "/dev/shm", 0);
+  int shm = tree_copy(AT_FDCWD, "/shm");
+  if (shm < 0) fail("open", "/shm");
+  place_tree(root, shm, "/dev/shm");
+  close(shm);
 }
 
 /* The part of a volume that a container mounts. A missing one becomes a directory. */
@@ -213,11 +199,10 @@ static int open_sub_path(int volume, const char *path) {
   return open_beneath(volume, path, O_PATH);
 }
 
-static void mount_volume(int root, const struct json *mounted) {
+/* What a container mounts of a volume, as PID 1 sees it. */
+static int copy_volume(const struct json *mounted) {
   char path[PATH_BYTES_MAX];
   const char *name = json_text(mounted, "volume", ""), *sub = json_text(mounted, "subPath", "");
-  const char *target = json_text(mounted, "path", "");
-  struct stat status;
   errno = ENOENT;
   if (!name_is_valid(name, VOLUME_NAME_BYTES_MAX) ||
       !format_path(path, sizeof path, "/volume/%s", name))
@@ -230,10 +215,16 @@ static void mount_volume(int root, const struct json *mounted) {
     close(fd);
     fd = part;
   }
-  if (fstat(fd, &status) < 0) fail("find volume", name);
-  unsigned long flags = MS_NODEV | (json_true(mounted, "readOnly") ? MS_RDONLY : 0);
-  bind_at(root, fd, target, S_ISDIR(status.st_mode), flags);
+  int tree = tree_copy(fd, "");
+  if (tree < 0 || !tree_restrict(tree, json_true(mounted, "readOnly"))) fail("copy volume", name);
   close(fd);
+  return tree;
+}
+
+static int open_root(void) {
+  int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (root < 0) fail("open", "/");
+  return root;
 }
 
 static int depth_of(const char *path) {
@@ -242,17 +233,33 @@ static int depth_of(const char *path) {
   return depth;
 }
 
-/* Outer ones first, in whatever order they were given. */
-static void mount_volumes(int root, const struct json *mounts) {
-  if (mounts && mounts->count > MOUNTS_MAX)
+/* In the order in which they were given. Volumes may have come after the container's namespace. */
+static void copy_volumes(const struct rootfs *rootfs, const struct json *mounts,
+                         int trees[MOUNTS_MAX]) {
+  if (setns(rootfs->home, CLONE_NEWNS) < 0) fail("enter", "/volume");
+  for (const struct json *mounted = json_first(mounts); mounted; mounted = json_next(mounted))
+    *trees++ = copy_volume(mounted);
+  if (setns(rootfs->own, CLONE_NEWNS) < 0) fail("enter", "/");
+}
+
+static void mount_volumes(const struct rootfs *rootfs, const struct json *mounts) {
+  int trees[MOUNTS_MAX];
+  if (!json_first(mounts)) return;
+  if (mounts->count > MOUNTS_MAX)
     child_fail(EXIT_START_FAILED, "mounts: %u, at most %d", mounts->count, MOUNTS_MAX);
+  copy_volumes(rootfs, mounts, trees);
+  int root = open_root();
+  /* Outer ones first, in whatever order they were given. */
   for (int depth = 0; depth <= DEPTH_MAX; depth++) {
+    int *tree = trees;
     const struct json *mounted = json_first(mounts);
-    for (; mounted; mounted = json_next(mounted)) {
-      int wanted = depth_of(json_text(mounted, "path", ""));
-      if ((wanted < DEPTH_MAX ? wanted : DEPTH_MAX) == depth) mount_volume(root, mounted);
+    for (; mounted; mounted = json_next(mounted), tree++) {
+      const char *path = json_text(mounted, "path", "");
+      int wanted = depth_of(path);
+      if ((wanted < DEPTH_MAX ? wanted : DEPTH_MAX) == depth) place_tree(root, *tree, path);
     }
   }
+  close(root);
 }
 
 static bool is_mounted_by(const struct json *mounts, const char *path) {
@@ -262,17 +269,28 @@ static bool is_mounted_by(const struct json *mounts, const char *path) {
   return false;
 }
 
-static void mount_pod_files(int root, const struct spawn *spawn, bool read_only) {
-  const struct json *mounts = json_get(spawn->container, "mounts");
-  const char *message = json_text(spawn->container, "terminationMessagePath", "");
+/* Copies of the pod's files, and of what the container may write its last words into. */
+static void copy_pod_files(const char *place, struct rootfs *rootfs) {
   char path[PATH_BYTES_MAX];
-  for (size_t i = 0; i < sizeof POD_FILES / sizeof *POD_FILES; i++)
-    if (!is_mounted_by(mounts, POD_FILES[i][1]))
-      bind_path(root, POD_FILES[i][0], POD_FILES[i][1], MS_NODEV | (read_only ? MS_RDONLY : 0));
+  for (int i = 0; i < POD_FILES; i++)
+    if ((rootfs->pod_files[i] = tree_copy(AT_FDCWD, FILES[i][0])) < 0) fail("open", FILES[i][0]);
+  if (!place_path(path, sizeof path, place, "termination-log")) fail("open", place);
+  if ((rootfs->termination_log = tree_copy(AT_FDCWD, path)) < 0) fail("open", path);
+}
+
+static void mount_pod_files(int root, const struct rootfs *rootfs, const struct json *spec) {
+  const struct json *mounts = json_get(spec, "mounts");
+  const char *message = json_text(spec, "terminationMessagePath", "");
+  bool read_only = json_true(spec, "readOnlyRootfs");
+  for (int i = 0; i < POD_FILES; i++) {
+    const char *path = FILES[i][1];
+    if (is_mounted_by(mounts, path)) continue;
+    if (!tree_restrict(rootfs->pod_files[i], read_only)) fail("protect", path);
+    place_tree(root, rootfs->pod_files[i], path);
+  }
   if (!*message) return;
-  if (!format_path(path, sizeof path, "/scratch/containers/%s/termination-log", spawn->id))
-    fail("make the mount point", message);
-  bind_path(root, path, message, MS_NODEV);
+  if (!tree_restrict(rootfs->termination_log, false)) fail("protect", message);
+  place_tree(root, rootfs->termination_log, message);
 }
 
 static void mask_paths(void) {
@@ -305,23 +323,46 @@ static void make_working_directory(int root, const struct json *process) {
   if (fd >= 0) close(fd);
 }
 
-void rootfs_enter(const struct spawn *spawn) {
-  bool privileged = json_true(json_get(spawn->process, "security"), "privileged");
-  bool read_only = json_true(spawn->container, "readOnlyRootfs");
+/* What cannot be made here is told when it is mounted on. */
+static void make_mount_point(int root, const char *path, bool directory) {
+  int fd = open_target(root, path, directory);
+  if (fd >= 0) close(fd);
+}
+
+static void make_mount_points(int root, const struct json *paths) {
+  for (int i = 0; i < POD_FILES; i++) make_mount_point(root, FILES[i][1], false);
+  for (const struct json *path = json_first(paths); path; path = json_next(path))
+    make_mount_point(root, path->text ? path->text : "", true);
+}
+
+void rootfs_prepare(const struct spawn *spawn, struct rootfs *rootfs) {
+  rootfs->home = spawn->home_namespace;
+  rootfs->own = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+  if (rootfs->own < 0) fail("open", "/proc/self/ns/mnt");
   mount_overlay(spawn);
   int root = open(ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (root < 0) fail("open", ROOT);
-  mount_special(root, privileged);
-  make_devices(root, privileged);
-  mount_volumes(root, json_get(spawn->container, "mounts"));
-  mount_pod_files(root, spawn, read_only);
-  make_working_directory(root, spawn->process);
+  mount_special(root, spawn->privileged);
+  make_devices(root, spawn->privileged);
+  copy_pod_files(spawn->place, rootfs);
+  make_mount_points(root, spawn->mount_paths);
   if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0) fail("enter", ROOT);
   if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0) fail("leave", "/");
   close(root);
-  if (!privileged) mask_paths();
+  if (!spawn->privileged) mask_paths();
+}
+
+void rootfs_finish(const struct rootfs *rootfs, const struct json *spec) {
+  const struct json *process = json_get(spec, "process");
+  bool privileged = json_true(json_get(process, "security"), "privileged");
+  mount_volumes(rootfs, json_get(spec, "mounts"));
+  int root = open_root();
+  mount_pod_files(root, rootfs, spec);
+  make_working_directory(root, process);
+  close(root);
   unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY | (privileged ? 0 : MS_NODEV);
-  if (read_only && mount(NULL, "/", NULL, flags, NULL) < 0) fail("protect", "/");
+  if (json_true(spec, "readOnlyRootfs") && mount(NULL, "/", NULL, flags, NULL) < 0)
+    fail("protect", "/");
 }
 
 void rootfs_bind_console(const char *terminal) {

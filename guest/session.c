@@ -125,10 +125,17 @@ static bool deliver_request(void) {
   memmove(json + json_length + 1, json + json_length, attachment_length);
   json[json_length] = 0;
   request->body = (char *)body;
+  request->text = malloc(json_length + 1);
+  request->text_length = json_length;
   request->attachment = json + json_length + 1;
   request->attachment_length = attachment_length;
   body = NULL;
   body_length = body_capacity = 0;
+  if (!request->text) {
+    request_free(request);
+    return protocol_error("request: out of memory");
+  }
+  memcpy(request->text, json, json_length);
   if (!json_parse(&request->document, (char *)json, json_length)) {
     respond_error(request, "Invalid", 0, "request: %s", request->document.error);
     return true;
@@ -360,6 +367,7 @@ void request_free(struct request *request) {
   if (!request) return;
   json_free(&request->document);
   free(request->body);
+  free(request->text);
   free(request);
 }
 

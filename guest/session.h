@@ -19,6 +19,9 @@ struct request {
   /* Of the session it came in: an answer for an older one is dropped. */
   uint64_t session;
   char *body;
+  /* The JSON as it came: parsing decodes it in place. */
+  char *text;
+  size_t text_length;
   struct json_document document;
   const struct json *json;
   const uint8_t *attachment;

@@ -67,6 +67,14 @@ bool volume_create(const struct json *volume, char *error, size_t size) {
   return ok ? true : complain(error, size, name);
 }
 
+void volumes_remove(void) {
+  char path[PATH_BYTES_MAX];
+  DIR *list = format_path(path, sizeof path, "%s/volume", state_root) ? opendir(path) : NULL;
+  for (struct dirent *entry; list && (entry = readdir(list));)
+    if (volume_path(path, sizeof path, entry->d_name)) remove_tree(path);
+  if (list) closedir(list);
+}
+
 static bool refuse(struct request *request, const char *what) {
   respond_error(request, "Invalid", 0, "%s: \"%.100s\" of volume \"%.100s\": %s", what,
                 json_text(request->json, "path", ""), json_text(request->json, "volume", ""),
@@ -99,6 +107,11 @@ static int64_t current_version(int volume) {
   return sscanf(target, "..v%lld", &version) == 1 ? version : -1;
 }
 
+/* Whether the volume has what the request is to bring, or newer. */
+static bool is_current(int volume, const struct request *request) {
+  return current_version(volume) >= json_number(request->json, "version", 0);
+}
+
 static void remove_at(int directory, const char *name) {
   char path[64 + 256];
   if (format_path(path, sizeof path, "/proc/self/fd/%d/%s", directory, name)) remove_tree(path);
@@ -106,20 +119,20 @@ static void remove_at(int directory, const char *name) {
 
 void volume_begin(struct request *request) {
   int volume;
-  char version[32], bytes[64];
+  char version[32];
   if (!open_version(request, &volume, version, sizeof version)) return;
-  int64_t current = current_version(volume);
-  struct json_writer ok = {.bytes = bytes, .capacity = sizeof bytes};
-  json_open(&ok, NULL, '{');
-  json_put_number(&ok, "current", current);
-  json_close(&ok, '}');
-  bool made = true;
-  if (current < json_number(request->json, "version", 0)) {
+  if (is_current(volume, request)) {
+    respond_ok(request, NULL);
+    close(volume);
+    return;
+  }
+  bool made = mkdirat(volume, version, 0755) == 0;
+  if (!made && errno == EEXIST) {
     remove_at(volume, version);
     made = mkdirat(volume, version, 0755) == 0;
   }
   if (made)
-    respond_ok(request, &ok);
+    respond_ok(request, NULL);
   else
     refuse(request, "cannot begin version");
   close(volume);
@@ -170,6 +183,11 @@ void volume_file(struct request *request) {
   char version[32];
   const char *path = json_text(request->json, "path", "");
   if (!open_version(request, &volume, version, sizeof version)) return;
+  if (is_current(volume, request)) {
+    respond_ok(request, NULL);
+    close(volume);
+    return;
+  }
   errno = EINVAL;
   bool ok = file_path_is_valid(path) && json_number(request->json, "offset", 0) >= 0;
   if (ok) directory = open_beneath(volume, version, O_RDONLY | O_DIRECTORY);
@@ -182,6 +200,8 @@ void volume_file(struct request *request) {
     respond_ok(request, NULL);
   else
     refuse(request, "cannot write");
+  /* What follows may be on its way already: without this file there is no such version. */
+  if (!ok) remove_at(volume, version);
   if (file >= 0) close(file);
   if (directory >= 0) close(directory);
   close(volume);
@@ -189,6 +209,8 @@ void volume_file(struct request *request) {
 
 static bool replace_link(int volume, const char *target, const char *name) {
   char present[PATH_BYTES_MAX];
+  if (symlinkat(target, volume, name) == 0) return true;
+  if (errno != EEXIST) return false;
   ssize_t length = readlinkat(volume, name, present, sizeof present - 1);
   if (length >= 0) {
     present[length] = 0;
@@ -237,10 +259,11 @@ void volume_commit(struct request *request) {
   int volume;
   char version[32];
   if (!open_version(request, &volume, version, sizeof version)) return;
-  bool ok = true;
-  if (current_version(volume) < json_number(request->json, "version", 0)) {
-    ok = replace_link(volume, version, "..data") && link_names(volume, version);
-    if (ok) remove_stale(volume, version);
+  bool ok = true, replaces = current_version(volume) >= 0;
+  if (!is_current(volume, request)) {
+    ok = faccessat(volume, version, F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
+         replace_link(volume, version, "..data") && link_names(volume, version);
+    if (ok && replaces) remove_stale(volume, version);
   }
   if (ok)
     respond_ok(request, NULL);

@@ -38,8 +38,10 @@ export function createSandboxStarter(scope: PodScope): SandboxStarter {
     const number = view.sandbox ? sandboxNumber(view.sandbox) + 1 : 0;
     const nowMs = clock.nowMs();
     const streak = view.sandbox ? sandboxRestart({ view, nowMs, sandboxStoppedMs }).streak : 0;
-    const volumes = await podVolumes({ ...context, downward: downwardContext(context, view) });
-    const defaults = await context.sandboxDefaults();
+    const [volumes, defaults] = await Promise.all([
+      podVolumes({ ...context, downward: downwardContext(context, view) }),
+      context.sandboxDefaults(),
+    ]);
     const network = context.network.segment() ?? null;
     return sandboxSpec(view.pod, number, streak, volumes, network, context.size, defaults);
   };

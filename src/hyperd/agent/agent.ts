@@ -35,8 +35,8 @@ export interface Agent {
    */
   endRehearsal(options: { keepsScratch: boolean }): Promise<void>;
   /**
-   * Before the pod is set up: mounts an image that it may use, whose disk is attached, and has the
-   * guest read what `program` begins with.
+   * Before the pod is set up: mounts an image that it may use, whose disk is attached, has the guest
+   * read what `program` begins with, and makes a container of the image ready.
    */
   prefetch(image: ImagePrefetch): Promise<void>;
   /** Idempotent by id. Resolves when the process runs; rejects with `AgentError` `StartError`. */
@@ -138,6 +138,8 @@ export interface ImagePrefetch {
   imageFsType: 'erofs' | 'ext4';
   /** A path, or a name that is looked for where programs are. */
   program: string;
+  /** Where that container mounts volumes as a whole. One that mounts less is made anew. */
+  mountPaths: string[];
 }
 
 export interface GuestContainerSpec {

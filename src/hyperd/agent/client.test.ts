@@ -52,7 +52,7 @@ const isRefusal =
 describe('containers', () => {
   test('print, exit with their code and leave a message', () =>
     withPod(async ({ guest, host, agent }) => {
-      const log = join(guest.directory, 'scratch/containers/a/termination-log');
+      const log = join(guest.directory, 'scratch/containers/0/termination-log');
       await agent.startContainer(shell('a', `echo out; echo err >&2; echo bye > ${log}; exit 3`));
       const exit = await host.exit('a');
       assert.equal(host.text('a'), 'out\n');

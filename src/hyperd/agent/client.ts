@@ -323,18 +323,18 @@ class Client {
 
   async #replaceFiles(volume: string, content: VolumeFiles): Promise<void> {
     const { version } = content;
-    const begun = await this.#session.request('volumeBegin', { volume, version });
-    const current = this.#orClose(() => integerOf(begun, 'current', -1, Number.MAX_SAFE_INTEGER));
-    if (current >= version) return;
+    // The guest takes them in this order, and commits nothing of which it has refused a part.
+    const answers = [this.#session.request('volumeBegin', { volume, version })];
     for (const { content: encoded, ...file } of content.files) {
       const bytes = Buffer.from(encoded, 'base64');
       for (let offset = 0; offset === 0 || offset < bytes.length; offset += VOLUME_PIECE_BYTES) {
         const attachment = bytes.subarray(offset, offset + VOLUME_PIECE_BYTES);
         const body = { volume, version, ...file, offset };
-        await this.#session.request('volumeFile', body, { attachment });
+        answers.push(this.#session.request('volumeFile', body, { attachment }));
       }
     }
-    await this.#session.request('volumeCommit', { volume, version });
+    answers.push(this.#session.request('volumeCommit', { volume, version }));
+    await Promise.all(answers);
   }
 
   async #exec(id: string, process: ProcessSpec): Promise<GuestProcess> {

@@ -55,6 +55,8 @@ export class Session {
   /** Requests that timed out: their answers may still come. */
   #late = new Set<number>();
   #lastId = 0;
+  /** Requests that have been sent and not answered. Pings are not counted. */
+  #waiting = 0;
   #line: (() => void)[] = [];
   #ping: Promise<boolean> | undefined;
   #over = false;
@@ -107,17 +109,29 @@ export class Session {
   };
 
   /**
+   * Requests are sent in the order of the calls.
    * @throws AgentError what the guest refused, `Timeout` when it lives and does not answer this, or
    *   `Closed`, also when it does not answer anything any more
    */
   async request(op: string, body: Json = {}, options: RequestOptions = {}): Promise<Json> {
-    while (!this.#over && this.#pending.size >= REQUESTS_MAX) {
-      await new Promise<void>((resolve) => this.#line.push(resolve));
-    }
+    const isFull = this.#waiting >= REQUESTS_MAX;
+    if (isFull) await new Promise<void>((resolve) => this.#line.push(resolve));
+    else this.#waiting += 1;
     const timeoutMs = options.timeoutMs ?? REQUEST_TIMEOUT_MS;
-    return this.#ask({ op, ...body }, options.attachment, timeoutMs, (id) => {
-      void this.#unanswered(id, `${op}: no answer from the guest within ${timeoutMs} ms`);
-    });
+    try {
+      return await this.#ask({ op, ...body }, options.attachment, timeoutMs, (id) => {
+        void this.#unanswered(id, `${op}: no answer from the guest within ${timeoutMs} ms`);
+      });
+    } finally {
+      this.#leave();
+    }
+  }
+
+  /** The place of a request goes to the first in line: nobody overtakes. */
+  #leave(): void {
+    const next = this.#line.shift();
+    if (next) next();
+    else this.#waiting -= 1;
   }
 
   #ask(
@@ -233,7 +247,6 @@ export class Session {
   #forget(id: number): void {
     this.#pending.get(id)?.timer.cancel();
     this.#pending.delete(id);
-    this.#line.shift()?.();
   }
 }
 

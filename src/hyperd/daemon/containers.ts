@@ -14,7 +14,7 @@ import type { DiskSpec } from '../vmm/hypervisor.ts';
 import { openContainer } from './container.ts';
 import type { Container } from './container.ts';
 import { guestContainerSpec, imageSerial } from './guest-spec.ts';
-import { newContainerRecord } from './record.ts';
+import { isLive, newContainerRecord } from './record.ts';
 import type { ContainerRecord, PodPaths, PodRecord } from './record.ts';
 import type { RecordKeeper } from './record-keeper.ts';
 import { signalNumber } from './signals.ts';
@@ -109,14 +109,16 @@ class PodContainers implements Containers {
   }
 
   async #start(spec: HyperContainerSpec): Promise<ContainerState> {
-    const { images, record, keeper, over, log } = this.#owner;
-    await this.#owner.begun();
-    this.#owner.assertRunning();
+    const { record, keeper, over, log } = this.#owner;
+    if (record.phase !== 'creating') this.#owner.assertRunning();
     const known = this.#containers.get(spec.id);
-    if (known && known.record.state.phase !== 'creating') return known.record.state;
-    const acquired = images.acquire(spec.imageId, record.spec.id, record.spec.owner);
-    if (!known) await acquired;
-    const container = known ?? (await this.#add(spec));
+    if (known && known.record.state.phase !== 'creating') {
+      await this.#owner.begun();
+      this.#owner.assertRunning();
+      return known.record.state;
+    }
+    const { container, acquired } = await this.#prepare(spec, known);
+    if (!known) await this.#add(container);
     try {
       await this.#launch(container, await acquired);
     } catch (error) {
@@ -138,19 +140,50 @@ class PodContainers implements Containers {
     }
   }
 
-  async #add(spec: HyperContainerSpec): Promise<Container> {
-    const { record: pod, keeper, clock } = this.#owner;
-    const record = newContainerRecord(spec, clock.nowMs());
-    const container = await this.#open(record);
+  /** Waits for the pod to run. What only the host has to do for the container is done meanwhile. */
+  async #prepare(spec: HyperContainerSpec, known: Container | undefined) {
+    const { images, record: pod, clock } = this.#owner;
+    const acquired = images.acquire(spec.imageId, pod.spec.id, pod.spec.owner);
+    // The failure of one that is recorded is its end, that of another one its caller's.
+    const opened = known ?? this.#open(newContainerRecord(spec, clock.nowMs()));
+    const made = Promise.all([opened, known ? acquired.catch(() => {}) : acquired]);
+    made.catch(() => {});
+    try {
+      await this.#owner.begun();
+      this.#owner.assertRunning();
+      const [container] = await made;
+      return { container, acquired };
+    } catch (error) {
+      await this.#letGo(spec, known ? undefined : opened, acquired);
+      throw error;
+    }
+  }
+
+  /** Of a container that will not be: the pod's end did not know of what was being prepared for it. */
+  async #letGo(
+    spec: HyperContainerSpec,
+    opened: Container | Promise<Container> | undefined,
+    acquired: Promise<unknown>,
+  ): Promise<void> {
+    const { images, record: pod } = this.#owner;
+    await acquired.catch(() => {});
+    if (!isLive(pod)) await images.release(spec.imageId, pod.spec.id);
+    await Promise.resolve(opened).then(
+      (container) => container?.close(),
+      () => {},
+    );
+  }
+
+  async #add(container: Container): Promise<void> {
+    const { record: pod, keeper } = this.#owner;
     // No await from here on: the pod's end must find the container, or this find the end.
     if (pod.phase !== 'running') {
       await container.close();
       throw this.#owner.notRunning();
     }
-    pod.containers.push(record);
+    pod.containers.push(container.record);
     this.#hold(container);
     await keeper.save();
-    return container;
   }
 
   async #launch(container: Container, diskPath: string): Promise<void> {
@@ -165,12 +198,15 @@ class PodContainers implements Containers {
     this.#noteStart(disk, spec);
   }
 
-  #noteStart({ serial, path }: DiskSpec, { imageId, process }: HyperContainerSpec): void {
+  #noteStart({ serial, path }: DiskSpec, spec: HyperContainerSpec): void {
+    const { imageId, process, mounts } = spec;
     const { images } = this.#owner;
     const [reference = ''] = images.get(imageId)?.references ?? [];
     // What a registry gave to a credential alone is shown to no VM that has not asked for it.
     if (!reference || !images.mayUse({ reference, credentials: [] })) return;
-    this.#owner.noteStart({ serial, path, program: process.argv[0] ?? '' });
+    // A whole volume is a directory; a part of one may be a file.
+    const mountPaths = mounts.filter(({ subPath }) => subPath === '').map((mount) => mount.path);
+    this.#owner.noteStart({ serial, path, program: process.argv[0] ?? '', mountPaths });
   }
 
   #startFailure(error: unknown): ProcessExit {

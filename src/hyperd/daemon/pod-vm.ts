@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { allOf } from '../../base/all-of.ts';
 import type { Clock } from '../../base/clock.ts';
 import { scratchDisk } from '../supply/devices.ts';
 import { makeVmDirectory, vmPaths } from '../supply/paths.ts';
@@ -53,14 +54,13 @@ export function createPodVm(owner: PodVmOwner, dependencies: PodDependencies): P
   /** One that has waited for such a pod, with its network and disk. */
   const takeWarm = async (shape: VmShape): Promise<Vm | undefined> => {
     request = { shape, network: spec.network, scratchMib: spec.scratchMib };
-    const warm = await supply.takeWarm(request);
+    const warm = await supply.takeWarm(request, vmLimits(spec));
     if (warm === undefined) return undefined;
     owner.onVm(warm.vm);
     uids.release(record.uid);
     const { id: vmId, uid, port } = warm;
     Object.assign(record, { vmId, uid, port, origin: 'warm' });
     record.timings.network = record.timings.disks = clock.nowMs();
-    await warm.vm.setLimits(vmLimits(spec));
     // So that the store counts it among those that run the kernel.
     await kernels.acquire(spec.kernel, owner.paths.root);
     return warm.vm;
@@ -70,7 +70,7 @@ export function createPodVm(owner: PodVmOwner, dependencies: PodDependencies): P
     const { timings, uid } = record;
     const { vm: directory, scratch } = paths();
     await makeVmDirectory(paths());
-    await bothOf(
+    await allOf(
       connectNetwork(record, network, signal).then(() => (timings.network = clock.nowMs())),
       createScratchDisk(scratch, spec.scratchMib, uid, signal).then(
         () => (timings.disks = clock.nowMs()),
@@ -106,10 +106,4 @@ export function createPodVm(owner: PodVmOwner, dependencies: PodDependencies): P
       record.vmId = spec.id;
     },
   };
-}
-
-/** Resolves or rejects when neither is under way any more. */
-async function bothOf(...work: Promise<unknown>[]): Promise<void> {
-  const results = await Promise.allSettled(work);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

@@ -9,6 +9,7 @@ import type {
   VolumeFiles,
 } from '../../api/hyperd.ts';
 import { StatusError, notFound } from '../../api/status.ts';
+import { allOf } from '../../base/all-of.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
@@ -159,14 +160,14 @@ class HyperPod implements Pod, ContainersOwner {
 
   async #boot(): Promise<void> {
     await this.loadContainers();
-    await this.keeper.changed();
-    await this.#ports.open();
-    // There may be one of an earlier life, or one that an earlier daemon did not live to record.
-    await this.#podVm.discard();
-    const vm = await this.#podVm.take(Promise.race([this.#booted.promise, this.over]));
+    // There may be a VM of an earlier life, or one that an earlier daemon did not live to record.
+    await allOf(this.#podVm.discard(), this.#ports.open());
+    // A VM that no record names ends with this daemon, so the two need not wait for each other.
+    const booted = Promise.race([this.#booted.promise, this.over]);
+    const [vm] = await allOf(this.#podVm.take(booted), this.keeper.changed());
     this.record.timings.vmm = this.clock.nowMs();
-    await this.keeper.untilStored(() => this.keeper.save());
-    await this.#runGuest(vm);
+    const stored = this.keeper.untilStored(() => this.keeper.changed());
+    await allOf(stored, this.#runGuest(vm));
     this.#containers.carryOut();
   }
 
@@ -300,7 +301,7 @@ class HyperPod implements Pod, ContainersOwner {
   // --- The guest ---------------------------------------------------------------------------
 
   begun(): Promise<void> {
-    return this.#begun;
+    return Promise.race([this.#begun, this.#booted.promise]);
   }
 
   noteStart(image: StartedImage): void {

@@ -1,7 +1,7 @@
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { describeError } from '../../base/log.ts';
-import { savePodRecord } from './record.ts';
+import { makePodDirectory, savePodRecord } from './record.ts';
 import type { PodPaths, PodRecord } from './record.ts';
 
 /** Writes the record of one pod, whenever it has changed and before anybody is told. */
@@ -36,14 +36,22 @@ export function createRecordKeeper(
 ): RecordKeeper {
   const { clock, log, signal, onChange } = options;
   let saved: Promise<void> = Promise.resolve();
+  let next: Promise<void> | undefined;
   let isStopped = false;
 
-  /** Saves are one behind the other, and each writes what is newest when its turn comes. */
+  /**
+   * Saves are one behind the other, and each writes what is newest when its turn comes: who asks
+   * before that shares it.
+   */
   const save = (): Promise<void> => {
+    if (next) return next;
     const work = saved.then(async () => {
+      if (!isStopped) await makePodDirectory(paths);
+      next = undefined;
       if (!isStopped) await savePodRecord(paths, record);
     });
-    saved = work.catch(() => {});
+    next = work;
+    saved = work.catch(() => (next = undefined)).then(() => {});
     return work;
   };
 

@@ -139,14 +139,18 @@ export function podPaths(podsDirectory: string, id: string): PodPaths {
   };
 }
 
-/**
- * Replaces the file at once: a reader sees the old record or the new one. The pod's directory is
- * made where it is missing, but not what it lies in: a data directory that was deleted stays so.
- */
-export async function savePodRecord(paths: PodPaths, record: PodRecord): Promise<void> {
+/** Where it is missing, but not what it lies in: a data directory that was deleted stays so. */
+export async function makePodDirectory(paths: PodPaths): Promise<void> {
   await mkdir(paths.root, { mode: 0o711 }).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error;
   });
+}
+
+/**
+ * What the record says at the call. Replaces the file at once: a reader sees the old record or the
+ * new one.
+ */
+export async function savePodRecord(paths: PodPaths, record: PodRecord): Promise<void> {
   await writeFileAtomic(paths.record, JSON.stringify(record));
 }
 

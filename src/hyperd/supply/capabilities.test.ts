@@ -14,6 +14,8 @@ import { openSupply } from './index.ts';
 import type { VmRequest, VmSupply } from './supply.ts';
 import { createUids } from './uids.ts';
 
+const LIMITS = { cpuMillis: 0, cpuWeightMillis: 100, memoryMib: 256, processCount: 64 };
+
 let directory: string;
 let hypervisor: FakeHypervisor;
 let request: VmRequest;
@@ -48,7 +50,7 @@ test('what a hypervisor cannot do the supply does without', async () => {
   const wants = async () => {
     const supply = await open();
     try {
-      assert.equal(await supply.takeWarm(request), undefined);
+      assert.equal(await supply.takeWarm(request, LIMITS), undefined);
       return supply.pools().map(({ wanted }) => wanted);
     } finally {
       await supply.close();

@@ -3,6 +3,7 @@ import { availableParallelism, freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { VmStatus } from '../../api/hyperd.ts';
 import { abortable } from '../../base/abort.ts';
+import { allOf } from '../../base/all-of.ts';
 import { describeError } from '../../base/log.ts';
 import { HypervisorError } from '../vmm/hypervisor.ts';
 import type { Hypervisor, Vm, VmSpec } from '../vmm/hypervisor.ts';
@@ -132,11 +133,11 @@ async function openFullSupply(options: SupplyOptions): Promise<VmSupply> {
     end: (warm) => workshop.end(warm),
   });
   return {
-    async takeWarm(request) {
+    async takeWarm(request, limits) {
       const warm = pool.take(request);
       if (warm === undefined) return undefined;
       try {
-        await warm.vm.resume();
+        await allOf(warm.vm.setLimits(limits), warm.vm.resume());
         counts.starts.warm += 1;
         return warm;
       } catch (error) {

@@ -154,8 +154,8 @@ test('one that dies while it waits is replaced, and never given away', async () 
 test('they are made ready for what pods of their kind started last', async () => {
   const { pool, images } = createRig();
   pool.take(request('a'));
-  pool.noteStart(request('a'), { serial: 'i1', path: '/1', program: 'sh' });
-  pool.noteStart(request('b'), { serial: 'i2', path: '/2', program: 'sh' });
+  pool.noteStart(request('a'), { serial: 'i1', path: '/1', program: 'sh', mountPaths: [] });
+  pool.noteStart(request('b'), { serial: 'i2', path: '/2', program: 'sh', mountPaths: [] });
   await settle();
   pool.take(request('a'));
   await settle();
@@ -187,6 +187,24 @@ test('close() ends all that wait, and what is just being made', async () => {
   assert.deepEqual(rig.ended, rig.made);
 });
 
+test('while a pod starts none is made for the next, unless none waits', async () => {
+  const { pool, made, clock } = createRig();
+  for (let i = 0; i < 3; i += 1) pool.take(request('a'));
+  await settle();
+  assert.equal(made.length, 3);
+  pool.take(request('a'));
+  await settle();
+  assert.equal(made.length, 3, 'two wait: the start has the machine');
+  await clock.advance(1_000);
+  await settle();
+  assert.ok(made.length > 3, 'the start is over');
+  while (pool.status()[0]?.waiting) pool.take(request('a'));
+  const before = made.length;
+  await settle();
+  assert.ok(made.length > before, 'none waits');
+  await pool.close();
+});
+
 test('an owner has no more waiting than its limit, whatever the pool could hold', async () => {
   const rig = createRig();
   const { pool } = rig;
@@ -207,6 +225,7 @@ test('an owner has no more waiting than its limit, whatever the pool could hold'
   await settle();
   assert.equal(countOf('a'), 0);
   pool.limit('a', undefined);
+  await rig.clock.advance(1_000);
   await settle();
   assert.ok(countOf('a') > 1);
   await pool.close();

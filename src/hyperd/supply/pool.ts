@@ -66,6 +66,11 @@ export function defaultPolicy(): PoolPolicy {
 
 /** Arrivals of this span are expected again. It is several times what making a VM takes. */
 const ARRIVALS_SPAN_MS = 5_000;
+/**
+ * A pod that got its VM here has started within this time. What is made for the next one takes as
+ * much of the machine as the start itself, so it waits meanwhile, unless it is missing already.
+ */
+const START_MS = 300;
 /** Of a kind that nobody has asked for so long, none is kept. */
 const IDLE_MS = 10 * 60_000;
 const LOOK_MS = 30_000;
@@ -108,6 +113,8 @@ class WarmPool implements Pool {
   readonly #makers = new Set<Promise<void>>();
   #look: Timer;
   #retry: Timer | undefined;
+  #start: Timer | undefined;
+  #startedMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: PoolOptions) {
     this.#options = options;
@@ -122,8 +129,14 @@ class WarmPool implements Pool {
     kind.usedAtMs = nowMs;
     kind.arrivalsMs = [...kind.arrivalsMs, nowMs].slice(-policy.count);
     const warm = kind.waiting.shift();
-    if (warm === undefined) kind.misses += 1;
-    else kind.hits += 1;
+    if (warm === undefined) {
+      kind.misses += 1;
+    } else {
+      kind.hits += 1;
+      this.#startedMs = nowMs;
+      this.#start?.cancel();
+      this.#start = clock.after(START_MS, () => this.#wake());
+    }
     this.#wake();
     return warm;
   }
@@ -179,11 +192,13 @@ class WarmPool implements Pool {
     const used = this.#usedMib(kinds);
     const nowMs = clock.monotonicMs();
     const lack = (kind: Kind) => this.#wanted(kind) - kind.waiting.length;
+    const isStarting = nowMs - this.#startedMs < START_MS;
     const candidates = kinds.filter(
       (kind) =>
         lack(kind) > 0 &&
         kind.making === undefined &&
         nowMs >= kind.notBeforeMs &&
+        !(isStarting && kind.waiting.length > 0) &&
         used + memoryMibOf(kind.request) <= policy.memoryMib &&
         this.#usedMib(this.#kindsOf(kind)) + memoryMibOf(kind.request) <= this.#limitOf(kind),
     );
@@ -333,6 +348,7 @@ class WarmPool implements Pool {
     this.#life.abort(new Error('The daemon is ending'));
     this.#look.cancel();
     this.#retry?.cancel();
+    this.#start?.cancel();
     await Promise.all(this.#makers);
     for (const kind of this.#kinds.values()) this.#drain(kind, 0);
     await Promise.all(this.#ending);

@@ -1,4 +1,4 @@
-import type { ProcessExit } from '../../api/hyperd.ts';
+import type { HyperVolume, ProcessExit } from '../../api/hyperd.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
@@ -100,11 +100,11 @@ function nextExit(): PromiseWithResolvers<ProcessExit> {
 async function prefetch(
   vm: Vm,
   agent: Agent,
-  { serial, path, program }: StartedImage,
+  { serial, path, program, mountPaths }: StartedImage,
   signal: AbortSignal,
 ): Promise<void> {
   await vm.attachDisk({ serial, path, readOnly: true }, signal);
-  await agent.prefetch({ imageSerial: serial, imageFsType: 'erofs', program });
+  await agent.prefetch({ imageSerial: serial, imageFsType: 'erofs', program, mountPaths });
 }
 
 async function runProgram(agent: Agent, exited: Promise<ProcessExit>): Promise<void> {
@@ -132,8 +132,16 @@ function rehearsalSetup(
       ...{ gateway: network.gateway, mtu: network.mtu },
     },
     scratchSerial,
+    volumes: [VOLUME],
   });
 }
+
+/** Nearly every pod has one, with the token of its service account. */
+const VOLUME: HyperVolume = {
+  name: 'rehearsal',
+  type: 'files',
+  content: { version: 1, files: [{ path: 'file', mode: 0o644, content: '' }] },
+};
 
 /** With what most containers have: a path to be searched, an environment and limits. */
 const CONTAINER = ownContainer(
@@ -145,5 +153,8 @@ const CONTAINER = ownContainer(
       env: ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root'],
     },
   },
-  { resources: { cpuMillis: 1000, cpuWeightMillis: 100, memoryBytes: 64 * 2 ** 20 } },
+  {
+    mounts: [{ volume: VOLUME.name, path: '/run/rehearsal', subPath: '', readOnly: true }],
+    resources: { cpuMillis: 1000, cpuWeightMillis: 100, memoryBytes: 64 * 2 ** 20 },
+  },
 );

@@ -142,11 +142,12 @@ test('a full disk while a template is saved: VMs boot, it says why, and nothing 
 test('what waits for pods weighs least until it is taken', async () => {
   await start();
   await until(isReady);
-  await supply.takeWarm(REQUEST);
+  await supply.takeWarm(REQUEST, LIMITS);
   await until(() => supply.pools()[0]?.waiting === 1);
   const [waiting] = [...hypervisor.running.values()].filter(({ paused }) => paused);
   assert.equal(waiting?.limits.cpuWeightMillis, 0);
-  const warm = await supply.takeWarm(REQUEST);
+  const warm = await supply.takeWarm(REQUEST, LIMITS);
   assert.equal(warm?.id, waiting?.guest.spec.id);
   assert.equal(waiting?.paused, false);
+  assert.deepEqual(waiting?.limits, LIMITS);
 });

@@ -1,6 +1,6 @@
 import type { HyperPodSpec, PoolStatus, TemplateStatus, VmStatus } from '../../api/hyperd.ts';
 import type { Port } from '../../network/driver.ts';
-import type { Vm, VmSpec } from '../vmm/hypervisor.ts';
+import type { Vm, VmLimits, VmSpec } from '../vmm/hypervisor.ts';
 import type { VmShape } from './shape.ts';
 
 /**
@@ -14,8 +14,8 @@ import type { VmShape } from './shape.ts';
  * is never one of the pod: it gets its VM by the next way. Nothing passes from one owner to another.
  */
 export interface VmSupply {
-  /** A VM that waits for such a pod, running again; it is the caller's from now on. */
-  takeWarm(request: VmRequest): Promise<WarmVm | undefined>;
+  /** A VM that waits for such a pod, running again with these limits; it is the caller's from now on. */
+  takeWarm(request: VmRequest, limits: VmLimits): Promise<WarmVm | undefined>;
   /** Tells what a pod has started, so that VMs that wait for its like are made ready for it. */
   noteStart(request: VmRequest, image: StartedImage): void;
   /**
@@ -58,6 +58,8 @@ export interface StartedImage {
   /** Of the image's read-only disk. */
   path: string;
   program: string;
+  /** Where a container of it mounts volumes. */
+  mountPaths: string[];
 }
 
 export type VmOrigin = 'warm' | 'template' | 'cold';
