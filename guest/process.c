@@ -245,6 +245,8 @@ static bool make_pipes(struct pipes *pipes) {
     pipes->ours[i] = ends[i == 0];
     pipes->theirs[i] = ends[i != 0];
     fcntl(pipes->ours[i], F_SETFL, O_NONBLOCK);
+    /* Where that is refused the pipe is as it was, and works. */
+    fcntl(pipes->ours[i], F_SETPIPE_SZ, PIPE_BYTES);
   }
   return true;
 }

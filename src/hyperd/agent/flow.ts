@@ -9,7 +9,7 @@ import { encodeData, encodeEnd, encodeWindow, splitPayload } from './wire.ts';
  */
 
 /** Bytes of one stream that the guest may have sent and the host not yet dealt with. */
-export const WINDOW_BYTES = 128 * 1024;
+export const WINDOW_BYTES = 256 * 1024;
 /** An acknowledgement is sent when this much has been dealt with, or nothing is left. */
 const ACKNOWLEDGE_BYTES = WINDOW_BYTES / 4;
 /** Pieces that wait are joined up to this size. */

@@ -6,8 +6,8 @@
 /** The same numbers are in `guest/limits.h`. */
 export const PROTOCOL_VERSION = 1;
 export const FRAME_HEADER_BYTES = 12;
-export const FRAME_PAYLOAD_BYTES_MAX = 65_536;
 export const DATA_PREFIX_BYTES = 16;
+export const FRAME_PAYLOAD_BYTES_MAX = DATA_PREFIX_BYTES + 64 * 1024;
 const REQUEST_BYTES_MAX = 2 << 20;
 /** Stream numbers of one process or connection: base, base + 1, base + 2. */
 export const STREAM_STEP = 4;
