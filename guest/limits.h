@@ -32,7 +32,7 @@
 
 /* A stream's bytes between its reader and its writer: the flow control window. */
 #define PROCESS_RING_BYTES (256u << 10)
-#define RELAY_RING_BYTES (64u << 10)
+#define RELAY_RING_BYTES (128u << 10)
 /* Of a process' pipes: the process and its reader take turns, and each turn is to move much. */
 #define PIPE_BYTES (256 << 10)
 /* Times of reading that are kept beside the bytes; more than that share the last one. */

@@ -38,7 +38,7 @@ const ANSWER_MARGIN_MS = 5_000;
 const VOLUME_PIECE_BYTES = 256 * 1024;
 /** Guest's bound for standard input before its first window. */
 const PROCESS_RING_BYTES = 256 * 1024;
-const RELAY_RING_BYTES = 64 * 1024;
+const RELAY_RING_BYTES = 128 * 1024;
 
 interface ContainerStreams {
   id: string;
