@@ -9,8 +9,9 @@
 
 /* Wire. */
 #define FRAME_HEADER_BYTES 12
-#define FRAME_PAYLOAD_BYTES_MAX 65536
 #define DATA_PREFIX_BYTES 16
+/* Of data, what fits into a power of two: bytes come so, and a rest would be a frame of its own. */
+#define FRAME_PAYLOAD_BYTES_MAX (DATA_PREFIX_BYTES + (64u << 10))
 #define REQUEST_BYTES_MAX (2u << 20)
 #define RESPONSE_BYTES_MAX 32768
 /* Responses and small frames that wait for the port; reading stops at half of it. */
@@ -30,8 +31,10 @@
 #define MOUNTS_MAX 128
 
 /* A stream's bytes between its reader and its writer: the flow control window. */
-#define PROCESS_RING_BYTES (128u << 10)
-#define RELAY_RING_BYTES (64u << 10)
+#define PROCESS_RING_BYTES (256u << 10)
+#define RELAY_RING_BYTES (128u << 10)
+/* Of a process' pipes: the process and its reader take turns, and each turn is to move much. */
+#define PIPE_BYTES (256 << 10)
 /* Times of reading that are kept beside the bytes; more than that share the last one. */
 #define STREAM_MARKS_MAX 256
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "limits.h"
 #include "util.h"
 
 static void close_all(int fds[3]) {
@@ -28,6 +29,8 @@ static bool make_pipes(int ours[3], int theirs[3]) {
     ours[i] = ends[i == 0];
     theirs[i] = ends[i != 0];
     fcntl(ours[i], F_SETFL, O_NONBLOCK);
+    /* Where that is refused the pipe is as it was, and works. */
+    fcntl(ours[i], F_SETPIPE_SZ, PIPE_BYTES);
   }
   return true;
 }

@@ -84,6 +84,19 @@ for (const [protocol, error] of [
   });
 }
 
+test('what comes while a message leaves is one message', async () => {
+  const { url, session } = await serve();
+  const socket = new WebSocket(url, 'v5.channel.k8s.io');
+  const received = messages(socket);
+  await once(socket, 'open');
+  const { stdout, finish } = await session;
+  for (const word of ['first', 'second', 'third']) stdout.write(word);
+  await finish(exitStatus(0));
+  await once(socket, 'close');
+  const texts = received.filter(([channel]) => channel === 1).map((message) => message.toString());
+  assert.deepEqual(texts, ['\x01', '\x01first', '\x01secondthird']);
+});
+
 test('base64.channel.k8s.io carries text', async () => {
   const { url, session } = await serve();
   const socket = new WebSocket(url, 'base64.channel.k8s.io');

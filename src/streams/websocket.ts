@@ -143,30 +143,37 @@ function decodeMessage(
   return { channel, bytes: Buffer.from(data.subarray(1).toString('latin1'), 'base64') };
 }
 
-/** Sends one message; the promise is the back-pressure of the socket. */
+/** Sends the bytes as one message; the promise is the back-pressure of the socket. */
 export function messageSender(
   webSocket: WebSocket,
   base64: boolean,
-): (channel: number, bytes: Buffer) => Promise<void> {
-  return (channel, bytes) =>
+): (channel: number, ...bytes: Buffer[]) => Promise<void> {
+  return (channel, ...bytes) =>
     new Promise((resolve, reject) => {
       const message = base64
-        ? `${channel}${bytes.toString('base64')}`
-        : Buffer.concat([Buffer.from([channel]), bytes]);
+        ? `${channel}${Buffer.concat(bytes).toString('base64')}`
+        : Buffer.concat([Buffer.from([channel]), ...bytes]);
       webSocket.send(message, { binary: !base64 }, (error) => (error ? reject(error) : resolve()));
     });
 }
 
 function channelWriter(
-  send: (channel: number, bytes: Buffer) => Promise<void>,
+  send: (channel: number, ...bytes: Buffer[]) => Promise<void>,
   channel: number,
   isWanted: boolean,
 ): Writable {
+  const deliver = (chunks: Buffer[], done: (error?: Error) => void) => {
+    if (!isWanted || chunks.every((chunk) => chunk.length === 0)) done();
+    else send(channel, ...chunks).then(() => done(), done);
+  };
   const writable = new Writable({
-    write: (chunk: Buffer, _encoding, done) => {
-      if (!isWanted || chunk.length === 0) done();
-      else send(channel, chunk).then(() => done(), done);
-    },
+    write: (chunk: Buffer, _encoding, done) => deliver([chunk], done),
+    // What has come while the last message left is the next one.
+    writev: (writes, done) =>
+      deliver(
+        writes.map(({ chunk }) => chunk as Buffer),
+        done,
+      ),
   });
   writable.on('error', () => {});
   return writable;

@@ -15,8 +15,8 @@ import type { HelloContainer } from './messages.ts';
 import { runProbe } from './probe.ts';
 import { Session, integerOf, resetFrame, stringOf } from './session.ts';
 import { FRAME, ProtocolError, PROTOCOL_VERSION, STREAM_MAX, STREAM_STEP } from './wire.ts';
-import { TIME_MS_MAX, encodeFrame, readOffset } from './wire.ts';
-import type { Frame } from './wire.ts';
+import { encodeFrame, readOffset } from './wire.ts';
+import type { Frame, Piece } from './wire.ts';
 
 export interface ConnectOptions extends AgentOptions {
   clock: Clock;
@@ -37,8 +37,8 @@ const REMOVE_TIMEOUT_MS = 30_000;
 const ANSWER_MARGIN_MS = 5_000;
 const VOLUME_PIECE_BYTES = 256 * 1024;
 /** Guest's bound for standard input before its first window. */
-const PROCESS_RING_BYTES = 128 * 1024;
-const RELAY_RING_BYTES = 64 * 1024;
+const PROCESS_RING_BYTES = 256 * 1024;
+const RELAY_RING_BYTES = 128 * 1024;
 
 interface ContainerStreams {
   id: string;
@@ -90,6 +90,7 @@ class Client {
       random: options.random ?? systemRandom,
       signal: options.signal,
       onFrame: (frame) => this.#onFrame(frame),
+      onData: (piece) => this.#onData(piece),
       onClosed: (error) => this.#onClosed(error),
     });
   }
@@ -422,15 +423,14 @@ class Client {
     return stream;
   }
 
+  // Data and frames of unknown streams are no offence: it may have been let go of, or not adopted yet.
+  #onData({ id, offset, timeMs, bytes }: Piece): void {
+    this.#sinks.get(id)?.data(offset, timeMs, detached(bytes));
+  }
+
   #onFrame(frame: Frame): void {
     const { type, id, payload } = frame;
-    // Frames of unknown streams are no offence: it may have been let go of, or not adopted yet.
-    if (type === FRAME.data) {
-      if (payload.length <= 16) throw new ProtocolError('data: too short');
-      const timeMs = readOffset(payload, 8);
-      if (timeMs > TIME_MS_MAX) throw new ProtocolError('data: time out of range');
-      this.#sinks.get(id)?.data(readOffset(payload, 0), timeMs, detached(payload.subarray(16)));
-    } else if (type === FRAME.end) {
+    if (type === FRAME.end) {
       if (payload.length !== 8) throw new ProtocolError('end: wrong length');
       this.#sinks.get(id)?.end(readOffset(payload, 0));
     } else if (type === FRAME.window) {

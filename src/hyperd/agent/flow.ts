@@ -9,9 +9,14 @@ import { encodeData, encodeEnd, encodeWindow, splitPayload } from './wire.ts';
  */
 
 /** Bytes of one stream that the guest may have sent and the host not yet dealt with. */
-export const WINDOW_BYTES = 128 * 1024;
-/** An acknowledgement is sent when this much has been dealt with, or nothing is left. */
-const ACKNOWLEDGE_BYTES = WINDOW_BYTES / 4;
+export const WINDOW_BYTES = 256 * 1024;
+/**
+ * An acknowledgement is sent when this much has been dealt with. Half of the guest's smallest ring:
+ * while it is under way the guest has as much room again. What is less is not acknowledged, also
+ * when nothing is left: each acknowledgement is an interrupt of the guest, which needs it for nothing
+ * but room.
+ */
+const ACKNOWLEDGE_BYTES = 64 * 1024;
 /** Pieces that wait are joined up to this size. */
 const JOINED_BYTES_MAX = 2048;
 /** Kept by Node's Readable beyond the window. */
@@ -44,11 +49,6 @@ export class Inflow {
     return this.#ended;
   }
 
-  /** Everything that came has been dealt with. */
-  get idle(): boolean {
-    return this.#done === this.#next;
-  }
-
   /** @throws ProtocolError on bytes that are out of order or beyond the window */
   take(offset: number, length: number): void {
     if (this.#ended || offset !== this.#next || length === 0) {
@@ -76,7 +76,7 @@ export class Inflow {
   release(length: number): void {
     this.#done += length;
     const news = this.#done - this.#announced;
-    if (news >= ACKNOWLEDGE_BYTES || (this.idle && news > 0)) this.announce();
+    if (news >= ACKNOWLEDGE_BYTES) this.announce();
   }
 }
 

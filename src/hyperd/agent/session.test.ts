@@ -37,6 +37,7 @@ function makePair(answered: string[]) {
     clock,
     random: seededRandom(1),
     onFrame: () => {},
+    onData: () => {},
     onClosed: closed.resolve,
   });
   return { clock, session, closed: closed.promise };

@@ -4,7 +4,7 @@ import type { Random } from '../../base/random.ts';
 import { AgentError } from './agent.ts';
 import { FRAME, FrameReader, MAGIC, NONCE_BYTES, ProtocolError } from './wire.ts';
 import { encodeFrame, encodeRequest } from './wire.ts';
-import type { Frame } from './wire.ts';
+import type { Frame, Piece } from './wire.ts';
 
 /**
  * One session on a control connection: greeting, requests with their answers, and frames of
@@ -29,8 +29,10 @@ export interface SessionOptions {
   clock: Clock;
   random: Random;
   signal?: AbortSignal;
-  /** Frames other than answers. May throw `ProtocolError`. */
+  /** Frames other than answers and data. May throw `ProtocolError`. */
   onFrame: (frame: Frame) => void;
+  /** Bytes of streams, in order. May throw `ProtocolError`. */
+  onData: (piece: Piece) => void;
   onClosed: (error: Error | undefined) => void;
 }
 
@@ -210,11 +212,18 @@ export class Session {
 
   #onData = (chunk: Buffer): void => {
     try {
-      this.#reader.push(chunk, (frame) => this.#onFrame(frame));
+      this.#reader.push(chunk, this.#taker);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this.close(error);
     }
+  };
+
+  #taker = {
+    frame: (frame: Frame) => this.#onFrame(frame),
+    data: (piece: Piece) => {
+      if (!this.#over) this.#options.onData(piece);
+    },
   };
 
   #onError = (error: Error): void => this.close(error);

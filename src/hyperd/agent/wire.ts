@@ -6,8 +6,8 @@
 /** The same numbers are in `guest/limits.h`. */
 export const PROTOCOL_VERSION = 1;
 export const FRAME_HEADER_BYTES = 12;
-export const FRAME_PAYLOAD_BYTES_MAX = 65_536;
 export const DATA_PREFIX_BYTES = 16;
+export const FRAME_PAYLOAD_BYTES_MAX = DATA_PREFIX_BYTES + 64 * 1024;
 const REQUEST_BYTES_MAX = 2 << 20;
 /** Stream numbers of one process or connection: base, base + 1, base + 2. */
 export const STREAM_STEP = 4;
@@ -33,10 +33,25 @@ export const FRAME = {
 const FRAME_TYPE_MAX = 9;
 const FLAG_MORE = 1;
 
+/** Of any type but `data`. */
 export interface Frame {
   type: number;
   id: number;
   payload: Buffer;
+}
+
+/** Bytes of a data frame: all of it, or as much as has arrived. */
+export interface Piece {
+  id: number;
+  offset: number;
+  timeMs: number;
+  bytes: Buffer;
+}
+
+/** What a `FrameReader` finds, in order. Both may throw `ProtocolError`. */
+export interface FrameTaker {
+  frame(frame: Frame): void;
+  data(piece: Piece): void;
 }
 
 /** The guest broke the protocol; the session is over. */
@@ -120,7 +135,8 @@ export function readOffset(payload: Buffer, at: number): number {
 
 /**
  * Cuts a byte stream into frames. First, everything up to the magic and this session's nonce is
- * dropped: it belongs to an earlier session.
+ * dropped: it belongs to an earlier session. Data is handed on as it arrives: to put a frame of it
+ * together would be to copy all that a guest says.
  */
 export class FrameReader {
   readonly #greeting: Buffer;
@@ -128,6 +144,8 @@ export class FrameReader {
   #pendingBytes = 0;
   #wanted = 0;
   #open = false;
+  /** The data frame that has begun: where its next byte belongs, and how many are missing. */
+  #data = { id: 0, offset: 0, timeMs: 0, missing: 0 };
 
   constructor(nonce: Uint8Array) {
     this.#greeting = Buffer.concat([MAGIC, nonce]);
@@ -137,8 +155,8 @@ export class FrameReader {
     return this.#open;
   }
 
-  /** Calls `take` for each whole frame. @throws ProtocolError */
-  push(chunk: Buffer, take: (frame: Frame) => void): void {
+  /** @throws ProtocolError */
+  push(chunk: Buffer, taker: FrameTaker): void {
     this.#pending.push(chunk);
     this.#pendingBytes += chunk.length;
     if (this.#pendingBytes < this.#wanted) return;
@@ -146,20 +164,36 @@ export class FrameReader {
     if (!this.#open) bytes = this.#findGreeting(bytes);
     let at = 0;
     this.#wanted = 0;
-    while (this.#open && bytes.length - at >= FRAME_HEADER_BYTES) {
+    while (this.#open && at < bytes.length) {
+      if (this.#data.missing > 0) {
+        at += this.#takePiece(bytes.subarray(at, at + this.#data.missing), taker);
+        continue;
+      }
+      if (bytes.length - at < FRAME_HEADER_BYTES) break;
       const length = checkHeader(bytes, at);
-      const end = at + FRAME_HEADER_BYTES + length;
+      const isData = bytes[at] === FRAME.data;
+      const end = at + FRAME_HEADER_BYTES + (isData ? DATA_PREFIX_BYTES : length);
       if (end > bytes.length) {
         this.#wanted = end - at;
         break;
       }
+      const id = bytes.readUInt32LE(at + 4);
       const payload = bytes.subarray(at + FRAME_HEADER_BYTES, end);
-      take({ type: bytes[at] as number, id: bytes.readUInt32LE(at + 4), payload });
+      if (isData) this.#data = { id, ...readPrefix(payload), missing: length - DATA_PREFIX_BYTES };
+      else taker.frame({ type: bytes[at] as number, id, payload });
       at = end;
     }
     const rest = bytes.subarray(at);
     this.#pending = rest.length > 0 ? [rest] : [];
     this.#pendingBytes = rest.length;
+  }
+
+  #takePiece(bytes: Buffer, taker: FrameTaker): number {
+    const { id, offset, timeMs } = this.#data;
+    this.#data.offset += bytes.length;
+    this.#data.missing -= bytes.length;
+    taker.data({ id, offset, timeMs, bytes });
+    return bytes.length;
   }
 
   /** What follows the greeting, or what may be its beginning. */
@@ -173,6 +207,12 @@ export class FrameReader {
   }
 }
 
+function readPrefix(prefix: Buffer): { offset: number; timeMs: number } {
+  const timeMs = readOffset(prefix, 8);
+  if (timeMs > TIME_MS_MAX) throw new ProtocolError('data: time out of range');
+  return { offset: readOffset(prefix, 0), timeMs };
+}
+
 function checkHeader(bytes: Buffer, at: number): number {
   const type = bytes[at] as number;
   const length = bytes.readUInt32LE(at + 8);
@@ -182,5 +222,7 @@ function checkHeader(bytes: Buffer, at: number): number {
   if (length > FRAME_PAYLOAD_BYTES_MAX) {
     throw new ProtocolError(`frame of ${length} bytes, at most ${FRAME_PAYLOAD_BYTES_MAX}`);
   }
+  if (type === FRAME.data && length <= DATA_PREFIX_BYTES)
+    throw new ProtocolError('data: too short');
   return length;
 }

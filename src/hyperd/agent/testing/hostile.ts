@@ -18,7 +18,7 @@ export interface HostileState {
 /** Share of what is sent that is wrong. */
 const WRONG = 0.03;
 const ACTIONS_MAX = 3;
-const WINDOW_BYTES = 131_072;
+const WINDOW_BYTES = 262_144;
 /** Of a random chunk, and of a run of pieces of one byte. */
 const BYTES_MAX = 3_000;
 const PIECES_MAX = 50;
