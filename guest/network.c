@@ -167,9 +167,9 @@ static int set_mac(int index, const char *mac) {
  */
 static void limit_families(int index, const struct inet *address) {
   char name[IF_NAMESIZE], path[96];
-  if (address->family == AF_INET6 || !if_indextoname((unsigned)index, name)) return;
+  if (!if_indextoname((unsigned)index, name)) return;
   if (format_path(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name))
-    write_file(path, "1");
+    write_file(path, address->family == AF_INET6 ? "0" : "1");
 }
 
 /* What was asked for last and is so now, as one text. */

@@ -171,9 +171,8 @@ static int mount_scratch(const struct json *setup, char *error, size_t size) {
     scratch_mounted = mount("scratch", "/scratch", "tmpfs", MS_NODEV, "mode=755") == 0;
   } else {
     if (!disk_find(serial, path, sizeof path)) return 0;
-    /* It holds nothing that outlives the VM, so there is nothing to order writes for. */
-    /* Nor is it ever checked, so tables of files that are never made need no zeros; and nothing is
-     * read ahead of its use. */
+    /* It holds nothing that outlives the VM, so there is nothing to order writes for. Nor is it ever
+     * checked, so tables of files that are never made need no zeros; and nothing is read ahead. */
     scratch_mounted = mount(path, "/scratch", "ext4", MS_NODEV | MS_NOATIME, SCRATCH_OPTIONS) == 0;
   }
   if (!scratch_mounted) {

@@ -101,9 +101,11 @@ static void read_watches(struct frozen_tables *t, int epoll, FILE *info) {
 }
 
 static int find_original(const struct frozen_tables *t, pid_t pid, int number) {
-  for (size_t i = 0; i < t->header.descriptors_count; i++)
-    if (syscall(SYS_kcmp, pid, pid, KCMP_FILE, number, t->descriptors[i].number) == 0)
-      return t->descriptors[i].number;
+  for (size_t i = 0; i < t->header.descriptors_count; i++) {
+    long order = syscall(SYS_kcmp, pid, pid, KCMP_FILE, number, t->descriptors[i].number);
+    if (order < 0) refuse("the kernel does not compare descriptors");
+    if (order == 0) return t->descriptors[i].number;
+  }
   return -1;
 }
 

@@ -182,6 +182,7 @@ void memory_freeze(struct frozen_tables *t, pid_t pid, const struct inventory *i
   while (fgets(line, sizeof line, maps)) {
     struct mapping m;
     if (!parse(line, &m)) refuse("a mapping is not understood: %s", line);
+    if (strstr(m.path, " (deleted)")) refuse("\"%s\" is in use, and gone", m.path);
     if (m.start < THAW_END) refuse("the monitor has memory at %lx", m.start);
     freeze_mapping(&w, &m, inventory);
   }

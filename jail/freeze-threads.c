@@ -35,19 +35,45 @@
 
 struct stopped {
   pid_t pid;
+  int own;  // its number in the monitor's namespace
   struct user_regs_struct registers;
 };
 
-static void stop(pid_t tid) {
-  if (ptrace(PTRACE_SEIZE, tid, 0, 0))
+// Of the namespace that the monitor is in: the last of the line.
+static int own_tid(pid_t pid, pid_t tid) {
+  char path[64], line[256];
+  snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
+  FILE *file = fopen(path, "re");
+  if (!file) fail("open \"%s\"", path);
+  int own = 0;
+  while (fgets(line, sizeof line, file)) {
+    if (strncmp(line, "NSpid:", 6)) continue;
+    char *at = strrchr(line, '\t');
+    own = at ? atoi(at + 1) : 0;
+  }
+  fclose(file);
+  if (own <= 0 || own > FROZEN_TID_MAX) refuse("thread %d has the number %d", tid, own);
+  return own;
+}
+
+// False for one that has just ended. Should this program end half-way, the monitor ends with it: it
+// may be in the middle of a call that it did not make.
+static bool stop(pid_t tid) {
+  if (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_EXITKILL)) {
+    if (errno == ESRCH) return false;
     refuse("the kernel lets nobody trace thread %d: %s", tid, strerror(errno));
-  if (ptrace(PTRACE_INTERRUPT, tid, 0, 0)) fail("stop thread %d", tid);
-  int status;
-  if (waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status)) fail("wait for thread %d", tid);
+  }
+  int status = 0;
+  if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) || waitpid(tid, &status, __WALL) != tid)
+    fail("stop thread %d", tid);
+  errno = EAGAIN;
+  if (!WIFSTOPPED(status) || status >> 16 != PTRACE_EVENT_STOP)
+    fail("stop thread %d, which ended or got a signal", tid);
+  return true;
 }
 
 static int compare(const void *a, const void *b) {
-  return ((const struct stopped *)a)->pid - ((const struct stopped *)b)->pid;
+  return ((const struct stopped *)a)->own - ((const struct stopped *)b)->own;
 }
 
 // Until a look at the list finds no new one: stopped threads make none.
@@ -65,13 +91,22 @@ static size_t stop_all(pid_t pid, struct stopped *threads) {
       while (i < count && threads[i].pid != tid) i++;
       if (tid <= 0 || i < count) continue;
       if (count == FROZEN_THREADS_MAX) refuse("more than %d threads", FROZEN_THREADS_MAX);
-      stop(tid);
-      threads[count++].pid = tid;
+      if (!stop(tid)) continue;
+      threads[count].pid = tid;
+      threads[count++].own = own_tid(pid, tid);
     }
     closedir(list);
   } while (count > known);
   qsort(threads, count, sizeof threads[0], compare);
   return count;
+}
+
+static bool is_waiting(const struct user_regs_struct *registers) {
+  static const long ANSWERS[] = {RESTART_SYSTEM_CALL, RESTART_ALWAYS, RESTART_NO_HANDLER,
+                                 RESTART_BLOCK, -EINTR};
+  for (size_t i = 0; i < sizeof ANSWERS / sizeof ANSWERS[0]; i++)
+    if ((long)registers->orig_rax >= 0 && (long)registers->rax == ANSWERS[i]) return true;
+  return false;
 }
 
 // Whether all of them wait in the kernel. There, no register counts but the general ones.
@@ -80,7 +115,7 @@ static bool are_in_system_calls(struct stopped *threads, size_t count) {
   for (size_t i = 0; i < count; i++) {
     if (ptrace(PTRACE_GETREGS, threads[i].pid, 0, &threads[i].registers))
       fail("read registers of thread %d", threads[i].pid);
-    if ((long)threads[i].registers.orig_rax < 0) all = false;
+    if (!is_waiting(&threads[i].registers)) all = false;
   }
   return all;
 }
@@ -104,8 +139,9 @@ static long call(const struct stopped *thread, long number, long a, long b, long
   if (ptrace(PTRACE_SETREGS, tid, 0, &registers) || ptrace(PTRACE_SINGLESTEP, tid, 0, 0) ||
       waitpid(tid, &status, __WALL) != tid)
     fail("have thread %d make a system call", tid);
-  if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGTRAP)
-    refuse("thread %d ended or got a signal while it was examined", tid);
+  errno = EAGAIN;
+  if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGTRAP || status >> 16)
+    fail("examine thread %d, which ended or got a signal", tid);
   if (ptrace(PTRACE_GETREGS, tid, 0, &registers) ||
       ptrace(PTRACE_SETREGS, tid, 0, &thread->registers))
     fail("put thread %d back", tid);
@@ -145,23 +181,6 @@ static void describe_context(struct frozen_context *c, struct user_regs_struct r
   };
 }
 
-// Of the namespace that the monitor is in: the last of the line.
-static int own_tid(pid_t pid, pid_t tid) {
-  char path[64], line[256];
-  snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
-  FILE *file = fopen(path, "re");
-  if (!file) fail("open \"%s\"", path);
-  int own = 0;
-  while (fgets(line, sizeof line, file)) {
-    if (strncmp(line, "NSpid:", 6)) continue;
-    char *at = strrchr(line, '\t');
-    own = at ? atoi(at + 1) : 0;
-  }
-  fclose(file);
-  if (own <= 0 || own > FROZEN_TID_MAX) refuse("thread %d has the number %d", tid, own);
-  return own;
-}
-
 static void read_name(struct frozen_thread *t, pid_t pid, pid_t tid) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/task/%d/comm", pid, tid);
@@ -177,7 +196,7 @@ static void describe(struct frozen_thread *t, pid_t pid, const struct stopped *s
   if (ptrace(PTRACE_GETSIGMASK, tid, sizeof t->context.signal_mask, &t->context.signal_mask))
     fail("read the signal mask of thread %d", tid);
   t->fs_base = s->registers.fs_base;
-  t->tid = own_tid(pid, tid);
+  t->tid = s->own;
   read_name(t, pid, tid);
   uint64_t place = scratch(s);
   if (call(s, SYS_prctl, PR_GET_TID_ADDRESS, (long)place, 0, 0))
@@ -188,7 +207,8 @@ static void describe(struct frozen_thread *t, pid_t pid, const struct stopped *s
   t->robust_list = list;
   t->robust_list_size = size;
   struct ptrace_rseq_configuration rseq = {0};
-  ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof rseq, &rseq);
+  if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, sizeof rseq, &rseq) < 0)
+    refuse("the kernel does not tell of restartable sequences");
   t->rseq = rseq.rseq_abi_pointer;
   t->rseq_size = rseq.rseq_abi_size;
   t->rseq_signature = rseq.signature;
@@ -202,6 +222,22 @@ static void describe_actions(struct frozen_action *actions, const struct stopped
     for (size_t i = 0; i < sizeof *actions / 8; i++)
       ((uint64_t *)&actions[signal - 1])[i] = peek(leader->pid, place + 8 * i);
   }
+}
+
+static uint64_t find_restorer(const struct frozen_action *actions) {
+  for (int i = 0; i < FROZEN_SIGNALS; i++)
+    if (actions[i].restorer) return actions[i].restorer;
+  refuse("the monitor handles no signal");
+}
+
+static uint64_t timer_slack(pid_t pid) {
+  char path[64];
+  unsigned long ns;
+  snprintf(path, sizeof path, "/proc/%d/timerslack_ns", pid);
+  FILE *file = fopen(path, "re");
+  if (!file || fscanf(file, "%lu", &ns) != 1) fail("read \"%s\"", path);
+  fclose(file);
+  return ns;
 }
 
 // Fields of /proc/PID/stat, numbered as in proc(5).
@@ -235,16 +271,15 @@ void threads_freeze(struct frozen_tables *t, pid_t pid) {
     count = stop_all(pid, threads);
     if (are_in_system_calls(threads, count)) break;
     release(threads, count);
-    if (attempt == ATTEMPTS) refuse("the monitor does not come to rest");
+    errno = EBUSY;
+    if (attempt == ATTEMPTS) fail("bring the monitor to rest");
     nanosleep(&(struct timespec){0, PAUSE_NS}, NULL);
   }
-  for (size_t i = 0; i < count; i++) {
-    describe(&t->threads[i], pid, &threads[i]);
-    if (i && t->threads[i].tid <= t->threads[i - 1].tid)
-      refuse("the monitor's threads have been numbered anew");
-  }
+  for (size_t i = 0; i < count; i++) describe(&t->threads[i], pid, &threads[i]);
   if (t->threads[0].tid != 1) refuse("the monitor is not the first process of its namespace");
   describe_actions(t->actions, &threads[0]);
+  t->header.restorer = find_restorer(t->actions);
+  t->header.timer_slack_ns = timer_slack(pid);
   describe_layout(&t->header.layout, &threads[0]);
   t->header.threads_count = (uint32_t)count;
 }

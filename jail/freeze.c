@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "freeze.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -67,16 +68,19 @@ static void write_tables(int image, const struct frozen_tables *t) {
 int freeze_run(int count, char **arguments) {
   const char *inventory_path = NULL, *image_path = NULL;
   pid_t pid = 0;
+  unsigned long ticks = 0;
   for (int i = 0; i < count; i += 2) {
     const char *name = arguments[i];
     if (i + 1 >= count) refuse("option \"%s\" has no value", name);
     char *value = arguments[i + 1];
     if (!strcmp(name, "--pid")) pid = (pid_t)parse_number(name, value, 2, 0x7fffffff);
+    else if (!strcmp(name, "--start-ticks")) ticks = parse_number(name, value, 0, ~0ul - 1);
     else if (!strcmp(name, "--inventory")) inventory_path = value;
     else if (!strcmp(name, "--image")) image_path = value;
     else refuse("unknown option \"%s\"", name);
   }
-  if (!pid || !inventory_path || !image_path) refuse("--pid, --inventory and --image are needed");
+  if (!pid || !ticks || !inventory_path || !image_path)
+    refuse("--pid, --start-ticks, --inventory and --image are needed");
   static struct frozen_tables tables;
   static struct inventory inventory;
   inventory_read(&inventory, inventory_path);
@@ -87,6 +91,8 @@ int freeze_run(int count, char **arguments) {
   layout(&tables.header);
   descriptors_settle(pid, &inventory);
   threads_freeze(&tables, pid);
+  errno = ESRCH;
+  if (process_start_ticks(pid) != ticks) fail("find the monitor %d", pid);
   descriptors_freeze(&tables, pid, &inventory);
   memory_freeze(&tables, pid, &inventory, image, tables.header.tables_end);
   write_tables(image, &tables);

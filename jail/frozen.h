@@ -14,11 +14,10 @@
 #define FROZEN_VERSION 1u
 #define FROZEN_PAGE 4096ul
 
-// Where hyperthaw lives and works: far below everything that Linux gives a program that may lie
-// anywhere, which QEMU is.
-#define THAW_TABLES 0x20000000ul
-#define THAW_SPECIALS 0x30000000ul
-#define THAW_END 0x40000000ul
+// Between these addresses hyperthaw works, at a random place: far below everything that Linux gives
+// a program that may lie anywhere, which QEMU is.
+#define THAW_MIN 0x100000000ul
+#define THAW_END 0x400000000000ul
 
 // More than QEMU 7.2 has (1,100 segments of 190 files, 25 descriptors, 3 to 12 threads).
 #define FROZEN_SEGMENTS_MAX 8192
@@ -121,6 +120,9 @@ struct frozen_header {
   uint64_t specials_count;
   struct frozen_range specials[FROZEN_SPECIALS_MAX];
   struct frozen_layout layout;
+  // The C library's own way out of a signal's handler: it calls rt_sigreturn.
+  uint64_t restorer;
+  uint64_t timer_slack_ns;
 };
 
 #endif

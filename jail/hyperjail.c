@@ -18,6 +18,7 @@
 #define CELL_NAMESPACES (CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | \
                          CLONE_NEWCGROUP)
 #define PRELOAD_TARGET "/hyperlend.so"
+#define THAW_TARGET "/hyperthaw"
 #define CONSOLE_PIPE_BYTES 16384
 // What a monitor prints, or a jail that fails, fits; a full pipe must not stop either.
 #define ERRORS_PIPE_BYTES 65536
@@ -45,7 +46,7 @@ __attribute__((noreturn)) static void cell_run(const struct options *o, int go, 
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   signal(SIGPIPE, SIG_DFL);
-  seccomp_enter();
+  seccomp_enter(o->thaw ? PR_SET_MM : o->inventory ? PR_GET_TID_ADDRESS : 0);
   execve(o->program[0], o->program, environment);
   fprintf(stderr, "hyperjail: cannot execute \"%s\"\n", o->program[0]);
   _exit(EXIT_NOT_EXECUTED);
@@ -74,6 +75,7 @@ static int jail_run(int count, char **arguments) {
   static struct options options;
   parse_options(&options, count, arguments);
   if (options.preload) add_bind(&options, options.preload, PRELOAD_TARGET, true);
+  if (options.thaw) add_bind(&options, options.thaw, THAW_TARGET, true);
   umask(077);
   signal(SIGPIPE, SIG_IGN);
   sigset_t blocked;

@@ -3,7 +3,8 @@
 //   hyperjail run    [options] -- PROGRAM [ARGUMENT...]
 //   hyperjail attach --socket QMP --fdset N --disk-ro|--disk-rw PATH
 //   hyperjail attach --socket QMP --state PATH    has the monitor save its state to that file
-//   hyperjail freeze --pid PID --inventory PATH --image PATH   writes the monitor to a file: frozen.h
+//   hyperjail freeze --pid PID --start-ticks N --inventory PATH --image PATH
+//                    writes a monitor that stands still to a file, and ends it: frozen.h
 //   hyperjail tsc    prints the frequency of the time stamp counter in kHz
 //
 // Two processes come out of `run`. The *keeper* stays outside as a process of root with next to
@@ -70,11 +71,14 @@ struct options {
   size_t descriptor_count;
   unsigned long file_count_max;
   const char *inventory;  // file in the directory for what is inherited; NULL: none is written
+  const char *thaw;     // hyperthaw as a file of the host, where it is the program
   const char *preload;  // hyperlend.so as a file of the host; NULL: the program runs without it
   char **program;
 };
 
 // util.c. `fail` prints "hyperjail: cannot WHAT: reason of errno" and exits with 125.
+// `refuse` says what no second attempt will change, and exits with 124.
+#define EXIT_REFUSED 124
 #define EXIT_JAIL 125
 #define EXIT_NOT_EXECUTED 126
 __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...);
@@ -110,7 +114,8 @@ void privileges_drop(uid_t uid);
 void capabilities_keep(unsigned long long mask);
 
 // seccomp.c
-void seccomp_enter(void);
+// `process_option` is what this monitor alone may ask of prctl; 0 is nothing.
+void seccomp_enter(unsigned process_option);
 
 // keeper.c
 int keeper_run(const struct options *options, pid_t cell, int console, int errors);

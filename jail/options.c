@@ -104,6 +104,8 @@ static void parse_option(struct options *o, const char *name, char *value) {
     add_descriptor(o, name, value, TAP)->path = "tap0";
   } else if (!strcmp(name, "--inventory")) {
     o->inventory = plain_name(name, value);
+  } else if (!strcmp(name, "--thaw")) {
+    o->thaw = absolute(name, value);
   } else if (!strcmp(name, "--preload")) {
     o->preload = absolute(name, value);
   } else if (!strcmp(name, "--console")) {

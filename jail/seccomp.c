@@ -89,10 +89,8 @@ static const struct match CLONES[] = {{CLONE_THREAD | NEW_NAMESPACES, CLONE_THRE
 static const struct match PROCESS_OPTIONS[] = {
     IS(PR_SET_NAME), IS(PR_GET_NAME), IS(PR_SET_TIMERSLACK), IS(PR_SET_NO_NEW_PRIVS),
     IS(PR_MCE_KILL),
-    // Freezing and thawing. Without capabilities the second can change what /proc says and where
-    // the heap ends, and not what is executed.
-    IS(PR_GET_TID_ADDRESS), IS(PR_SET_MM),
 };
+
 
 // Its limits can be read.
 static const struct match NO_NEW_LIMIT[] = {IS(0)};
@@ -173,6 +171,18 @@ static void add_conditional(struct code *c, const struct conditional *k) {
   answer(c, SECCOMP_RET_ERRNO | k->otherwise);
 }
 
+// A monitor that is to be frozen needs PR_GET_TID_ADDRESS, one that is thawed PR_SET_MM, which without
+// capabilities changes what /proc says and where the heap ends, and not what is executed. Whatever
+// else is asked of prctl comes to the table's condition.
+static void add_process_option(struct code *c, unsigned option) {
+  if (!option) return;
+  require(c, SYS_prctl, 4);
+  load(c, offsetof(struct seccomp_data, args));
+  require(c, option, 1);
+  answer(c, SECCOMP_RET_ALLOW);
+  load(c, offsetof(struct seccomp_data, nr));
+}
+
 static void add_calls(struct code *c, const unsigned *calls, size_t count, unsigned value) {
   for (size_t i = 0; i < count; i++) {
     require(c, calls[i], 1);
@@ -183,7 +193,7 @@ static void add_calls(struct code *c, const unsigned *calls, size_t count, unsig
 // Whatever is in no table is unknown, as it would be to an older kernel: libraries probe for what
 // is new (clone3, io_uring, statx) and fall back when they hear that. The conditionals are first,
 // because KVM lives of ioctl; answers that need no argument the kernel remembers by itself.
-void seccomp_enter(void) {
+void seccomp_enter(unsigned process_option) {
   static struct code code;
   load(&code, offsetof(struct seccomp_data, arch));
   require(&code, AUDIT_ARCH_X86_64, 1);
@@ -192,6 +202,7 @@ void seccomp_enter(void) {
   load(&code, offsetof(struct seccomp_data, nr));
   add(&code, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1));
   answer(&code, SECCOMP_RET_KILL_PROCESS);
+  add_process_option(&code, process_option);
   for (size_t i = 0; i < COUNT(CONDITIONALS); i++) add_conditional(&code, &CONDITIONALS[i]);
   add_calls(&code, ALLOWED, COUNT(ALLOWED), SECCOMP_RET_ALLOW);
   add_calls(&code, ALARMS, COUNT(ALARMS), SECCOMP_RET_KILL_PROCESS);

@@ -2,13 +2,13 @@
 // with the guest's memory from the open file MEMORY. It runs in a cell, after the jail has closed,
 // with no right that a monitor does not have: what it needs are the calls of any program's start.
 //
-// It takes the place of everything it was started with: it clears the address space, lays the
-// frozen memory out (copied when written), makes descriptors at their old numbers and threads with
-// their old numbers, which in a new PID namespace are the next ones, and has each go on where it
-// was stopped. Static, at a low fixed address, without a C library: there is none to stand on.
+// It takes the place of everything it was started with: it moves to a random place, clears the
+// address space, lays the frozen memory out (copied when written), makes descriptors at their old
+// numbers and threads with their old numbers, which in a new PID namespace are the next ones, and
+// has each go on where it was stopped. Without a C library: there is none to stand on. What stays of
+// it are two pages of code and its stack, which nothing points to.
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
@@ -25,6 +25,13 @@
 #define STDERR 2
 #define EXIT_THAW 125
 #define STACK_BYTES 16384
+// From a random address on: this program, the tables, the kernel's pages on their way.
+#define WINDOW_BYTES 0x4000000ul
+#define WINDOW_TABLES 0x1000000ul
+#define WINDOW_SPECIALS 0x3000000ul
+#define LOWEST_ADDRESS 0x10000ul
+#define PAGE_BITS 12
+#define RED_ZONE 128
 #define ADDRESSES_END 0x7ffffffff000ul
 #define AT_END 0
 #define AT_VDSO 33
@@ -39,11 +46,16 @@
 #define SIGNAL_KILL 9
 #define SIGNAL_STOP 19
 #define MASK_BLOCK 0
-#define MASK_SIZE 8
 #define THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
 
-static unsigned char start_stack[STACK_BYTES] __attribute__((aligned(16), used));
-static struct frozen_header header;
+// From the linker.
+extern const char __executable_start[], __bss_start[], _end[];
+
+static unsigned char start_stack[STACK_BYTES] __attribute__((aligned(16)));
+static uint64_t window;
+static struct frozen_header *header;
+// Threads that need nothing of the tables any more.
+static volatile uint32_t gone_on;
 
 static long call(long number, long a, long b, long c, long d, long e, long f) {
   long result;
@@ -85,27 +97,30 @@ static void check(long result, const char *what) {
   if (result < 0) fail(what, "", result);
 }
 
-static const void *table(uint64_t offset) { return (const void *)(THAW_TABLES + offset); }
+static const void *table(uint64_t offset) { return (const char *)header + offset; }
 
 static void tables_load(long image) {
-  long size = call(SYS_pread64, image, (long)&header, sizeof header, 0, 0, 0);
-  if (size != sizeof header) fail("read the frozen monitor", "", size);
-  for (size_t i = 0; i < sizeof header.magic; i++)
-    if (header.magic[i] != FROZEN_MAGIC[i]) fail("understand the frozen monitor", "", EINVAL);
-  if (header.version != FROZEN_VERSION) fail("understand the frozen monitor", "", EINVAL);
-  long at = call(SYS_mmap, THAW_TABLES, (long)header.tables_end, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_FIXED_NOREPLACE, image, 0);
-  if (at != (long)THAW_TABLES) fail("map the tables", "", at);
+  struct frozen_header h;
+  long size = call(SYS_pread64, image, (long)&h, sizeof h, 0, 0, 0);
+  if (size != sizeof h) fail("read the frozen monitor", "", size);
+  for (size_t i = 0; i < sizeof h.magic; i++)
+    if (h.magic[i] != FROZEN_MAGIC[i]) fail("understand the frozen monitor", "", EINVAL);
+  if (h.version != FROZEN_VERSION || h.tables_end > WINDOW_SPECIALS - WINDOW_TABLES)
+    fail("understand the frozen monitor", "", EINVAL);
+  long at = call(SYS_mmap, (long)(window + WINDOW_TABLES), (long)h.tables_end,
+                 PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED_NOREPLACE, image, 0);
+  if (at != (long)(window + WINDOW_TABLES)) fail("map the tables", "", at);
+  header = (struct frozen_header *)at;
 }
 
 // The kernel's pages move together: the code in the last of them finds the others by distance.
 static void specials_move(uint64_t vdso) {
-  if (!header.specials_count) return;
-  const struct frozen_range *last = &header.specials[header.specials_count - 1];
-  for (size_t i = 0; i < header.specials_count; i++) {
-    const struct frozen_range *r = &header.specials[i];
+  if (!header->specials_count) return;
+  const struct frozen_range *last = &header->specials[header->specials_count - 1];
+  for (size_t i = 0; i < header->specials_count; i++) {
+    const struct frozen_range *r = &header->specials[i];
     long distance = (long)(last->start - r->start);
-    long to = (long)THAW_SPECIALS + (long)(r->start - header.specials[0].start);
+    long to = (long)(window + WINDOW_SPECIALS) + (long)(r->start - header->specials[0].start);
     long at = call(SYS_mremap, (long)vdso - distance, (long)r->length, (long)r->length,
                    MREMAP_MAYMOVE | MREMAP_FIXED, to, 0);
     if (at != to) fail("move the vDSO", "", at);
@@ -113,9 +128,9 @@ static void specials_move(uint64_t vdso) {
 }
 
 static void specials_place(void) {
-  for (size_t i = 0; i < header.specials_count; i++) {
-    const struct frozen_range *r = &header.specials[i];
-    long from = (long)THAW_SPECIALS + (long)(r->start - header.specials[0].start);
+  for (size_t i = 0; i < header->specials_count; i++) {
+    const struct frozen_range *r = &header->specials[i];
+    long from = (long)(window + WINDOW_SPECIALS) + (long)(r->start - header->specials[0].start);
     long at = call(SYS_mremap, from, (long)r->length, (long)r->length,
                    MREMAP_MAYMOVE | MREMAP_FIXED, (long)r->start, 0);
     if (at != (long)r->start) fail("place the vDSO", "", at);
@@ -132,7 +147,7 @@ static size_t copy(char *to, const char *text, size_t size) {
 // Without it the heap could not grow: the kernel would take it to begin behind this program. What
 // others see as the command line is the name from now on.
 static void layout_set(const char *name) {
-  const struct frozen_layout *l = &header.layout;
+  const struct frozen_layout *l = &header->layout;
   size_t size = copy((char *)l->arguments_start, name, l->arguments_end - l->arguments_start);
   struct prctl_mm_map map = {
       .start_code = l->code_start, .end_code = l->code_end, .start_data = l->data_start,
@@ -142,6 +157,12 @@ static void layout_set(const char *name) {
       .env_end = l->environment_end, .exe_fd = ~0u,
   };
   check(call(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, (long)&map, sizeof map, 0, 0), "set the layout");
+}
+
+static void memory_clear(void) {
+  uint64_t end = window + WINDOW_BYTES;
+  check(call(SYS_munmap, LOWEST_ADDRESS, (long)(window - LOWEST_ADDRESS), 0, 0, 0, 0), "clear memory");
+  check(call(SYS_munmap, (long)end, (long)(ADDRESSES_END - end), 0, 0, 0, 0), "clear memory");
 }
 
 static long file_open(const struct frozen_file *f) {
@@ -166,11 +187,11 @@ static uint64_t size_of(long fd) {
 
 static void memory_map(long image, long guest) {
   uint64_t image_size = size_of(image), guest_size = size_of(guest);
-  const struct frozen_segment *segments = table(header.segments);
-  const struct frozen_file *files = table(header.files);
+  const struct frozen_segment *segments = table(header->segments);
+  const struct frozen_file *files = table(header->files);
   long file = -1;
   uint32_t opened = ~0u;
-  for (size_t i = 0; i < header.segments_count; i++) {
+  for (size_t i = 0; i < header->segments_count; i++) {
     const struct frozen_segment *s = &segments[i];
     long flags = MAP_PRIVATE | MAP_FIXED, fd = -1;
     if (s->kind == SEGMENT_ANONYMOUS || s->kind == SEGMENT_COPY) flags |= MAP_ANONYMOUS | MAP_NORESERVE;
@@ -213,7 +234,9 @@ static long lift(long fd) {
   return call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, LIFTED + fd, 0, 0, 0);
 }
 
-static long duplicate(long fd) { return call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, LIFTED + INHERITED_END, 0, 0, 0); }
+static long duplicate(long fd) {
+  return call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, LIFTED + INHERITED_END, 0, 0, 0);
+}
 
 // High, as everything that is not in its place yet.
 static long raise(long fd) {
@@ -249,15 +272,15 @@ static void descriptors_make(void) {
     if (lift(fd) < 0) continue;
     call(SYS_close, fd, 0, 0, 0, 0, 0);
   }
-  const struct frozen_descriptor *all = table(header.descriptors);
-  for (size_t i = 0; i < header.descriptors_count; i++) {
+  const struct frozen_descriptor *all = table(header->descriptors);
+  for (size_t i = 0; i < header->descriptors_count; i++) {
     const struct frozen_descriptor *d = &all[i];
     if (d->number < INHERITED_MIN) continue;
     place(descriptor_make(d), d->number, d->descriptor_flags);
     check(call(SYS_fcntl, d->number, F_SETFL, d->status_flags, 0, 0, 0), "set a file's flags");
   }
-  const struct frozen_watch *watches = table(header.watches);
-  for (size_t i = 0; i < header.watches_count; i++) {
+  const struct frozen_watch *watches = table(header->watches);
+  for (size_t i = 0; i < header->watches_count; i++) {
     struct epoll_event event = {.events = watches[i].events, .data.u64 = watches[i].data};
     check(call(SYS_epoll_ctl, watches[i].epoll, EPOLL_CTL_ADD, watches[i].number, (long)&event, 0, 0),
           "watch a descriptor");
@@ -266,7 +289,7 @@ static void descriptors_make(void) {
 }
 
 static void actions_set(void) {
-  const struct frozen_action *actions = table(header.actions);
+  const struct frozen_action *actions = table(header->actions);
   for (long signal = 1; signal <= FROZEN_SIGNALS; signal++) {
     if (signal == SIGNAL_KILL || signal == SIGNAL_STOP) continue;
     check(call(SYS_rt_sigaction, signal, (long)&actions[signal - 1], 0, SIGNAL_SET_BYTES, 0, 0),
@@ -290,15 +313,35 @@ static void start_forbid(void) {
   check(call(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&program, 0, 0, 0), "forbid another start");
 }
 
-// On a stack of its own. The context lies behind it; the kernel takes it for that of a signal's end.
-__attribute__((noreturn, used)) static void thread_go_on(struct frozen_thread *t) {
+// The way back from a signal's handler takes all registers from a context. So that nothing has to
+// stay for it, it goes onto the thread's own stack, and the C library's code is the last step.
+__attribute__((noreturn)) static void context_enter(const struct frozen_context *context,
+                                                    uint64_t restorer) {
+  uint64_t top = (context->rsp - RED_ZONE - sizeof *context) & ~15ul;
+  struct frozen_context *own = (struct frozen_context *)top;
+  *own = *context;
+  __asm__ volatile(
+      "mov %0, %%rsp\n\t"
+      "lock incl (%2)\n\t"
+      "jmp *%1"
+      :
+      : "r"(own), "r"(restorer), "r"(&gone_on)
+      : "memory");
+  __builtin_unreachable();
+}
+
+static void thread_register(const struct frozen_thread *t) {
   call(SYS_prctl, PR_SET_NAME, (long)t->name, 0, 0, 0, 0);
-  if (t->robust_list) call(SYS_set_robust_list, (long)t->robust_list, (long)t->robust_list_size, 0, 0, 0, 0);
+  if (t->robust_list)
+    call(SYS_set_robust_list, (long)t->robust_list, (long)t->robust_list_size, 0, 0, 0, 0);
   if (t->rseq)
     check(call(SYS_rseq, (long)t->rseq, t->rseq_size, 0, (long)t->rseq_signature, 0, 0),
           "register restartable sequences");
-  __asm__ volatile("mov %0, %%rsp\n\tsyscall" : : "r"(&t->context), "a"(SYS_rt_sigreturn) : "memory");
-  __builtin_unreachable();
+}
+
+__attribute__((noreturn, used)) static void thread_go_on(struct frozen_thread *t) {
+  thread_register(t);
+  context_enter(&t->context, header->restorer);
 }
 
 // Returns the new thread's number in the thread that called.
@@ -347,13 +390,25 @@ static long number_take(struct frozen_thread *next) {
 
 static void threads_make(struct frozen_thread *threads) {
   long number = 1;
-  for (size_t i = 1; i < header.threads_count; i++) {
+  for (size_t i = 1; i < header->threads_count; i++) {
     struct frozen_thread *t = &threads[i];
     while (++number < t->tid)
       if (number_take(t) != number) fail("number a thread", "", EAGAIN);
     long made = thread_make(t);
     if (made != number) fail("make a thread", "", made);
   }
+}
+
+// The first process of the namespace is the last to go on: the tables are not needed then.
+__attribute__((noreturn)) static void leader_go_on(struct frozen_thread *leader) {
+  call(SYS_set_tid_address, (long)leader->tid_address, 0, 0, 0, 0, 0);
+  check(call(SYS_arch_prctl, SET_FS, (long)leader->fs_base, 0, 0, 0, 0), "set the thread's base");
+  thread_register(leader);
+  while (gone_on != header->threads_count - 1) call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+  struct frozen_context context = leader->context;
+  uint64_t restorer = header->restorer;
+  call(SYS_munmap, (long)(window + WINDOW_TABLES), (long)(WINDOW_BYTES - WINDOW_TABLES), 0, 0, 0, 0);
+  context_enter(&context, restorer);
 }
 
 __attribute__((noreturn, used)) static void thaw(long *stack) {
@@ -373,27 +428,57 @@ __attribute__((noreturn, used)) static void thaw(long *stack) {
     if (at[0] == AT_VDSO) vdso = (uint64_t)at[1];
 
   unsigned long all = ALL_SIGNALS;
-  call(SYS_rt_sigprocmask, MASK_BLOCK, (long)&all, 0, MASK_SIZE, 0, 0);
+  call(SYS_rt_sigprocmask, MASK_BLOCK, (long)&all, 0, SIGNAL_SET_BYTES, 0, 0);
   tables_load(numbers[0]);
   specials_move(vdso);
-  check(call(SYS_munmap, THAW_END, (long)(ADDRESSES_END - THAW_END), 0, 0, 0, 0), "clear the memory");
+  memory_clear();
   memory_map(numbers[0], numbers[1]);
   specials_place();
   layout_set(name);
   descriptors_make();
   actions_set();
   start_forbid();
-  struct frozen_thread *threads = (struct frozen_thread *)table(header.threads);
+  call(SYS_prctl, PR_SET_TIMERSLACK, (long)header->timer_slack_ns, 0, 0, 0, 0);
+  struct frozen_thread *threads = (struct frozen_thread *)table(header->threads);
   threads_make(threads);
-  call(SYS_set_tid_address, (long)threads->tid_address, 0, 0, 0, 0, 0);
-  check(call(SYS_arch_prctl, SET_FS, (long)threads->fs_base, 0, 0, 0, 0), "set the thread's base");
-  thread_go_on(&threads[0]);
+  leader_go_on(&threads[0]);
+}
+
+// A place that nobody can know: what is the same in all emulators would be a foothold in each.
+static uint64_t window_choose(void) {
+  uint64_t random;
+  if (call(SYS_getrandom, (long)&random, sizeof random, 0, 0, 0, 0) != sizeof random)
+    fail("draw a random number", "", EAGAIN);
+  return (THAW_MIN + random % (THAW_END - WINDOW_BYTES - THAW_MIN)) >> PAGE_BITS << PAGE_BITS;
+}
+
+// Everything refers to everything else by distance, so a copy works.
+__attribute__((noreturn, used)) static void move(long *stack) {
+  uint64_t here = (uint64_t)__executable_start, size = (uint64_t)_end - here;
+  window = window_choose();
+  long at = call(SYS_mmap, (long)window, (long)size, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  if (at != (long)window) fail("map memory", "", at);
+  for (uint64_t i = 0; i < size; i += sizeof(uint64_t))
+    *(uint64_t *)(window + i) = *(const uint64_t *)(here + i);
+  check(call(SYS_mprotect, (long)window, (long)((uint64_t)__bss_start - here), PROT_READ | PROT_EXEC, 0,
+             0, 0),
+        "protect the program");
+  uint64_t distance = window - here;
+  __asm__ volatile(
+      "mov %0, %%rsp\n\t"
+      "xor %%ebp, %%ebp\n\t"
+      "call *%1"
+      :
+      : "r"((uint64_t)start_stack + sizeof start_stack + distance), "r"((uint64_t)thaw + distance),
+        "D"(stack)
+      : "memory");
+  __builtin_unreachable();
 }
 
 __asm__(
     ".globl _start\n"
     "_start:\n\t"
     "mov %rsp, %rdi\n\t"
-    "xor %ebp, %ebp\n\t"
-    "lea start_stack+16384(%rip), %rsp\n\t"
-    "call thaw\n");
+    "and $-16, %rsp\n\t"
+    "call move\n");

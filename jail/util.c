@@ -31,7 +31,7 @@ void refuse(const char *format, ...) {
   va_start(values, format);
   say("refused:", format, values, "");
   va_end(values);
-  _exit(EXIT_JAIL);
+  _exit(EXIT_REFUSED);
 }
 
 unsigned long parse_number(const char *name, const char *text, unsigned long min,

@@ -145,7 +145,7 @@ static long outcome(const struct attempt *a, bool held) {
     setrlimit(RLIMIT_CORE, &no_core);
     if (held) {
       if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) fail("forbid new privileges");
-      seccomp_enter();
+      seccomp_enter(0);
     }
     const unsigned long *v = a->arguments;
     long result = syscall(a->call, v[0], v[1], v[2], v[3], v[4], v[5]);

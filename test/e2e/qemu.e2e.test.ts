@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { constants } from 'node:fs';
 import { mkdir, mkdtemp, readFile, readdir, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { systemClock } from '../../src/base/clock.ts';
 import { execute, run } from '../../src/base/exec.ts';
@@ -93,14 +93,20 @@ for (const machineType of MACHINE_TYPES) {
       await assertJailed(vm.pid, wanted);
       const commandLine = await readFile(`/proc/${vm.pid}/cmdline`, 'utf8');
       assert.equal(commandLine, `hypernetes-${wanted.id}\0`);
-      // The file of the template's memory is there for reading only.
+      // Of the template's files it has the memory open, for reading only.
+      const open = new Set<string>();
       for (const fd of await readdir(`/proc/${vm.pid}/fd`)) {
         const path = await readlink(`/proc/${vm.pid}/fd/${fd}`);
         if (!path.startsWith(directory)) continue;
+        open.add(basename(path));
         const info = await readFile(`/proc/${vm.pid}/fdinfo/${fd}`, 'utf8');
         const flags = Number.parseInt(/^flags:\s+(\d+)$/m.exec(info)?.[1] ?? '', 8);
         assert.equal(flags & (constants.O_WRONLY | constants.O_RDWR), 0, path);
       }
+      assert.deepEqual([...open], ['memory']);
+      // What made it has left nothing at a place that others know.
+      const maps = await readFile(`/proc/${vm.pid}/maps`, 'utf8');
+      assert.doesNotMatch(maps, /hyperthaw|^0000|^1000[0-9a-f]{4}-/m);
     } finally {
       await vm.kill();
     }

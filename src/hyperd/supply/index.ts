@@ -258,7 +258,7 @@ function createBoots() {
 
 /** Templates do not outlive a boot of the host, nor another emulator. */
 async function hostIdentity(hypervisor: Hypervisor): Promise<string> {
-  const { accelerator, version } = await hypervisor.probe();
+  const { accelerator, version, templateFormat } = await hypervisor.probe();
   const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-  return [hypervisor.name, accelerator, version, bootId].join(' ');
+  return [hypervisor.name, accelerator, version, templateFormat, bootId].join(' ');
 }

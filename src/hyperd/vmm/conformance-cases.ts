@@ -157,19 +157,20 @@ const NIC = { mac: '02:00:00:00:00:01' };
 async function clonesOfSourceGoOn(under: HypervisorUnderTest, signal: AbortSignal) {
   const directory = await under.templateDirectory();
   await saveSource(under, directory, signal);
-  await clonesGoOnEachByItself(under, directory, signal);
+  await clonesGoOnEachByItself(under, directory, 'before', signal);
 }
 
 async function clonesOfHeirGoOn(under: HypervisorUnderTest, signal: AbortSignal) {
   const directory = await under.templateDirectory();
   await saveSource(under, directory, signal);
   await saveHeir(under, directory, signal);
-  await clonesGoOnEachByItself(under, directory, signal);
+  await clonesGoOnEachByItself(under, directory, 'later', signal);
 }
 
 async function clonesGoOnEachByItself(
   under: HypervisorUnderTest,
   directory: string,
+  kept: string,
   signal: AbortSignal,
 ) {
   const { hypervisor } = under;
@@ -181,7 +182,7 @@ async function clonesGoOnEachByItself(
     await assert.rejects(clone.saveTemplate(), INVALID);
     clones.push(clone);
     const agent = await connectAgent(clone, signal);
-    assert.equal(await agent.ask('KEPT'), 'KEPT before');
+    assert.equal(await agent.ask('KEPT'), `KEPT ${kept}`);
     assert.equal(await agent.ask(`KEEP after${i}`), `KEEP after${i}`);
     await agent.close();
   }
@@ -243,7 +244,6 @@ async function saveHeir(
   const agent = await connectAgent(heir, signal);
   assert.equal(await agent.ask('KEPT'), 'KEPT before');
   assert.equal(await agent.ask('KEEP later'), 'KEEP later');
-  assert.equal(await agent.ask('KEEP before'), 'KEEP before');
   await agent.close();
   await heir.saveTemplate(signal);
   await assert.rejects(heir.saveTemplate(signal), GONE);

@@ -40,6 +40,8 @@ export interface HypervisorInfo {
   /** Why not a better one, for `doctor`: empty when it is the best there is. */
   acceleratorReason: string;
   version: string;
+  /** Names all else that a template and its clones have to have in common: programs, devices. */
+  templateFormat: string;
   /** Memory that a VM costs the host beyond what its guest was given. */
   overheadMemoryMib: number;
 }

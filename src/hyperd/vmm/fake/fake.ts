@@ -104,6 +104,7 @@ export function createFakeHypervisor(options: FakeHypervisorOptions): FakeHyperv
       accelerator: 'fake',
       acceleratorReason: 'Virtual machines are pretended',
       version: '1',
+      templateFormat: '',
       overheadMemoryMib: 0,
     }),
     async create(spec, signal) {

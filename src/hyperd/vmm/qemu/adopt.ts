@@ -37,7 +37,7 @@ export async function adoptVm(
   return createQemuVm({
     ...options,
     ...{ id: spec.id, directory, processes, qmp, disks, cleanUp },
-    ...{ template: spec.template, freezing: undefined },
+    ...{ template: spec.template, freezing: undefined, tryClone: async () => {} },
     applyLimits: (limits) => applyLimits(host.cgroups, spec.id, limits),
   });
 }

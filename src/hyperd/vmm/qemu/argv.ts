@@ -63,8 +63,10 @@ const TRANSLATION_BUFFER_MIB = 64;
 /**
  * An emulated CPU must not claim that it copies bytes fast (ERMS): kernel and libraries would use an
  * instruction for it that is emulated byte by byte, in place of the one that takes eight at a time.
+ * Nor has it random numbers: they would come from a generator in the emulator's memory, which all
+ * clones of a frozen one have in common.
  */
-const CPU_MODEL = { kvm: 'host', tcg: 'max,-erms' } as const;
+const CPU_MODEL = { kvm: 'host', tcg: 'max,-erms,-rdrand,-rdseed' } as const;
 
 /** Worker threads for disk requests; QEMU's default of 64 would not fit the limit of processes. */
 const DISK_THREAD_COUNT_MAX = 8;
@@ -86,6 +88,7 @@ const HOT_FDSET_COUNT = 2 ** 29;
 export const TEMPLATE_FILES = { memory: 'memory', state: 'state', monitor: 'monitor' } as const;
 /** In the directory of a VM that will be frozen: what it has inherited. */
 export const INVENTORY_NAME = 'inventory';
+/** Where the jail shows hyperthaw. */
 const THAW_TARGET = '/hyperthaw';
 /** Where a clone's state is read from. */
 export const STATE_URI = `fd:${FD.templateState}`;
@@ -149,7 +152,7 @@ function templateJailArguments({ template }: VmSpec, context: LaunchContext): st
     ...(isRestored({ template }, context)
       ? disk(FD.templateState, 'ro', TEMPLATE_FILES.state)
       : []),
-    ...(thaws ? ['--bind-executable', `${context.thawPath}:${THAW_TARGET}`] : []),
+    ...(thaws ? ['--thaw', context.thawPath] : []),
     ...(thaws ? disk(FD.frozenMonitor, 'ro', TEMPLATE_FILES.monitor) : []),
     ...(context.isFrozen && !thaws ? ['--inventory', INVENTORY_NAME] : []),
   ];

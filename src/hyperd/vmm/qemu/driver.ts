@@ -11,6 +11,7 @@ import type {
   Hypervisor,
   HypervisorCapability,
   HypervisorInfo,
+  TemplateUse,
   Vm,
   VmSpec,
 } from '../hypervisor.ts';
@@ -39,9 +40,10 @@ import type { Machine } from './probe.ts';
 import { connectQmp } from './qmp.ts';
 import { createFreezing } from './freezing.ts';
 import type { Freezing } from './freezing.ts';
-import { loadState, createTemplateFiles } from './template.ts';
+import { loadState, createTemplateFiles, templateFormat } from './template.ts';
 import type { Command } from './template.ts';
 import { createQemuVm } from './vm.ts';
+import type { QemuVmOptions } from './vm.ts';
 
 export interface QemuOptions {
   /** Absolute path of qemu-system-x86_64. */
@@ -75,6 +77,7 @@ const FIRMWARE_DIRECTORIES = ['/usr/share/qemu', '/usr/share/seabios'];
 /** Made with the jail, and beside it. */
 const LEND_NAME = 'hyperlend.so';
 const THAW_NAME = 'hyperthaw';
+const NO_LIMITS = { cpuMillis: 0, cpuWeightMillis: 0, memoryMib: 0, processCount: 0 };
 /** From the start of the jail to the monitor's greeting; 0.1 s on an idle machine. */
 const START_TIMEOUT_MS = 30_000;
 
@@ -85,8 +88,8 @@ const START_TIMEOUT_MS = 30_000;
  *     end:    QEMU ends --> keeper removes the control groups, writes exit.json, ends
  *
  * Everything that has to be known after a restart of the daemon lies in the VM's directory:
- * `vm.json` (what was asked for), `jail.json` (who runs), `exit.json` (how it ended), three
- * sockets, and console and error output of bounded size. The emulator can write none of it.
+ * `vm.json` (what was asked for), `jail.json` (who runs), `exit.json` (how it ended), of one that is
+ * to be frozen `inventory`, three sockets, and console and error output of bounded size. The emulator can write none of it.
  */
 export function createQemuHypervisor(options: QemuOptions): Hypervisor {
   const host = once(async (): Promise<Host> => {
@@ -104,6 +107,13 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
   });
 
   const freezing = createFreezing(options);
+  const format = once(async () => {
+    const { jailPath } = options;
+    const programs = [LEND_NAME, THAW_NAME].map((name) => join(dirname(jailPath), name));
+    const any = { id: 'any', disks: [], limits: NO_LIMITS };
+    const context = await launchContext(options, await host(), any, await machine(), true);
+    return templateFormat([jailPath, ...programs], context);
+  });
   const launch = async (
     spec: VmSpec,
     found: Pick<Machine, 'accelerator' | 'tscKhz'>,
@@ -117,9 +127,14 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
     await chmod(spec.directory, 0o700);
     await writeFileAtomic(join(spec.directory, 'vm.json'), JSON.stringify(spec));
     const { arguments: args } = launchPlan(spec, context);
+    const tryClone = async (bounded?: AbortSignal) => {
+      const { directory } = spec.template as TemplateUse;
+      const clone = { ...spec, template: { role: 'clone', directory } as const };
+      await (await launch(clone, found, bounded)).kill();
+    };
     try {
       return await withDeadline(options.clock, START_TIMEOUT_MS, 'The start', signal, (bounded) =>
-        startVm(options, shared, spec, args, isFrozen ? freezing : undefined, bounded),
+        startVm(options, shared, spec, args, isFrozen ? freezing : undefined, tryClone, bounded),
       );
     } catch (error) {
       await abandon(options, shared, spec);
@@ -137,6 +152,7 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
         accelerator,
         acceleratorReason,
         version,
+        templateFormat: await format(),
         overheadMemoryMib,
       } satisfies HypervisorInfo;
     },
@@ -155,7 +171,7 @@ export function createQemuHypervisor(options: QemuOptions): Hypervisor {
 async function launchContext(
   options: QemuOptions,
   host: Host,
-  spec: VmSpec,
+  spec: Pick<VmSpec, 'id' | 'disks' | 'limits'>,
   found: Pick<Machine, 'accelerator' | 'tscKhz'>,
   isFrozen: boolean,
 ): Promise<LaunchContext> {
@@ -187,6 +203,7 @@ async function startVm(
   spec: VmSpec,
   args: string[],
   freezing: Freezing | undefined,
+  tryClone: QemuVmOptions['tryClone'],
   signal: AbortSignal,
 ): Promise<Vm> {
   const { directory, id } = spec;
@@ -209,7 +226,7 @@ async function startVm(
     directory,
     processes,
     qmp,
-    ...{ freezing, template: spec.template },
+    ...{ freezing, tryClone, template: spec.template },
     applyLimits: (limits) => applyLimits(host.cgroups, id, limits),
     disks: new Map(spec.disks.map((disk) => [diskId(disk.serial), { lun: undefined }])),
     cleanUp: () => removeCgroups(host.cgroups, id),

@@ -1,15 +1,39 @@
-import { open, rm } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../../base/clock.ts';
 import type { Exec } from '../../../base/exec.ts';
 import { HypervisorError } from '../hypervisor.ts';
 import type { TemplateUse, VmSpec } from '../hypervisor.ts';
-import { STATE_URI, TEMPLATE_FILES } from './argv.ts';
+import { STATE_URI, TEMPLATE_FILES, launchPlan } from './argv.ts';
+import type { LaunchContext } from './argv.ts';
 
 /**
  * How QEMU saves a VM as a template, and how one that was started from it is ready: it writes the
  * state of its devices. An heir's monitor is frozen as a whole instead, where that works.
  */
+
+/**
+ * What a template depends on beside QEMU's version: the programs round it, and how it is started.
+ *
+ * @param context of any VM of this machine
+ */
+export async function templateFormat(
+  programPaths: string[],
+  context: LaunchContext,
+): Promise<string> {
+  const hash = createHash('sha256');
+  for (const path of programPaths) hash.update(await readFile(path));
+  return hash.update(JSON.stringify(launchPlan(ANY_VM, context))).digest('hex');
+}
+
+const ANY_VM: VmSpec = {
+  ...{ id: 'any', directory: '/any', cpuCount: 1, memoryMib: 128, uid: 1000 },
+  ...{ kernelPath: '/any', initrdPath: '/any', kernelArguments: [], disks: [] },
+  nic: { mac: '02:00:00:00:00:01' },
+  template: { role: 'heir', directory: '/any' },
+  limits: { cpuMillis: 0, cpuWeightMillis: 0, memoryMib: 128, processCount: 1 },
+};
 
 /** Sends a command to the monitor and returns its answer. */
 export type Command = (name: string, args?: Record<string, unknown>) => Promise<unknown>;

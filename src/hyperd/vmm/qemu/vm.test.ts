@@ -93,7 +93,7 @@ async function vmOn({ qmp, peer }: Played, template?: TemplateUse): Promise<Vm> 
     processes: await sleeper(peer),
     log: silentLog,
     exec: async () => ({ exitCode: 0, stdout: '', stderr: '' }),
-    ...{ disks: new Map(), freezing: undefined },
+    ...{ disks: new Map(), freezing: undefined, tryClone: async () => {} },
     cleanUp: async () => {},
     applyLimits: async () => {},
   });

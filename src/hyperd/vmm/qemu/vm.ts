@@ -36,6 +36,8 @@ export interface QemuVmOptions {
   template: TemplateUse | undefined;
   /** Undefined: the VM is saved without its monitor. */
   freezing: Freezing | undefined;
+  /** Starts a clone of what was frozen, and ends it. */
+  tryClone: (signal?: AbortSignal) => Promise<void>;
 }
 
 export interface AttachedDisk {
@@ -141,6 +143,7 @@ export function createQemuVm(options: QemuVmOptions): Vm {
         if (options.freezing === undefined) await saveTemplate(options, signal);
         else await (freeze = freezeTemplate(options, options.freezing, signal));
         await exited;
+        if (options.freezing !== undefined) await proveFrozen(options, options.freezing, signal);
       }),
     async setLimits(limits) {
       validateLimits(limits);
@@ -174,9 +177,24 @@ async function freezeTemplate(
   await command(options, 'stop', undefined, signal);
   qmp.close();
   try {
-    await freezing.freeze({ pid: processes.vmm.pid, directory }, template);
+    await freezing.freeze({ process: processes.vmm, directory }, template, signal);
   } finally {
     await killJail(processes);
+  }
+}
+
+/** Whether a kernel thaws what another part of it has let be frozen shows at the first attempt. */
+async function proveFrozen(
+  { tryClone, id }: QemuVmOptions,
+  freezing: Freezing,
+  signal?: AbortSignal,
+): Promise<void> {
+  try {
+    await tryClone(signal);
+  } catch (error) {
+    signal?.throwIfAborted();
+    freezing.giveUp(describeError(error));
+    throw new HypervisorError('Failed', `VM "${id}" was frozen and does not thaw`, error);
   }
 }
 
