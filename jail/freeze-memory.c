@@ -19,6 +19,8 @@
 // Pages between two that were written which are taken with them: a mapping more costs more.
 #define GAP_PAGES 32
 #define CHUNK_PAGES 256
+// Of the page map, read at once.
+#define ENTRIES 4096ul
 // What the kernel would let a stack grow to; the room is there, for nothing else is put below one.
 #define STACK_BYTES (8ul << 20)
 
@@ -38,7 +40,6 @@ struct writer {
 };
 
 static void add(struct frozen_tables *t, struct frozen_segment s) {
-  if (!s.length) return;
   if (t->header.segments_count == FROZEN_SEGMENTS_MAX)
     refuse("more than %d segments of memory", FROZEN_SEGMENTS_MAX);
   t->segments[t->header.segments_count++] = s;
@@ -75,42 +76,26 @@ static void add_run(struct writer *w, const struct mapping *m, uint64_t start, u
   w->offset += end - start;
 }
 
-// The runs of pages that are the process' own, over what `base` says about the rest.
+// What is in no page that the process has written is as `base` says.
 static void freeze_private(struct writer *w, const struct mapping *m, struct frozen_segment base) {
-  static uint64_t entries[4096];
-  uint64_t next = m->start, run_start = 0, run_end = 0;
-  bool is_mapped_first = base.kind == SEGMENT_FILE;
-  if (is_mapped_first) add(w->tables, base);
+  static uint64_t entries[ENTRIES];
+  uint64_t run_start = 0, run_end = 0;
+  add(w->tables, base);
   for (uint64_t at = m->start; at < m->end;) {
-    size_t count = (m->end - at) / PAGE;
-    if (count > 4096) count = 4096;
+    size_t count = (m->end - at) / PAGE < ENTRIES ? (m->end - at) / PAGE : ENTRIES;
     if (pread(w->pagemap, entries, 8 * count, (off_t)(at / PAGE * 8)) != (ssize_t)(8 * count))
       fail("read the page map of %d", w->pid);
     for (size_t i = 0; i < count; i++, at += PAGE) {
-      bool is_own = entries[i] & (IS_PRESENT | IS_SWAPPED) && !(entries[i] & IS_OF_FILE);
-      if (!is_own) continue;
-      if (run_end && at - run_end > (is_mapped_first ? 0 : GAP_PAGES * PAGE)) {
-        if (!is_mapped_first) {
-          base.start = next, base.length = run_start - next;
-          add(w->tables, base);
-        }
+      if (!(entries[i] & (IS_PRESENT | IS_SWAPPED)) || entries[i] & IS_OF_FILE) continue;
+      if (run_end && at - run_end > GAP_PAGES * PAGE) {
         add_run(w, m, run_start, run_end);
-        next = run_end;
         run_end = 0;
       }
       if (!run_end) run_start = at;
       run_end = at + PAGE;
     }
   }
-  if (!run_end) run_start = run_end = next;
-  if (!is_mapped_first) {
-    base.start = next, base.length = run_start - next;
-    add(w->tables, base);
-  }
-  if (run_end > run_start) add_run(w, m, run_start, run_end);
-  if (is_mapped_first) return;
-  base.start = run_end, base.length = m->end - run_end;
-  add(w->tables, base);
+  if (run_end) add_run(w, m, run_start, run_end);
 }
 
 // What /proc/PID/maps says of the device is not what stat says of it, with overlays for one.
@@ -159,10 +144,10 @@ static void freeze_mapping(struct writer *w, const struct mapping *m,
     s.file = file_index(w, m, &status);
   }
   if (m->permissions[3] != 'p') refuse("the monitor shares the memory \"%s\"", m->path);
-  if (m->is_stack)
-    add(w->tables, (struct frozen_segment){.start = m->end - STACK_BYTES,
-                                           .length = STACK_BYTES - s.length,
-                                           .protection = s.protection, .kind = SEGMENT_ANONYMOUS});
+  if (m->is_stack) {
+    s.start = m->end - STACK_BYTES;
+    s.length = STACK_BYTES;
+  }
   freeze_private(w, m, s);
 }
 
