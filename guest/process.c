@@ -264,14 +264,14 @@ static bool take_spawned(struct process *process, struct spawned *spawned) {
   process->pid = spawned->pid;
   process->status = (struct source){.fd = spawned->status_fd, .ready = status_ready};
   spawned->status_fd = -1;
-  if (!loop_watch(&process->status, EPOLLIN)) return false;
-  if (has_terminal) {
+  bool ok = loop_watch(&process->status, EPOLLIN);
+  if (!ok || has_terminal) {
     process->first_window = window;
     spawned_close(spawned);
   } else if (!open_streams(process, spawned->stdio, has_stdin, window)) {
     kill(process->pid, SIGKILL);
   }
-  return true;
+  return ok;
 }
 
 static struct process *new_process(uint32_t stream) {
