@@ -80,7 +80,7 @@ class Starter implements ContainerStarter {
     const image = await this.#images.ensure(this.#scope.pod, container, signal);
     this.problems.delete(container.name);
     this.imagesReadyMs = Math.max(this.imagesReadyMs, context.clock.nowMs());
-    const sandbox = await this.#runningSandbox(signal);
+    const sandbox = await this.#addressedSandbox(signal);
     if (!sandbox) return;
     const spec = await this.#specOf(container, attempt, streak, image);
     if (container.lifecycle?.postStart) this.#hooked.add(spec.id);
@@ -94,15 +94,19 @@ class Starter implements ContainerStarter {
     await this.#postStart(container, spec.id, signal);
   }
 
-  /** Waits for the VM to boot; undefined where it has ended, or this is not wanted any more. */
-  async #runningSandbox(signal: AbortSignal): Promise<PodState | undefined> {
+  /**
+   * Waits for the VM to have its address, which containers may be told; hyperd itself waits for the
+   * guest. Undefined where the VM has ended, or this is not wanted any more.
+   */
+  async #addressedSandbox(signal: AbortSignal): Promise<PodState | undefined> {
+    const isReady = (sandbox: PodState) => sandbox.phase === 'running' || sandbox.address !== '';
     const isDecided = () => {
       const { sandbox } = this.#scope.view();
-      return !isAlive(sandbox) || sandbox.phase === 'running';
+      return !isAlive(sandbox) || isReady(sandbox);
     };
     await this.#scope.context.sandboxes.waitFor(isDecided, RETRY_MAX_MS, signal);
     const { sandbox } = this.#scope.view();
-    return sandbox?.phase === 'running' && !signal.aborted ? sandbox : undefined;
+    return isAlive(sandbox) && isReady(sandbox) && !signal.aborted ? sandbox : undefined;
   }
 
   async #fail(container: Container, error: unknown): Promise<void> {
