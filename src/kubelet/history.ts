@@ -260,8 +260,9 @@ function fromStatus(status: ContainerStatus): Attempt[] {
       sandboxId: undefined,
     });
   };
-  const isWaiting = state?.waiting !== undefined;
-  add(lastState?.terminated, isWaiting ? restartCount : restartCount - 1);
+  // The one that ended last is the newest, or the one before a newest that is on its way or runs.
+  const isNewest = lastState?.terminated?.containerID === status.containerID;
+  add(lastState?.terminated, isNewest ? restartCount : restartCount - 1);
   add(state?.terminated, restartCount);
   if (state?.running && status.containerID) {
     // It ran when the kubelet last looked, and now nobody knows of it.
