@@ -89,7 +89,8 @@ const START_TIMEOUT_MS = 30_000;
  *
  * Everything that has to be known after a restart of the daemon lies in the VM's directory:
  * `vm.json` (what was asked for), `jail.json` (who runs), `exit.json` (how it ended), of one that is
- * to be frozen `inventory`, three sockets, and console and error output of bounded size. The emulator can write none of it.
+ * to be frozen `inventory`, three sockets, and console and error output of bounded size. The
+ * emulator can write none of it.
  */
 export function createQemuHypervisor(options: QemuOptions): Hypervisor {
   const host = once(async (): Promise<Host> => {
