@@ -150,6 +150,8 @@ function keepAlive(session: http2.ClientHttp2Session, clock: Clock): void {
   let timer: Timer;
   const schedule = (): void => {
     timer = clock.after(PING_INTERVAL_MS, () => {
+      // Between its destruction and the event that tells of it, which cancels this.
+      if (session.destroyed) return;
       timer = clock.after(PING_TIMEOUT_MS, () =>
         session.destroy(new Error('connection is dead: a ping was not answered')),
       );
