@@ -90,11 +90,12 @@ bool blank_take(struct blank *blank, const struct json *spec, char *error, size_
 }
 
 void blank_abandon(struct blank *blank) {
+  if (blank->process.pid > 0) kill(blank->process.pid, SIGKILL);
   spawned_close(&blank->process);
   close(blank->spec_fd);
 }
 
-bool blank_tell(struct blank *blank, const struct request *request) {
+void blank_tell(struct blank *blank, const struct request *request) {
   size_t length = request->text_length, done = 0;
   while (done < length) {
     ssize_t count = write(blank->spec_fd, request->text + done, length - done);
@@ -102,7 +103,9 @@ bool blank_tell(struct blank *blank, const struct request *request) {
     done += (size_t)count;
   }
   close(blank->spec_fd);
-  return done == length && send(blank->process.status_fd, "", 1, MSG_NOSIGNAL) == 1;
+  /* One that has failed by itself has said so. */
+  if (done < length || send(blank->process.status_fd, "", 1, MSG_NOSIGNAL) != 1)
+    kill(blank->process.pid, SIGKILL);
 }
 
 /* It says so, or what went wrong. */
@@ -141,11 +144,12 @@ bool blank_prepare(const struct request *plan, char *error, size_t size) {
 void blank_discard(void) {
   if (!ahead.there) return;
   forget_plan();
-  kill(ahead.blank.process.pid, SIGKILL);
   blank_abandon(&ahead.blank);
   place_remove(ahead.blank.place);
 }
 
 void blank_reaped(pid_t pid) {
-  if (ahead.there && ahead.blank.process.pid == pid) blank_discard();
+  if (!ahead.there || ahead.blank.process.pid != pid) return;
+  ahead.blank.process.pid = 0;
+  blank_discard();
 }

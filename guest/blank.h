@@ -23,10 +23,10 @@ struct blank {
 
 /* The one that was made ahead, where it is what `spec` needs, or a new one. */
 bool blank_take(struct blank *blank, const struct json *spec, char *error, size_t size);
-/* Whoever removes its place ends it. */
+/* Ends its process. Its place is the caller's. */
 void blank_abandon(struct blank *blank);
-/* The process goes on, as the container that the request describes. False with errno. */
-bool blank_tell(struct blank *blank, const struct request *request);
+/* The process goes on, as the container that the request describes; or its status says why not. */
+void blank_tell(struct blank *blank, const struct request *request);
 /*
  * Makes one ahead, in place of any other, and waits until it is whole. `plan` is the request: the
  * image, and where its volumes will be mounted.

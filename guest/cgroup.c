@@ -20,7 +20,9 @@ static int64_t number_after(const char *text, const char *key) {
   return found ? strtoll(found + strlen(key), NULL, 10) : 0;
 }
 
+/* Of the pod without an id; a container that has no group yet has an empty one. */
 static bool group_path(char *path, size_t size, const char *id, const char *file) {
+  if (id && !*id) return false;
   return id ? format_path(path, size, POD "/%s/%s", id, file)
             : format_path(path, size, POD "/%s", file);
 }

@@ -36,7 +36,7 @@ static bool chance(uint32_t percent) { return draw(100) < percent; }
   "\"imageSerial\":\"i\",\"process\":" PROCESS(argv0, "") more "}"
 
 static const char *const REQUESTS[] = {
-    "{\"op\":\"hello\",\"versions\":[1]}",
+    "{\"op\":\"hello\",\"versions\":[2]}",
     "{\"op\":\"ping\"}",
     "{\"op\":\"stats\"}",
     "{\"op\":\"shutdown\"}",

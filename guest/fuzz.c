@@ -249,7 +249,7 @@ static void sound_session(void) {
   char json[256];
   fuzz_greet();
   hello_answered = removed_answered = false;
-  fuzz_request(FUZZ_HELLO_ID, "{\"op\":\"hello\",\"versions\":[1]}", NULL, 0);
+  fuzz_request(FUZZ_HELLO_ID, "{\"op\":\"hello\",\"versions\":[2]}", NULL, 0);
   settle(&hello_answered, "no answer to hello");
   while (container_at(0)) {
     char id[ID_BYTES_MAX + 1];

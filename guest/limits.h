@@ -5,7 +5,7 @@
 #ifndef HYPERSTART_LIMITS_H
 #define HYPERSTART_LIMITS_H
 
-#define PROTOCOL_VERSION 1
+#define PROTOCOL_VERSION 2
 
 /* Wire. */
 #define FRAME_HEADER_BYTES 12

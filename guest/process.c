@@ -319,8 +319,8 @@ void process_start(struct container *container, struct request *request, struct 
     return;
   }
   container->process = process;
-  bool told = blank_tell(blank, request);
-  if (!take_spawned(process, &blank->process) || !told) cannot_begin(process);
+  blank_tell(blank, request);
+  if (!take_spawned(process, &blank->process)) cannot_begin(process);
 }
 
 void process_exec(struct container *container, struct request *request) {

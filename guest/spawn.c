@@ -47,12 +47,17 @@ static int use_pid_namespace(pid_t pid) {
   return result;
 }
 
-static pid_t clone_child(const struct spawn *spawn, pid_t neighbour, unsigned long namespaces) {
+static pid_t clone_child(struct spawned *spawned, const struct spawn *spawn, pid_t neighbour,
+                         unsigned long namespaces) {
   pid_t home = getpid();
   if (test_mode) neighbour = 0, namespaces = 0;
   if (neighbour && use_pid_namespace(neighbour) < 0) return -1;
   long pid = syscall(SYS_clone, namespaces | SIGCHLD, 0, 0, 0, 0);
-  if (pid == 0) child_run(spawn);
+  if (pid == 0) {
+    /* Our ends: with one of its own it would not see that we are gone. */
+    spawned_close(spawned);
+    child_run(spawn);
+  }
   int saved = errno;
   if (neighbour && use_pid_namespace(home) < 0) fatal("cannot return to the PID namespace");
   errno = saved;
@@ -67,7 +72,7 @@ bool spawn_process(struct spawned *spawned, struct spawn *spawn, pid_t neighbour
   spawn->status_fd = status[1];
   bool ok = make_pipes(spawned->stdio, spawn->stdio);
   spawn->cgroup_fd = test_mode ? -1 : cgroup_open_processes(spawn->place);
-  if (ok) ok = (spawned->pid = clone_child(spawn, neighbour, namespaces)) > 0;
+  if (ok) ok = (spawned->pid = clone_child(spawned, spawn, neighbour, namespaces)) > 0;
   int saved = errno;
   close(spawn->status_fd);
   close_all(spawn->stdio);

@@ -259,11 +259,11 @@ void volume_commit(struct request *request) {
   int volume;
   char version[32];
   if (!open_version(request, &volume, version, sizeof version)) return;
-  bool ok = true, replaces = current_version(volume) >= 0;
+  bool ok = true;
   if (!is_current(volume, request)) {
     ok = faccessat(volume, version, F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
          replace_link(volume, version, "..data") && link_names(volume, version);
-    if (ok && replaces) remove_stale(volume, version);
+    if (ok) remove_stale(volume, version);
   }
   if (ok)
     respond_ok(request, NULL);

@@ -25,6 +25,16 @@ test('a window full of single bytes waits in few buffers, in order', () => {
   assert.ok(all.every((byte, i) => byte === (i & 0xff)));
 });
 
+test('bytes that come in many small pieces are acknowledged before the guest forgets their times', () => {
+  let acknowledged = 0;
+  const flow = new Inflow(5, 0, () => (acknowledged += 1));
+  for (let offset = 0; offset < 300; offset += 1) {
+    flow.take(offset, 1);
+    flow.release(1);
+  }
+  assert.equal(acknowledged, 2);
+});
+
 /** Answers every request with success, and writes what the test wants beside. */
 async function startGuest(onOutput: (bytes: Buffer) => void, onExit: () => void) {
   const [host, guest] = duplexPair();
@@ -46,7 +56,7 @@ async function startGuest(onOutput: (bytes: Buffer) => void, onExit: () => void)
         const json = JSON.parse(body.toString('utf8', 4, 4 + body.readUInt32LE(0)));
         stream = json.stream ?? stream;
         const hello = {
-          ...{ protocolVersion: 1, kernelVersion: '', bootId: '', podReady: true },
+          ...{ protocolVersion: 2, kernelVersion: '', bootId: '', podReady: true },
           ...{ startedUptimeMs: 0, readyUptimeMs: 0, containers: [] },
         };
         const ok = json.op === 'hello' ? hello : { stream };

@@ -11,12 +11,14 @@ import { encodeData, encodeEnd, encodeWindow, splitPayload } from './wire.ts';
 /** Bytes of one stream that the guest may have sent and the host not yet dealt with. */
 export const WINDOW_BYTES = 256 * 1024;
 /**
- * An acknowledgement is sent when this much has been dealt with. Half of the guest's smallest ring:
- * while it is under way the guest has as much room again. What is less is not acknowledged, also
- * when nothing is left: each acknowledgement is an interrupt of the guest, which needs it for nothing
- * but room.
+ * An acknowledgement is sent when this much has been dealt with, or what came in this many pieces.
+ * Half of what the guest has room for, in its smallest ring and for the times at which it has read
+ * (`STREAM_MARKS_MAX`): while one is under way there is as much room again. What is less is not
+ * acknowledged, also when nothing is left: each acknowledgement is an interrupt of the guest, which
+ * needs it for nothing but room.
  */
 const ACKNOWLEDGE_BYTES = 64 * 1024;
+const ACKNOWLEDGE_PIECES = 128;
 /** Pieces that wait are joined up to this size. */
 const JOINED_BYTES_MAX = 2048;
 /** Kept by Node's Readable beyond the window. */
@@ -37,6 +39,8 @@ export class Inflow {
   #next: number;
   #done: number;
   #announced: number;
+  /** That came since something was announced. */
+  #pieces = 0;
   #ended = false;
 
   constructor(id: number, start: number, send: Send) {
@@ -58,6 +62,7 @@ export class Inflow {
       throw new ProtocolError(`stream ${this.id}: bytes beyond the window`);
     }
     this.#next += length;
+    this.#pieces += 1;
   }
 
   finish(offset: number): void {
@@ -69,6 +74,7 @@ export class Inflow {
 
   announce(): void {
     this.#announced = this.#done;
+    this.#pieces = 0;
     this.#send(encodeWindow(this.id, this.#done, this.#done + WINDOW_BYTES));
   }
 
@@ -76,7 +82,8 @@ export class Inflow {
   release(length: number): void {
     this.#done += length;
     const news = this.#done - this.#announced;
-    if (news >= ACKNOWLEDGE_BYTES) this.announce();
+    const isDue = news >= ACKNOWLEDGE_BYTES || this.#pieces >= ACKNOWLEDGE_PIECES;
+    if (isDue && news > 0) this.announce();
   }
 }
 

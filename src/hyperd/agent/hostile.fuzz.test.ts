@@ -122,7 +122,7 @@ test(`The client outlives guests that know the protocol (seed ${SEED})`, async (
 async function deafGuest() {
   const clock = new FakeClock();
   const [near, far] = duplexPair();
-  const words = { protocolVersion: 1, kernelVersion: '6', bootId: 'x', podReady: true };
+  const words = { protocolVersion: 2, kernelVersion: '6', bootId: 'x', podReady: true };
   const hello = { ...words, startedUptimeMs: 1, readyUptimeMs: 2 };
   const running = { phase: 'running', stdin: 0, stdout: [0, 0], stderr: [0, 0] };
   const containers = [{ id: 'a', stream: 4, ...running }];

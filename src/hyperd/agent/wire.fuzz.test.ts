@@ -49,7 +49,7 @@ const VALUES: ((random: Random) => unknown)[] = [
 
 /** Arguments that make sense, of which some are then replaced. */
 const REQUESTS: Record<string, unknown>[] = [
-  { op: 'hello', versions: [1] },
+  { op: 'hello', versions: [2] },
   { op: 'ping' },
   { op: 'stats' },
   { op: 'setClock', epochMs: 1 },
@@ -118,7 +118,7 @@ test(`The guest outlives any host (seed ${SEED})`, async () => {
     wire.on('error', () => {});
     wire.resume();
     const greeting = Buffer.concat([MAGIC, Buffer.from(random.bytes(NONCE_BYTES))]);
-    const hello = encodeRequest(1, { op: 'hello', versions: [1] });
+    const hello = encodeRequest(1, { op: 'hello', versions: [2] });
     const noise = Array.from({ length: integer(random, 30) }, () => hostFrames(random)).flat();
     const opening = random.next() < 0.9 ? [greeting, ...hello] : [greeting];
     wire.write(Buffer.concat([...opening, ...noise.map((frame) => flipSome(random, frame))]));
@@ -152,7 +152,7 @@ const ANSWERS: unknown[] = [
 ];
 
 const HELLO = {
-  protocolVersion: 1,
+  protocolVersion: 2,
   kernelVersion: '6',
   bootId: 'x',
   startedUptimeMs: 1,

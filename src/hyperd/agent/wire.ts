@@ -4,7 +4,7 @@
  */
 
 /** The same numbers are in `guest/limits.h`. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 export const FRAME_HEADER_BYTES = 12;
 export const DATA_PREFIX_BYTES = 16;
 export const FRAME_PAYLOAD_BYTES_MAX = DATA_PREFIX_BYTES + 64 * 1024;

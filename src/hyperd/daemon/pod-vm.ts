@@ -98,6 +98,8 @@ export function createPodVm(owner: PodVmOwner, dependencies: PodDependencies): P
     },
     async discard() {
       const { root, vm } = paths();
+      // Its address is not the pod's before there is a port again.
+      record.port = null;
       await hypervisor.destroy(vm);
       await rm(root, { recursive: true, force: true });
       if (record.vmId === spec.id) return;

@@ -111,7 +111,7 @@ export function serveHostileGuest(line: Duplex, state: HostileState, random: Ran
     }
   };
   const hello = () => ({
-    protocolVersion: 1,
+    protocolVersion: 2,
     kernelVersion: '6',
     bootId: 'x',
     startedUptimeMs: 1,

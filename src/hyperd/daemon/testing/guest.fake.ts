@@ -159,7 +159,7 @@ function makeAgent(
   };
   return {
     hello: {
-      protocolVersion: 1,
+      protocolVersion: 2,
       kernelVersion: '6.1.0-fake',
       bootId: guest.setup === undefined ? '' : `boot-${guest.vm.spec.id}`,
       startedUptimeMs: 10,
