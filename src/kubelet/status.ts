@@ -93,7 +93,10 @@ function podPhase(input: StatusInput, statuses: ContainerStatus[]): string {
     const ran = statuses.every((each) => each.state?.terminated);
     return failed || !ran ? 'Failed' : 'Succeeded';
   }
-  const hasRun = view.containers.filter((each) => each.role === 'main' && each.attempts.length > 0);
+  // One that is on its way for the first time has not: nobody could look into it yet.
+  const hasRun = view.containers.filter(
+    ({ role, attempts }) => role === 'main' && attempts.some(({ phase }) => phase !== 'creating'),
+  );
   return hasRun.length === statuses.length && statuses.length > 0 ? 'Running' : 'Pending';
 }
 
