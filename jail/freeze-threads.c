@@ -240,21 +240,9 @@ static uint64_t timer_slack(pid_t pid) {
   return ns;
 }
 
-// Fields of /proc/PID/stat, numbered as in proc(5).
 static void describe_layout(struct frozen_layout *l, const struct stopped *leader) {
-  char path[64], text[2048];
-  snprintf(path, sizeof path, "/proc/%d/stat", leader->pid);
-  FILE *file = fopen(path, "re");
-  if (!file) fail("open \"%s\"", path);
-  size_t size = fread(text, 1, sizeof text - 1, file);
-  fclose(file);
-  text[size] = 0;
-  uint64_t fields[53] = {0};
-  char *at = strrchr(text, ')');
-  for (int i = 3; at && i < 53; i++) {
-    at = strchr(at + 1, ' ');
-    if (at) fields[i] = strtoull(at, NULL, 10);
-  }
+  unsigned long long fields[STAT_FIELDS];
+  process_stat(leader->pid, fields);
   *l = (struct frozen_layout){
       .code_start = fields[26], .code_end = fields[27], .stack_start = fields[28],
       .data_start = fields[45], .data_end = fields[46], .heap_start = fields[47],

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "frozen.h"
+#include "hyperjail.h"
 
 struct frozen_tables {
   struct frozen_header header;
@@ -23,7 +24,7 @@ struct inventory {
     int target;
     dev_t device;
     ino_t inode;
-  } items[64];
+  } items[DESCRIPTORS_MAX];
   size_t count;
 };
 

@@ -89,6 +89,9 @@ void write_text(const char *path, const char *text);
 bool write_all(int fd, const void *bytes, size_t size);
 // Replaces DIRECTORY/NAME as a whole; readers see the old or the new file.
 bool replace_file(int directory, const char *name, const char *text);
+// /proc/PID/stat, numbered as in proc(5); what is no number is 0.
+#define STAT_FIELDS 53
+void process_stat(pid_t pid, unsigned long long fields[STAT_FIELDS]);
 unsigned long long process_start_ticks(pid_t pid);
 
 // options.c

@@ -74,9 +74,8 @@ bool replace_file(int directory, const char *name, const char *text) {
   return written && renameat(directory, temporary, directory, name) == 0;
 }
 
-// Field 22 of /proc/PID/stat. Together with the PID it names a process for ever.
-unsigned long long process_start_ticks(pid_t pid) {
-  char path[64], text[1024];
+void process_stat(pid_t pid, unsigned long long fields[STAT_FIELDS]) {
+  char path[64], text[2048];
   snprintf(path, sizeof path, "/proc/%d/stat", pid);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) fail("open \"%s\"", path);
@@ -85,6 +84,17 @@ unsigned long long process_start_ticks(pid_t pid) {
   if (size <= 0) fail("read \"%s\"", path);
   text[size] = 0;
   char *at = strrchr(text, ')');
-  for (int field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
-  return at ? strtoull(at, NULL, 10) : 0;
+  for (int i = 0; i < STAT_FIELDS; i++) {
+    fields[i] = 0;
+    if (i < 3 || !at) continue;
+    at = strchr(at + 1, ' ');
+    if (at) fields[i] = strtoull(at, NULL, 10);
+  }
+}
+
+// Together with the PID it names a process for ever.
+unsigned long long process_start_ticks(pid_t pid) {
+  unsigned long long fields[STAT_FIELDS];
+  process_stat(pid, fields);
+  return fields[22];
 }
